@@ -1,0 +1,1 @@
+"""Experiment configs; they import nothing but each other."""

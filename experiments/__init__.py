@@ -1,0 +1,1 @@
+"""Binaries: the only place that sees flags, configs and files."""

@@ -1,0 +1,211 @@
+"""Compares every guidance weight on one base model, on equal terms.
+
+  python -m experiments.evaluate --workdir=runs/digits
+
+Reads the config from the checkpoint; `--config=...` replaces its `evaluation`
+section. All methods are tables of one compiled sampler, drawn from the same seeds.
+Grids are chosen on validation data and reported on test data. Writes results.json,
+results.md and plots/.
+"""
+
+import datetime
+import itertools
+import time
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import judge as judge_lib
+from experiments import launch
+from experiments import results as results_lib
+from experiments import sampler
+from experiments import workdir as workdir_lib
+from lgd import guidance
+from lgd import metrics
+from lgd.data import splits
+
+
+class Method(NamedTuple):
+  """A weight to evaluate."""
+
+  name: str
+  params: dict[str, float]
+  table: jax.Array | None  # [num_classes, num_steps]; None leaves the null branch out.
+
+
+def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
+  """Evaluates, writes results and figures, and returns the rows."""
+  workdir = workdir_lib.Workdir(workdir)
+  stored = workdir_lib.load_denoiser_config(workdir)
+  if config is None:
+    config = stored
+  else:
+    builders.validate(config)
+    sections = ('seed', 'schedule', 'data', 'denoiser')
+    workdir_lib.require_same(
+      workdir_lib.config_to_json(stored, *sections),
+      workdir_lib.config_to_json(config, *sections),
+      workdir.denoiser,
+    )
+  builders.log_config(config)
+  dataset = builders.dataset(config)
+  params, step = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
+  methods = grid_methods(config, dataset.num_classes)
+  methods += learned_methods(config, workdir, dataset.num_classes)
+  logging.info('base model at step %d; %d methods', step, len(methods))
+
+  judge = judge_lib.train_judge(config, dataset)
+  rows, samples = evaluate_methods(config, dataset, params, methods, judge)
+  rows = real_rows(dataset, judge) + rows
+  results_lib.write(
+    workdir.path,
+    rows,
+    samples={results_lib.key(m.name, m.params): x for m, x in samples},
+    tables={m.name: np.asarray(m.table) for m in methods if m.params == {}},
+    times=np.asarray(builders.time_grid(config))[:-1],
+  )
+  return rows
+
+
+def grid_methods(config: config_dict.ConfigDict, num_classes: int) -> list[Method]:
+  """Unguided, constants, intervals and clamp-linear schedules."""
+  section = config.evaluation
+  times, cond = builders.time_grid(config), jnp.arange(num_classes)
+
+  def method(name, weight, **params):
+    return Method(name, params, guidance.tabulate(weight, cond, times))
+
+  methods = [Method('unguided', {}, None)]
+  for omega in section.constants:
+    methods.append(method('constant', guidance.constant(omega), omega=omega))
+  bounds = list(itertools.combinations(section.interval_bounds, 2))
+  for omega, (lo, hi) in itertools.product(section.interval_omegas, bounds):
+    weight = guidance.interval(omega, lo, hi)
+    methods.append(method('interval', weight, omega=omega, lo=lo, hi=hi))
+  for omega, floor in itertools.product(
+    section.clamp_linear_omegas, section.clamp_linear_floors
+  ):
+    weight = guidance.clamp_linear(omega, floor)
+    methods.append(method('clamp_linear', weight, omega=omega, floor=floor))
+  return methods
+
+
+def learned_methods(
+  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, num_classes: int
+) -> list[Method]:
+  """Every learned weight of the work directory."""
+  methods = []
+  for name in workdir.guidance_names():
+    guidance_config, params = workdir_lib.load_guidance(workdir, name, num_classes)
+    table = sampler.learned_table(config, guidance_config, num_classes, params)
+    methods.append(Method(name, {}, table))
+  return methods
+
+
+def evaluate_methods(
+  config: config_dict.ConfigDict,
+  dataset: splits.Dataset,
+  params: Any,
+  methods: list[Method],
+  judge: judge_lib.Judge,
+) -> tuple[list[dict[str, Any]], list[tuple[Method, np.ndarray]]]:
+  """A row for every method and seed, and every method's samples of the first seed."""
+  section = config.evaluation
+  num_classes, shape = dataset.num_classes, dataset.shape
+  label = sampler.balanced_labels(num_classes, section.samples_per_class)
+  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
+  # What a method costs depends only on whether its null branch is evaluated.
+  nfe = {
+    guided: sampler.count_nfe(config, num_classes, shape, params, table)
+    for guided, table in ((False, None), (True, methods[1].table))
+  }
+  rows, samples = [], []
+  start = time.perf_counter()
+  for i, method in enumerate(methods):
+    for seed in range(section.num_seeds):
+      keys = sampler.sample_keys(config.seed + seed, len(label))
+      x = np.asarray(sample_fn(params, method.table, keys, jnp.asarray(label)))
+      if not np.all(np.isfinite(x)):
+        raise launch.UserError(
+          f'{method.name} {method.params}: its samples are not finite; leave it'
+          ' out of the grid of config.evaluation.'
+        )
+      rows.append(
+        {
+          'method': method.name,
+          'params': method.params,
+          'seed': seed,
+          'num_samples': len(label),
+          'num_steps': section.num_steps,
+          'nfe': nfe[method.table is not None],
+          'metrics': compute_metrics(x, label, dataset, judge),
+        }
+      )
+      if seed == 0:
+        by_class = x.reshape(num_classes, section.samples_per_class, *shape)
+        samples.append((method, by_class))
+    elapsed = time.perf_counter() - start
+    logging.info(
+      'evaluate %d/%d  %s %s  energy_test %.4f  ETA %s',
+      i + 1,
+      len(methods),
+      method.name,
+      method.params or '',
+      np.mean([r['metrics']['energy_test'] for r in rows[-section.num_seeds :]]),
+      datetime.timedelta(seconds=round(elapsed / (i + 1) * (len(methods) - i - 1))),
+    )
+  return rows, samples
+
+
+def compute_metrics(
+  x: np.ndarray, label: np.ndarray, dataset: splits.Dataset, judge: judge_lib.Judge
+) -> dict[str, float]:
+  """All metrics of one set of samples."""
+  energy = {
+    f'energy_{name}': metrics.class_conditional_energy(x, label, *split)
+    for name, split in (
+      ('test', dataset.test),
+      ('validation', dataset.validation),
+      ('train', dataset.train),
+    )
+  }
+  log_prob, features = judge(x)
+  _, test_features = judge(dataset.test.x)
+  pixels, test_pixels = (
+    x.reshape(len(x), -1),
+    dataset.test.x.reshape(len(dataset.test.x), -1),
+  )
+  return {
+    **energy,
+    'frechet_pixels': metrics.frechet_distance(pixels, test_pixels),
+    'frechet_features': metrics.frechet_distance(features, test_features),
+    **metrics.classification(log_prob, label),
+  }
+
+
+def real_rows(dataset: splits.Dataset, judge: judge_lib.Judge) -> list[dict[str, Any]]:
+  """The floor: how far real data are from real data."""
+  real = compute_metrics(*dataset.train, dataset, judge)
+  # The training set is no distance from itself; real against real is symmetric.
+  real['energy_train'] = real['energy_test']
+  return [
+    {
+      'method': 'real',
+      'params': {'split': 'train'},
+      'seed': 0,
+      'num_samples': len(dataset.train.label),
+      'num_steps': 0,
+      'nfe': 0.0,
+      'metrics': real,
+    }
+  ]
+
+
+if __name__ == '__main__':
+  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=False)

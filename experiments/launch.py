@@ -1,0 +1,159 @@
+"""Flags, logging and one-line errors: the same for every binary.
+
+Exit codes: 0 done, 1 the run failed (a non-finite loss, a bug), 2 the input was
+wrong and nothing was written.
+"""
+
+import difflib
+import logging as python_logging
+import sys
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import jax
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_dict
+from ml_collections import config_flags
+
+from lgd import checkpointing
+from lgd import reporting
+
+
+class UserError(ValueError):
+  """Wrong input: shown as one line, without a traceback."""
+
+
+def main(run: Callable[[flags.FlagValues], None], *, needs_config: bool) -> None:
+  """Parses the flags and calls `run(flags.FLAGS)`.
+
+  Args:
+    run: the binary.
+    needs_config: whether `--config` is required; a binary that works on a trained
+      work directory reads the config from there.
+  """
+
+  def parse_flags(argv):
+    try:
+      return parse(flags.FLAGS, argv, needs_config=needs_config)
+    except UserError as error:
+      _exit(2, error)
+
+  def guarded(argv):
+    del argv
+    # Libraries log through absl too: Orbax some thirty lines for one save.
+    python_logging.getLogger('absl').addFilter(
+      lambda record: (
+        record.levelno >= python_logging.WARNING
+        or '/site-packages/' not in record.pathname
+      )
+    )
+    logging.info('devices: %s', ', '.join(str(d) for d in jax.devices()))
+    try:
+      run(flags.FLAGS)
+    except (UserError, checkpointing.CheckpointError) as error:
+      _exit(2, error)
+    except reporting.NonFiniteError as error:
+      _exit(1, error)
+
+  logging.set_verbosity(logging.INFO)
+  define_flags(flags.FLAGS, sys.argv)
+  app.run(guarded, flags_parser=parse_flags)
+
+
+def define_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
+  """`--config` and `--workdir`."""
+  config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'Config file, and variant: configs/digits.py:smoke. Keys are overridden by'
+    ' --config.KEY=VALUE after it.',
+    flag_values=flag_values,
+    sys_argv=list(argv),
+  )
+  flags.DEFINE_string(
+    'workdir', None, 'Directory of the experiment.', flag_values=flag_values
+  )
+
+
+def parse(
+  flag_values: flags.FlagValues, argv: Sequence[str], *, needs_config: bool
+) -> list[str]:
+  """Parses `argv`; any mistake is a `UserError` that says what and how to mend it."""
+  try:
+    rest = flag_values(list(argv))
+    has_config = flag_values.config is not None and len(flag_values.config) > 0
+  except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
+    raise UserError(_explain(argv, e)) from e
+  if len(rest) > 1:
+    raise UserError(f'{rest[1]!r}: not a flag; write --name=value.')
+  if needs_config and not has_config:
+    raise UserError('--config: missing; give one as --config=configs/digits.py.')
+  if not flag_values.workdir:
+    raise UserError('--workdir: missing; give a directory as --workdir=runs/digits.')
+  return rest
+
+
+def _exit(code: int, error: Exception) -> None:
+  line = ' '.join(str(error).split())
+  print(f'error: {line}', file=sys.stderr)
+  sys.exit(code)
+
+
+def _explain(argv: Sequence[str], error: Exception) -> str:
+  """One line for a failure to parse: key, value, rule, way out.
+
+  ml_collections names neither the full key nor the type it wants, so the overrides
+  are walked again here.
+  """
+  config_args = [a for a in argv if a.startswith('--config=')]
+  overrides = [a for a in argv if a.startswith('--config.')]
+  if overrides and (
+    not config_args or argv.index(overrides[0]) < argv.index(config_args[0])
+  ):
+    return f'{overrides[0]}: must come after --config=configs/NAME.py.'
+  if isinstance(error, OSError) and config_args:
+    return (
+      f'{config_args[0]}: no such file; the configs are configs/digits.py and'
+      ' configs/mixture.py.'
+    )
+  config = _load_config(config_args)
+  if config is not None:
+    for override in overrides:
+      key, _, value = override.removeprefix('--config.').partition('=')
+      problem = _override_problem(config, key, value)
+      if problem:
+        return f'{override}: {problem}'
+  # A ValueError inside a config file arrives as the last line of a traceback.
+  return str(error).strip().splitlines()[-1].removeprefix('ValueError: ')
+
+
+def _load_config(config_args: Sequence[str]) -> config_dict.ConfigDict | None:
+  flag_values = flags.FlagValues()
+  argv = ['', *config_args]
+  define_flags(flag_values, argv)
+  try:
+    flag_values(argv)
+    return flag_values.config
+  except (flags.Error, OSError):
+    return None
+
+
+def _override_problem(config, key: str, value: str) -> str | None:
+  node, path = config, []
+  for name in key.split('.'):
+    if not isinstance(node, config_dict.ConfigDict) or name not in node:
+      names = list(node) if isinstance(node, config_dict.ConfigDict) else []
+      close = difflib.get_close_matches(name, names, n=1)
+      where = '.'.join(path) or 'the config'
+      hint = f'did you mean {close[0]!r}' if close else f'{where} has {names}'
+      return f'no key {name!r} in {where}; {hint}?'
+    node, path = node[name], [*path, name]
+  if isinstance(node, config_dict.ConfigDict):
+    return f'is a group, not a value; set one of its keys: {list(node)}.'
+  try:
+    type(node)(value)
+  except ValueError:
+    return f'must be of type {type(node).__name__}, like its default {node!r}.'
+  return None

@@ -1,0 +1,114 @@
+"""One compiled sampler for every method: the weight is a table, hence an argument."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import builders
+from lgd import arrays
+from lgd import denoiser as denoiser_lib
+from lgd import guidance
+from lgd import sampling
+from lgd import training
+from lgd import types
+
+# (denoiser_params, table or None, keys [n], label [n]) -> samples [n, *data].
+SampleFn = Callable[[types.Params, jax.Array | None, jax.Array, jax.Array], jax.Array]
+
+
+def make_sample_fn(
+  config: config_dict.ConfigDict,
+  num_classes: int,
+  shape: tuple[int, ...],
+  *,
+  counter: denoiser_lib.EvaluationCounter | None = None,
+) -> SampleFn:
+  """The sampler of `config.evaluation`, compiled and split over all devices.
+
+  A table `[num_classes, num_steps]` holds omega at the sampler's transitions;
+  without one the null branch is not evaluated. With a `counter`, every network
+  evaluation is counted.
+  """
+  denoiser = builders.denoiser(config, num_classes)
+  if counter is not None:
+    denoiser = counter.wrap(denoiser)
+  times = builders.time_grid(config)
+
+  def sample(params, table, keys, label):
+    if table is None:
+      denoise = guidance.unguided(denoiser, params)
+    else:
+      weight = guidance.table(table[:, ::-1], times[-2::-1])  # Increasing times.
+      denoise = guidance.guided(denoiser, params, weight, num_classes)
+    return sampling.sample(
+      keys,
+      denoise,
+      builders.schedule(config),
+      label,
+      (label.shape[0], *shape),
+      num_steps=config.evaluation.num_steps,
+      churn=config.evaluation.churn,
+      times=times,
+    )
+
+  mesh = training.make_mesh()
+  whole, split = training.replicated(mesh), training.sharded(mesh)
+  compiled = jax.jit(
+    sample, in_shardings=(whole, whole, split, split), out_shardings=split
+  )
+
+  def sample_padded(params, table, keys, label):
+    n = label.shape[0]
+    index = jnp.arange(n + -n % mesh.size) % n  # A multiple of the device count.
+    return compiled(params, table, keys[index], label[index])[:n]
+
+  return sample_padded
+
+
+def sample_keys(seed: int, n: int) -> jax.Array:
+  """`[n]` keys: sample i of a seed is the same whatever the batch it is in."""
+  root = arrays.stream(seed, 'samples')
+  return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(n))
+
+
+def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:
+  """`[num_classes * per_class]`, sorted."""
+  return np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
+
+
+def count_nfe(
+  config: config_dict.ConfigDict,
+  num_classes: int,
+  shape: tuple[int, ...],
+  params: types.Params,
+  table: jax.Array | None,
+) -> float:
+  """Network evaluations per sample, counted while one sample per device is drawn."""
+  counter = denoiser_lib.EvaluationCounter()
+  sample_fn = make_sample_fn(config, num_classes, shape, counter=counter)
+  n = jax.device_count()
+  samples = sample_fn(params, table, sample_keys(0, n), jnp.zeros(n, jnp.int32))
+  jax.block_until_ready(samples)
+  jax.effects_barrier()
+  return counter.count / n
+
+
+def learned_table(
+  config: config_dict.ConfigDict,
+  guidance_config: config_dict.ConfigDict,
+  num_classes: int,
+  params: types.Params,
+) -> jax.Array:
+  """`[num_classes, num_steps]` of a learned weight, at the sampler's transitions."""
+  net = builders.guidance_net(guidance_config, num_classes)
+
+  @jax.jit
+  def tabulate(params, times):
+    weight = functools.partial(net.apply, params)
+    return guidance.tabulate(weight, jnp.arange(num_classes), times)
+
+  return tabulate(params, builders.time_grid(config))

@@ -1,0 +1,67 @@
+"""Trains the base model that guidance is learned for.
+
+  python -m experiments.train_denoiser --config=configs/digits.py --workdir=runs/digits
+
+The same command again resumes from the last checkpoint.
+"""
+
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import launch
+from experiments import train_loop
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+from lgd import objectives
+from lgd import training
+from lgd.data import splits
+
+
+def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
+  """Trains or resumes, and returns the final state."""
+  builders.validate(config)
+  workdir = workdir_lib.Workdir(workdir)
+  identity = workdir_lib.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
+  if checkpointing.latest_step(workdir.denoiser) is not None:
+    stored = checkpointing.load_config(workdir.denoiser)['config']
+    workdir_lib.require_same(stored, identity, workdir.denoiser)
+  builders.log_config(config)
+
+  dataset = builders.dataset(config)
+  net = builders.network(config, dataset.num_classes)
+  section = config.denoiser
+
+  def loss_fn(params, frozen, batch, key):
+    del frozen
+    losses = objectives.denoising(
+      key,
+      net.apply,
+      params,
+      builders.schedule(config),
+      batch.x,
+      batch.label,
+      null_label=dataset.num_classes,
+      label_dropout=section.label_dropout,
+      prediction=section.prediction,
+    )
+    return losses.mean(), {}
+
+  return train_loop.train(
+    config=config,
+    section=section,
+    workdir=workdir.path,
+    directory=workdir.denoiser,
+    stage='denoiser',
+    stored_config={'config': checkpointing.to_json(config.to_dict())},
+    init=lambda key: builders.init_network(net, key, dataset.shape),
+    tx=builders.optimizer(section),
+    loss_fn=loss_fn,
+    frozen=None,
+    batches=lambda start: splits.batches(
+      dataset.train, section.batch_size, seed=config.seed, start=start
+    ),
+  )
+
+
+if __name__ == '__main__':
+  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

@@ -1,0 +1,103 @@
+"""Learns guidance weights for a trained base model by Algorithm 1.
+
+  python -m experiments.train_guidance --config=configs/digits.py --workdir=runs/digits
+  ... --config.guidance.objective=l2        # or score_matching
+
+Writes guidance/OBJECTIVE/. The same command again resumes.
+"""
+
+import jax
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import launch
+from experiments import train_loop
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+from lgd import objectives
+from lgd import training
+from lgd.data import splits
+
+
+def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.LossFn:
+  """Algorithm 1 as `(guidance_params, denoiser_params, batch, key) -> loss`."""
+  section = config.guidance
+  net = builders.guidance_net(config, num_classes)
+  denoiser = builders.denoiser(config, num_classes)
+  objective = builders.guidance_objective(config)
+
+  def loss_fn(params, denoiser_params, batch, key):
+    key_times, key_particles, key_transition = jax.random.split(key, 3)
+    s, t = objectives.sample_times(
+      key_times,
+      batch.label.shape[0],
+      s_min=section.s_min,
+      zeta=section.zeta,
+      gap=section.gap,
+    )
+    particles = objectives.draw_particles(
+      key_particles,
+      denoiser,
+      denoiser_params,
+      builders.schedule(config),
+      batch.x,
+      batch.label,
+      num_classes,
+      s,
+      t,
+      num_particles=section.num_particles,
+    )
+    omega = net.apply(params, batch.label, s, t)
+    losses = objective(key_transition, batch.x, particles, omega)
+    return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
+
+  return loss_fn
+
+
+def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
+  """Learns or resumes, and returns the final state."""
+  builders.validate(config)
+  workdir = workdir_lib.Workdir(workdir)
+  base = workdir_lib.load_denoiser_config(workdir)
+  workdir_lib.require_same(
+    workdir_lib.config_to_json(base, 'schedule', 'data', 'denoiser'),
+    workdir_lib.config_to_json(config, 'schedule', 'data', 'denoiser'),
+    workdir.denoiser,
+  )
+  section = config.guidance
+  directory = workdir.guidance(section.objective)
+  denoiser_step = checkpointing.latest_step(workdir.denoiser)
+  if checkpointing.latest_step(directory) is not None:
+    stored = checkpointing.load_config(directory)
+    workdir_lib.require_base(stored, denoiser_step, directory)
+    identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
+    workdir_lib.require_same(stored['config'], identity, directory)
+  builders.log_config(config)
+
+  dataset = builders.dataset(config)
+  denoiser_params, _ = workdir_lib.load_denoiser(
+    workdir, dataset.num_classes, dataset.shape
+  )
+  net = builders.guidance_net(config, dataset.num_classes)
+  return train_loop.train(
+    config=config,
+    section=section,
+    workdir=workdir.path,
+    directory=directory,
+    stage=f'guidance/{section.objective}',
+    stored_config={
+      'config': checkpointing.to_json(config.to_dict()),
+      'denoiser_step': denoiser_step,
+    },
+    init=lambda key: builders.init_guidance_net(net, key),
+    tx=builders.optimizer(section),
+    loss_fn=make_loss_fn(config, dataset.num_classes),
+    frozen=denoiser_params,
+    batches=lambda start: splits.batches(
+      dataset.train, section.batch_size, seed=config.seed, start=start
+    ),
+  )
+
+
+if __name__ == '__main__':
+  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

@@ -1,0 +1,154 @@
+"""A work directory: what is where, and whether it belongs to a config.
+
+denoiser/           Orbax steps of the base model
+guidance/NAME/      Orbax steps of each learned weight
+metrics.jsonl       one line per logging window of every stage
+tensorboard/        the same for TensorBoard
+results.json|md     of evaluate
+plots/  samples/    of evaluate and sample
+"""
+
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import launch
+from lgd import checkpointing
+from lgd import training
+from lgd import types
+
+# Keys that may differ between two calls on one work directory: they change when a
+# run stops and what it prints, not what it computes.
+_FREE_KEYS = ('num_steps', 'log_every', 'checkpoint_every')
+
+
+class Workdir:
+  """Paths of one experiment."""
+
+  def __init__(self, path: epath.PathLike):
+    self.path = epath.Path(path)
+    self.denoiser = self.path / 'denoiser'
+
+  def guidance(self, name: str) -> epath.Path:
+    """Of the learned weight `name`."""
+    return self.path / 'guidance' / name
+
+  def guidance_names(self) -> list[str]:
+    """Learned weights that have a checkpoint, in alphabetical order."""
+    root = self.path / 'guidance'
+    if not root.is_dir():
+      return []
+    return sorted(
+      p.name for p in root.iterdir() if checkpointing.latest_step(p) is not None
+    )
+
+
+def config_to_json(config: config_dict.ConfigDict, *sections: str) -> dict[str, Any]:
+  """The sections of a config that determine a checkpoint."""
+  tree = checkpointing.to_json(config.to_dict())
+  return {name: tree[name] for name in sections}
+
+
+def config_from_json(tree: dict[str, Any]) -> config_dict.ConfigDict:
+  """The inverse, JSON's lists turned back into tuples."""
+
+  def convert(node):
+    if isinstance(node, dict):
+      return {k: convert(v) for k, v in node.items()}
+    return tuple(node) if isinstance(node, list) else node
+
+  return config_dict.ConfigDict(convert(tree))
+
+
+def require_same(
+  stored: dict[str, Any], wanted: dict[str, Any], path: epath.Path
+) -> None:
+  """Refuses a checkpoint that another config wrote, naming the first key."""
+  stored, wanted = _flatten(stored), _flatten(wanted)
+  for key in sorted(wanted):
+    if key.split('.')[-1] in _FREE_KEYS:
+      continue
+    if stored.get(key) != wanted[key]:
+      raise launch.UserError(
+        f'{key}={wanted[key]!r}: {path} was written with {stored.get(key)!r}; use'
+        ' that value, or another --workdir.'
+      )
+
+
+def load_denoiser(
+  workdir: Workdir, num_classes: int, shape: tuple[int, ...]
+) -> tuple[types.Params, int]:
+  """The base model's averaged parameters, replicated, and their step.
+
+  Raises:
+    launch.UserError: no base model in this work directory.
+    checkpointing.CheckpointError: one of another shape.
+  """
+  config = load_denoiser_config(workdir)
+  net = builders.network(config, num_classes)
+  params = _load_ema(
+    workdir.denoiser, lambda key: builders.init_network(net, key, shape)
+  )
+  return params, checkpointing.latest_step(workdir.denoiser)
+
+
+def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
+  """The whole config that the base model was trained with."""
+  if checkpointing.latest_step(workdir.denoiser) is None:
+    raise launch.UserError(
+      f'--workdir={workdir.path}: holds no trained base model; run'
+      f' python -m experiments.train_denoiser --workdir={workdir.path} first.'
+    )
+  return config_from_json(checkpointing.load_config(workdir.denoiser)['config'])
+
+
+def load_guidance(
+  workdir: Workdir, name: str, num_classes: int
+) -> tuple[config_dict.ConfigDict, types.Params]:
+  """Config and averaged parameters of a learned weight.
+
+  Raises:
+    launch.UserError: no such weight, or one learned for another base model.
+  """
+  path = workdir.guidance(name)
+  if checkpointing.latest_step(path) is None:
+    raise launch.UserError(
+      f'{path}: holds no learned weight; this work directory has'
+      f' {workdir.guidance_names()}.'
+    )
+  stored = checkpointing.load_config(path)
+  require_base(stored, checkpointing.latest_step(workdir.denoiser), path)
+  config = config_from_json(stored['config'])
+  net = builders.guidance_net(config, num_classes)
+  params = _load_ema(path, lambda key: builders.init_guidance_net(net, key))
+  return config, params
+
+
+def require_base(stored: dict[str, Any], denoiser_step: int, path: epath.Path) -> None:
+  """Refuses a weight that was learned for another step of the base model."""
+  if stored['denoiser_step'] != denoiser_step:
+    raise launch.UserError(
+      f'{path}: was learned for the base model at step {stored["denoiser_step"]},'
+      f' which is now at step {denoiser_step}; remove it and train it again.'
+    )
+
+
+def _load_ema(path: epath.Path, init) -> types.Params:
+  abstract = checkpointing.abstract(
+    jax.eval_shape(init, jax.random.key(0)),
+    training.replicated(training.make_mesh()),
+  )
+  return checkpointing.load_ema_params(path, abstract)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      flat.update(_flatten(value, f'{prefix}{key}.'))
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat

@@ -1,0 +1,27 @@
+"""Guidance: a weight omega(cond, s, t), and the rule that says what it does."""
+
+from lgd.guidance.guided import guided
+from lgd.guidance.guided import unguided
+from lgd.guidance.network import GuidanceNet
+from lgd.guidance.network import LabelEmbedding
+from lgd.guidance.network import VectorEmbedding
+from lgd.guidance.rules import linear
+from lgd.guidance.weights import clamp_linear
+from lgd.guidance.weights import constant
+from lgd.guidance.weights import interval
+from lgd.guidance.weights import table
+from lgd.guidance.weights import tabulate
+
+__all__ = (
+  'GuidanceNet',
+  'LabelEmbedding',
+  'VectorEmbedding',
+  'clamp_linear',
+  'constant',
+  'guided',
+  'interval',
+  'linear',
+  'table',
+  'tabulate',
+  'unguided',
+)

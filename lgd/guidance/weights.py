@@ -1,0 +1,83 @@
+"""Weights omega(cond, s, t) that are given rather than learned, and tables.
+
+  (1)  constant:      omega
+  (2)  interval:      omega if lo < t <= hi, else 0   (Kynkaanniemi et al. 2024)
+  (3)  clamp-linear:  max(floor, 2 omega (1 - t))      (Wang et al. 2024)
+  (4)  table:         rows by condition, linear interpolation in t
+
+t is the time denoised from. Constants may be traced, so that one compiled program
+serves a whole grid. Since omega never sees x_t, any weight can be tabulated on the
+grid of a sampler before sampling starts: `tabulate`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from lgd import types
+
+
+def constant(omega: float) -> types.Weight:
+  """The same omega for every condition and time, (1)."""
+
+  def weight(cond, s, t):
+    del cond, s
+    return jnp.broadcast_to(jnp.asarray(omega, t.dtype), t.shape)
+
+  return weight
+
+
+def interval(omega: float, lo: float, hi: float) -> types.Weight:
+  """Omega for lo < t <= hi and 0 elsewhere, (2)."""
+
+  def weight(cond, s, t):
+    del cond, s
+    return jnp.where((lo < t) & (t <= hi), omega, 0.0).astype(t.dtype)
+
+  return weight
+
+
+def clamp_linear(omega: float, floor: float) -> types.Weight:
+  """Rises linearly towards the data, mean omega, at least `floor`, (3)."""
+
+  def weight(cond, s, t):
+    del cond, s
+    return jnp.maximum(floor, 2.0 * omega * (1.0 - t)).astype(t.dtype)
+
+  return weight
+
+
+def table(values: jax.Array, times: jax.Array) -> types.Weight:
+  """Weights stored per condition and time, (4).
+
+  Args:
+    values: `[num_conds, num_times]`.
+    times: `[num_times]`, increasing; t outside is clamped to the ends.
+
+  Returns:
+    A weight whose `cond` are integers, `[batch]`, that index the rows.
+  """
+
+  def weight(cond, s, t):
+    del s
+    return jax.vmap(lambda row, time: jnp.interp(time, times, row))(values[cond], t)
+
+  return weight
+
+
+def tabulate(weight: types.Weight, cond: types.Params, times: jax.Array) -> jax.Array:
+  """Omega at every transition of a sampler's time grid.
+
+  Args:
+    weight: the weight.
+    cond: pytree of `[num_conds, ...]` conditions.
+    times: `[num_steps + 1]` decreasing times, as of `sampling.time_grid`.
+
+  Returns:
+    `[num_conds, num_steps]`: omega(cond, s = times[i + 1], t = times[i]).
+  """
+  num_conds = jax.tree.leaves(cond)[0].shape[0]
+
+  def at_transition(t, s):
+    return weight(cond, jnp.full(num_conds, s), jnp.full(num_conds, t))
+
+  return jax.vmap(at_transition, out_axes=1)(times[:-1], times[1:])

@@ -1,0 +1,6 @@
+"""Networks (Flax linen) that predict x0, eps or velocity, and a classifier."""
+
+from lgd.networks.classifier import Classifier
+from lgd.networks.mlp import ResidualMLP
+
+__all__ = ('Classifier', 'ResidualMLP')

@@ -1,0 +1,128 @@
+"""The forward marginal and the three things a network may predict.
+
+  (1)  q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)
+  (2)  eps      = (x_t - alpha_t x_0) / sigma_t
+  (3)  velocity = dx_t/dt at fixed (x_0, eps) = alpha'_t x_0 + sigma'_t eps
+  (4)  x_0      = (sigma'_t x_t - sigma_t velocity) / D_t,
+       D_t      = alpha_t sigma'_t - sigma_t alpha'_t
+
+(4) solves (1) and (3) for x_0; D_t is positive because logsnr decreases: 1 for rectified flow, pi/2 for the cosine schedule. So velocity, in
+contrast to eps, determines x_0 at every t, t = 1 included.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lgd import arrays
+from lgd import types
+
+PREDICTIONS = ('x0', 'eps', 'velocity')
+
+
+def add_noise(
+  schedule: types.Schedule, x0: jax.Array, eps: jax.Array, t: jax.Array
+) -> jax.Array:
+  """`x_t = alpha(t) x_0 + sigma(t) eps`, (1).
+
+  Args:
+    schedule: noise schedule.
+    x0: `[batch, *data]`.
+    eps: `[batch, *data]` standard normal.
+    t: `[batch]` or scalar, in [0, 1].
+
+  Returns:
+    `[batch, *data]`.
+  """
+  alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+  return arrays.expand_right(alpha, x0) * x0 + arrays.expand_right(sigma, x0) * eps
+
+
+def to_x0(
+  schedule: types.Schedule,
+  prediction: jax.Array,
+  xt: jax.Array,
+  t: jax.Array,
+  kind: str,
+) -> jax.Array:
+  """The clean prediction that a network output stands for.
+
+  Args:
+    schedule: noise schedule.
+    prediction: `[batch, *data]` network output.
+    xt: `[batch, *data]` its input.
+    t: `[batch]` or scalar. For `kind='eps'` t < 1: alpha(1) = 0 leaves x_0
+      undetermined.
+    kind: one of `PREDICTIONS`.
+
+  Returns:
+    `[batch, *data]`.
+
+  Raises:
+    ValueError: unknown `kind`.
+  """
+  alpha, sigma, alpha_dot, sigma_dot = _scales(schedule, t, xt)
+  if kind == 'x0':
+    return prediction
+  if kind == 'eps':
+    return (xt - sigma * prediction) / alpha
+  if kind == 'velocity':
+    return (sigma_dot * xt - sigma * prediction) / (
+      alpha * sigma_dot - sigma * alpha_dot
+    )
+  raise ValueError(f'prediction={kind!r}: must be one of {PREDICTIONS}.')
+
+
+def from_x0(
+  schedule: types.Schedule,
+  x0: jax.Array,
+  xt: jax.Array,
+  t: jax.Array,
+  kind: str,
+) -> jax.Array:
+  """The network output that stands for the clean prediction `x0`; inverts `to_x0`.
+
+  Shapes as in `to_x0`. 'eps' and 'velocity' need t > 0: x_0 = x_t says nothing of
+  the noise.
+  """
+  if kind == 'x0':
+    return x0
+  alpha, sigma, _, _ = _scales(schedule, t, xt)
+  return target(schedule, x0, (xt - alpha * x0) / sigma, t, kind)
+
+
+def target(
+  schedule: types.Schedule,
+  x0: jax.Array,
+  eps: jax.Array,
+  t: jax.Array,
+  kind: str,
+) -> jax.Array:
+  """What a network of this `kind` should predict at x_t = alpha x_0 + sigma eps.
+
+  Shapes as in `add_noise`; finite at every t in [0, 1].
+
+  Raises:
+    ValueError: unknown `kind`.
+  """
+  if kind == 'x0':
+    return x0
+  if kind == 'eps':
+    return eps
+  if kind == 'velocity':
+    _, _, alpha_dot, sigma_dot = _scales(schedule, t, x0)
+    return alpha_dot * x0 + sigma_dot * eps
+  raise ValueError(f'prediction={kind!r}: must be one of {PREDICTIONS}.')
+
+
+def _scales(schedule: types.Schedule, t: jax.Array, x: jax.Array):
+  """alpha, sigma and their time derivatives, shaped to broadcast on `x`."""
+
+  def with_derivative(fn: Callable[[jax.Array], jax.Array]):
+    return jax.jvp(fn, (t,), (jnp.ones_like(t),))
+
+  t = jnp.asarray(t, x.dtype)
+  alpha, alpha_dot = with_derivative(schedule.alpha)
+  sigma, sigma_dot = with_derivative(schedule.sigma)
+  return tuple(arrays.expand_right(v, x) for v in (alpha, sigma, alpha_dot, sigma_dot))

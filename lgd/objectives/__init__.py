@@ -1,0 +1,21 @@
+"""Objectives: what a guidance weight, and the base model before it, is trained on."""
+
+from lgd.objectives.consistency import l2
+from lgd.objectives.consistency import self_consistency
+from lgd.objectives.denoising import denoising
+from lgd.objectives.particles import draw_particles
+from lgd.objectives.particles import guided_particles
+from lgd.objectives.particles import Particles
+from lgd.objectives.particles import sample_times
+from lgd.objectives.score_matching import score_matching
+
+__all__ = (
+  'Particles',
+  'denoising',
+  'draw_particles',
+  'guided_particles',
+  'l2',
+  'sample_times',
+  'score_matching',
+  'self_consistency',
+)

@@ -1,0 +1,64 @@
+"""Consistency of the guided particles with the true ones, per datum.
+
+With guided particles xg_j ~ P and true particles x_k ~ Q = q(x_s | x_0),
+j, k = 1..m:
+
+  (1)  L = 1/m^2 sum_jk ||xg_j - x_k||^beta
+           - lambda/2 1/(m(m-1)) sum_{j != k} ||xg_j - xg_k||^beta
+  (2)  l2 = 1/m^2 sum_jk ||xg_j - x_k||^2
+
+(1) is Eq. (22), the estimate of Eq. (20): at lambda = 1 its mean is half the
+squared energy MMD of P and Q, plus a term that does not depend on P. (2) is
+Eq. (21): (1) at beta = 2, lambda = 0. It does not see the spread that P should
+have, and so over-guides at a good base.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from lgd import mmd
+
+
+def self_consistency(
+  x_guided: jax.Array, x_true: jax.Array, *, beta: float, interaction: float
+) -> jax.Array:
+  """Self-consistency loss of each datum, (1); Eq. (22).
+
+  Args:
+    x_guided: `[batch, m, *data]` guided particles at s.
+    x_true: `[batch, m, *data]` true particles at s.
+    beta: kernel exponent, in (0, 2].
+    interaction: lambda, in [0, 1]; needs m >= 2 unless 0.
+
+  Returns:
+    `[batch]` losses.
+
+  Raises:
+    ValueError: one particle and a non-zero interaction.
+
+  Cost: O(m^2 dim) memory per datum.
+  """
+  chex.assert_equal_shape([x_guided, x_true])
+  batch, m = x_guided.shape[:2]
+  x_guided = x_guided.reshape(batch, m, -1)
+  x_true = x_true.reshape(batch, m, -1)
+  pairwise = jax.vmap(mmd.pairwise_energy, in_axes=(0, 0, None))
+  attraction = jnp.mean(pairwise(x_guided, x_true, beta), axis=(1, 2))
+  if interaction == 0.0:
+    return attraction
+  if m < 2:
+    raise ValueError(
+      f'interaction={interaction} with 1 particle: the sum over pairs needs at'
+      ' least 2; use interaction=0 for single-particle training.'
+    )
+  repulsion = jnp.sum(pairwise(x_guided, x_guided, beta), axis=(1, 2))
+  return attraction - 0.5 * interaction * repulsion / (m * (m - 1))
+
+
+def l2(x_guided: jax.Array, x_true: jax.Array) -> jax.Array:
+  """Mean squared distance of guided to true particles, (2); Eq. (21).
+
+  Shapes as in `self_consistency`.
+  """
+  return self_consistency(x_guided, x_true, beta=2.0, interaction=0.0)

@@ -1,0 +1,117 @@
+"""What a run writes down: metrics.jsonl, TensorBoard, and lines on the console.
+
+Only process 0 writes. Metrics of a window of steps stay on the device until the
+window ends, so that logging never makes the accelerator wait; the end of a window
+is also where a non-finite value is found, and named with its step.
+"""
+
+import datetime
+import json
+import math
+import time
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from tensorboardX import SummaryWriter
+
+
+class NonFiniteError(ArithmeticError):
+  """A metric of training became infinite or NaN."""
+
+
+class Reporter:
+  """Collects the metrics of every step, and reports the mean of each window.
+
+  Use as a context manager.
+
+  Args:
+    workdir: of the experiment.
+    stage: what runs, such as 'denoiser': the prefix of all metric names.
+    num_steps: of the whole run, for the ETA.
+    start: steps already done; lines of this stage beyond it, left by a run that
+      was cut short after its last checkpoint, are dropped.
+  """
+
+  def __init__(
+    self, workdir: epath.PathLike, stage: str, *, num_steps: int, start: int
+  ):
+    self._stage, self._num_steps = stage, num_steps
+    self._window, self._window_start = [], start
+    self._time = time.perf_counter()
+    self._writes = jax.process_index() == 0
+    if self._writes:
+      workdir = epath.Path(workdir)
+      self._path = workdir / 'metrics.jsonl'
+      self._drop_lines_after(start)
+      self._tensorboard = SummaryWriter(str(workdir / 'tensorboard' / stage))
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    if self._writes:
+      self._tensorboard.close()
+
+  def add(self, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics of one step; does not wait for them."""
+    self._window.append(metrics)
+
+  def flush(self) -> None:
+    """Ends the window: checks every step of it and reports the mean.
+
+    Raises:
+      NonFiniteError: names the quantity, the step and the window.
+    """
+    if not self._window:
+      return
+    fetched = jax.device_get(self._window)
+    step = self._window_start + len(fetched)
+    for i, metrics in enumerate(fetched):
+      for name, value in metrics.items():
+        if not math.isfinite(value):
+          raise NonFiniteError(
+            f'{self._stage}/{name}={value} at step {self._window_start + i + 1}'
+            f' (window {self._window_start + 1}..{step}); the last checkpoint is'
+            ' intact; a lower learning_rate or grad_clip is the usual cure.'
+          )
+    means = {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0]}
+    now = time.perf_counter()
+    rate = len(fetched) / (now - self._time)
+    self._window, self._window_start, self._time = [], step, now
+    if self._writes:
+      self._write(step, means, rate)
+
+  def _write(self, step: int, means: dict[str, float], rate: float) -> None:
+    named = {f'{self._stage}/{k}': v for k, v in means.items()}
+    with self._path.open('a') as f:
+      f.write(json.dumps({'stage': self._stage, 'step': step, **named}) + '\n')
+    for name, value in named.items():
+      self._tensorboard.add_scalar(name, value, step)
+    eta = datetime.timedelta(seconds=round((self._num_steps - step) / rate))
+    values = '  '.join(f'{k} {v:.4g}' for k, v in means.items())
+    logging.info(
+      '%s %d/%d  %s  %.0f steps/s  ETA %s',
+      self._stage,
+      step,
+      self._num_steps,
+      values,
+      rate,
+      eta,
+    )
+
+  def _drop_lines_after(self, step: int) -> None:
+    if not self._path.exists():
+      return
+    lines = self._path.read_text().splitlines()
+    kept = [line for line in lines if not self._is_ahead(line, step)]
+    if len(kept) < len(lines):
+      self._path.write_text(''.join(f'{line}\n' for line in kept))
+
+  def _is_ahead(self, line: str, step: int) -> bool:
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError:  # The run died while it wrote this line.
+      return True
+    return record['stage'] == self._stage and record['step'] > step

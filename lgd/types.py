@@ -1,0 +1,33 @@
+"""The few call signatures that the whole package agrees on."""
+
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol
+
+import jax
+
+Params = Any  # A pytree of arrays.
+
+# (params, xt [batch, *data], t [batch], cond [batch, ...]) -> x0_hat [batch, *data].
+# Whatever the network predicts, a denoiser returns the clean prediction.
+Denoiser = Callable[[Params, jax.Array, jax.Array, Any], jax.Array]
+
+# (xt [batch, *data], s [batch], t [batch], cond) -> x0_hat [batch, *data].
+# What the sampler calls: guidance, if any, has already happened inside.
+Denoise = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+
+# (cond, s [batch], t [batch]) -> omega [batch].
+Weight = Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+# (x0_cond [batch, *data], x0_null [batch, *data], omega [batch]) -> [batch, *data].
+Rule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class Schedule(Protocol):
+  """Signal scale alpha and noise scale sigma of x_t = alpha x_0 + sigma eps."""
+
+  def alpha(self, t: jax.Array) -> jax.Array: ...
+
+  def sigma(self, t: jax.Array) -> jax.Array: ...
+
+  def logsnr(self, t: jax.Array) -> jax.Array: ...
