@@ -47,7 +47,7 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance.width = 64
   config.guidance.depth = 6
   config.guidance.batch_size = 128
-  config.guidance.num_steps = 2000
+  config.guidance.num_steps = 1500
   config.guidance.learning_rate = 1e-3
   config.guidance.grad_clip = 1.0
   config.guidance.ema_decay = 0.99
@@ -62,14 +62,14 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.constants = (
       0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0,
   )  # fmt: skip
-  config.evaluation.interval_omegas = (0.1, 0.25, 0.5)
+  config.evaluation.interval_omegas = (0.1, 0.25)
   config.evaluation.interval_bounds = (0.0, 0.25, 0.5, 0.75)  # All pairs lo < hi.
-  config.evaluation.clamp_linear_omegas = (0.05, 0.1, 0.25, 0.5)
-  config.evaluation.clamp_linear_floors = (0.0, 0.1)
+  config.evaluation.clamp_linear_omegas = (0.05, 0.1, 0.2)
+  config.evaluation.clamp_linear_floors = (0.0,)
   config.evaluation.classifier_width = 64
   config.evaluation.classifier_steps = 1000
 
-  config.log_every = 100
+  config.log_every = 250
   config.checkpoint_every = 1000
   return config
 

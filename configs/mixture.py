@@ -28,8 +28,8 @@ def get_config(variant: str = 'under_trained'):
   config.evaluation.constants = (
       0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
   )  # fmt: skip
-  config.evaluation.interval_omegas = (1.0, 2.0, 4.0)
-  config.evaluation.clamp_linear_omegas = (0.5, 1.0, 2.0, 4.0)
+  config.evaluation.interval_omegas = (1.0, 4.0)
+  config.evaluation.clamp_linear_omegas = (0.5, 1.0, 2.0)
   if variant == 'under_trained':
     pass
   elif variant == 'well_trained':

@@ -7,6 +7,7 @@ and never branch on a config string themselves.
 import functools
 import itertools
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -157,6 +158,23 @@ def dataset(config: config_dict.ConfigDict) -> splits.Dataset:
       num_per_class=config.data.num_per_class,
     )
   raise launch.UserError(f'data.name={config.data.name!r}: must be one of {DATA}.')
+
+
+def batches(
+  config: config_dict.ConfigDict, section: str, train: splits.Split
+) -> Callable[[int], Iterator[splits.Split]]:
+  """From the first step wanted to the batches of a stage.
+
+  Raises:
+    launch.UserError: a batch larger than the split.
+  """
+  batch_size = config[section].batch_size
+  if batch_size > len(train.label):
+    raise launch.UserError(
+      f'{section}.batch_size={batch_size}: the training split has {len(train.label)}'
+      ' data; take a smaller batch.'
+    )
+  return lambda start: splits.batches(train, batch_size, seed=config.seed, start=start)
 
 
 def schedule(config: config_dict.ConfigDict) -> types.Schedule:

@@ -42,17 +42,7 @@ class Method(NamedTuple):
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
   """Evaluates, writes results and figures, and returns the rows."""
   workdir = workdir_lib.Workdir(workdir)
-  stored = workdir_lib.load_denoiser_config(workdir)
-  if config is None:
-    config = stored
-  else:
-    builders.validate(config)
-    sections = ('seed', 'schedule', 'data', 'denoiser')
-    workdir_lib.require_same(
-      workdir_lib.config_to_json(stored, *sections),
-      workdir_lib.config_to_json(config, *sections),
-      workdir.denoiser,
-    )
+  config = workdir_lib.resolve_config(workdir, config)
   builders.log_config(config)
   dataset = builders.dataset(config)
   params, step = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)

@@ -25,25 +25,33 @@ class UserError(ValueError):
   """Wrong input: shown as one line, without a traceback."""
 
 
-def main(run: Callable[[flags.FlagValues], None], *, needs_config: bool) -> None:
+def main(
+  run: Callable[[flags.FlagValues], None],
+  *,
+  needs_config: bool,
+  needs_workdir: bool = True,
+) -> None:
   """Parses the flags and calls `run(flags.FLAGS)`.
 
   Args:
     run: the binary.
     needs_config: whether `--config` is required; a binary that works on a trained
       work directory reads the config from there.
+    needs_workdir: whether `--workdir` is required.
   """
 
   def parse_flags(argv):
     try:
-      return parse(flags.FLAGS, argv, needs_config=needs_config)
+      return parse(
+        flags.FLAGS, argv, needs_config=needs_config, needs_workdir=needs_workdir
+      )
     except UserError as error:
       _exit(2, error)
 
   def guarded(argv):
     del argv
-    # Libraries log through absl too: Orbax some thirty lines for one save.
-    python_logging.getLogger('absl').addFilter(
+    # Libraries log here too: Orbax some thirty lines for one save.
+    logging.get_absl_handler().addFilter(
       lambda record: (
         record.levelno >= python_logging.WARNING
         or '/site-packages/' not in record.pathname
@@ -78,19 +86,25 @@ def define_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 
 def parse(
-  flag_values: flags.FlagValues, argv: Sequence[str], *, needs_config: bool
+  flag_values: flags.FlagValues,
+  argv: Sequence[str],
+  *,
+  needs_config: bool,
+  needs_workdir: bool = True,
 ) -> list[str]:
   """Parses `argv`; any mistake is a `UserError` that says what and how to mend it."""
   try:
     rest = flag_values(list(argv))
-    has_config = flag_values.config is not None and len(flag_values.config) > 0
+    has_config = flag_values.config is not None
+    if has_config:
+      flag_values.config.keys()  # A file that is missing is noticed on first use.
   except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
     raise UserError(_explain(argv, e)) from e
   if len(rest) > 1:
     raise UserError(f'{rest[1]!r}: not a flag; write --name=value.')
   if needs_config and not has_config:
     raise UserError('--config: missing; give one as --config=configs/digits.py.')
-  if not flag_values.workdir:
+  if needs_workdir and not flag_values.workdir:
     raise UserError('--workdir: missing; give a directory as --workdir=runs/digits.')
   return rest
 

@@ -14,13 +14,13 @@ from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import objectives
 from lgd import training
-from lgd.data import splits
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   """Trains or resumes, and returns the final state."""
   builders.validate(config)
   workdir = workdir_lib.Workdir(workdir)
+  workdir.refuse_foreign()
   identity = workdir_lib.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
   if checkpointing.latest_step(workdir.denoiser) is not None:
     stored = checkpointing.load_config(workdir.denoiser)['config']
@@ -57,9 +57,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     tx=builders.optimizer(section),
     loss_fn=loss_fn,
     frozen=None,
-    batches=lambda start: splits.batches(
-      dataset.train, section.batch_size, seed=config.seed, start=start
-    ),
+    batches=builders.batches(config, 'denoiser', dataset.train),
   )
 
 

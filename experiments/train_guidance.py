@@ -16,7 +16,6 @@ from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import objectives
 from lgd import training
-from lgd.data import splits
 
 
 def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.LossFn:
@@ -93,9 +92,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     tx=builders.optimizer(section),
     loss_fn=make_loss_fn(config, dataset.num_classes),
     frozen=denoiser_params,
-    batches=lambda start: splits.batches(
-      dataset.train, section.batch_size, seed=config.seed, start=start
-    ),
+    batches=builders.batches(config, 'guidance', dataset.train),
   )
 
 

@@ -25,6 +25,18 @@ from lgd import types
 _FREE_KEYS = ('num_steps', 'log_every', 'checkpoint_every')
 
 
+_ENTRIES = (
+  'denoiser',
+  'guidance',
+  'metrics.jsonl',
+  'plots',
+  'results.json',
+  'results.md',
+  'samples',
+  'tensorboard',
+)
+
+
 class Workdir:
   """Paths of one experiment."""
 
@@ -35,6 +47,19 @@ class Workdir:
   def guidance(self, name: str) -> epath.Path:
     """Of the learned weight `name`."""
     return self.path / 'guidance' / name
+
+  def refuse_foreign(self) -> None:
+    """Raises launch.UserError if this is a file, or a directory of something else."""
+    if not self.path.exists():
+      return
+    if not self.path.is_dir():
+      raise launch.UserError(f'--workdir={self.path}: is a file; give a directory.')
+    foreign = sorted(p.name for p in self.path.iterdir() if p.name not in _ENTRIES)
+    if foreign:
+      raise launch.UserError(
+        f'--workdir={self.path}: holds {foreign[0]!r}, which no experiment writes;'
+        ' give a new directory.'
+      )
 
   def guidance_names(self) -> list[str]:
     """Learned weights that have a checkpoint, in alphabetical order."""
@@ -103,6 +128,29 @@ def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
       f' python -m experiments.train_denoiser --workdir={workdir.path} first.'
     )
   return config_from_json(checkpointing.load_config(workdir.denoiser)['config'])
+
+
+def resolve_config(
+  workdir: Workdir, config: config_dict.ConfigDict | None
+) -> config_dict.ConfigDict:
+  """The config to work on a trained directory with: the stored one if None is given.
+
+  A given one may differ in its `evaluation` section only.
+
+  Raises:
+    launch.UserError: no base model here, or one of another config.
+  """
+  stored = load_denoiser_config(workdir)
+  if config is None:
+    return stored
+  builders.validate(config)
+  sections = ('seed', 'schedule', 'data', 'denoiser')
+  require_same(
+    config_to_json(stored, *sections),
+    config_to_json(config, *sections),
+    workdir.denoiser,
+  )
+  return config
 
 
 def load_guidance(

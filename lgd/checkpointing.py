@@ -16,6 +16,9 @@ from orbax.checkpoint import v1 as ocp
 from lgd import training
 from lgd import types
 
+# Orbax writes it last, on file systems with and without an atomic rename.
+_COMMIT_MARK = 'commit_success.txt'
+
 
 class CheckpointError(ValueError):
   """A checkpoint that is missing, or does not fit what is to be restored."""
@@ -32,7 +35,7 @@ def latest_step(directory: epath.PathLike) -> int | None:
   steps = [
     int(path.name)
     for path in directory.iterdir()
-    if path.name.isdecimal() and ocp.is_orbax_checkpoint(path)
+    if path.name.isdecimal() and (path / _COMMIT_MARK).exists()
   ]
   return max(steps, default=None)
 

@@ -6,8 +6,9 @@
   (4)  x_0      = (sigma'_t x_t - sigma_t velocity) / D_t,
        D_t      = alpha_t sigma'_t - sigma_t alpha'_t
 
-(4) solves (1) and (3) for x_0; D_t is positive because logsnr decreases: 1 for rectified flow, pi/2 for the cosine schedule. So velocity, in
-contrast to eps, determines x_0 at every t, t = 1 included.
+(4) solves (1) and (3) for x_0; D_t is positive because logsnr decreases: 1 for
+rectified flow, pi/2 for the cosine schedule. So velocity, in contrast to eps,
+determines x_0 at every t, t = 1 included.
 """
 
 from collections.abc import Callable

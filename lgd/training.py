@@ -8,6 +8,7 @@ split over the axis 'data'; the state is donated.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -76,16 +77,18 @@ def make_train_step(
     update, opt_state = tx.update(grad, state.opt_state, state.params)
     params = optax.apply_updates(state.params, update)
     ema_params = optax.incremental_update(params, state.ema_params, 1.0 - ema_decay)
-    metrics = {'loss': loss, 'grad_norm': optax.global_norm(grad), **metrics}
+    metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grad), **metrics}
     return TrainState(state.step + 1, params, opt_state, ema_params), metrics
 
   return train_step
 
 
-def make_mesh() -> Mesh:
-  """A one-dimensional mesh, axis 'data', over all devices."""
-  devices = jax.devices()
-  return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A one-dimensional mesh, axis 'data', over `devices` (default: all)."""
+  devices = jax.devices() if devices is None else devices
+  return jax.make_mesh(
+    (len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices
+  )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

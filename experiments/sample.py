@@ -1,0 +1,106 @@
+"""Draws samples from a trained work directory, guided as asked.
+
+  python -m experiments.sample --workdir=runs/digits --method=self_consistency
+  ... --method=unguided | constant:0.25 | interval:0.5,0.25,0.75 | clamp_linear:0.2,0.0
+
+Writes samples/METHOD.npz (x, label) and samples/METHOD.png. `--config=...` replaces
+the `evaluation` section that the checkpoint brings: steps, churn, number of samples.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from absl import logging
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import launch
+from experiments import sampler
+from experiments import workdir as workdir_lib
+from lgd import guidance
+from lgd import plots
+from lgd import types
+
+GIVEN: dict[str, tuple[int, Callable[..., types.Weight]]] = {
+  'constant': (1, guidance.constant),
+  'interval': (3, guidance.interval),
+  'clamp_linear': (2, guidance.clamp_linear),
+}
+
+
+def method_table(
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  num_classes: int,
+  method: str,
+) -> jax.Array | None:
+  """`[num_classes, num_steps]` weights of a method; None for 'unguided'.
+
+  Raises:
+    launch.UserError: neither a learned weight here nor a well-formed given one.
+  """
+  name, _, args = method.partition(':')
+  if method == 'unguided':
+    return None
+  if name in GIVEN:
+    num_args, make_weight = GIVEN[name]
+    try:
+      values = [float(v) for v in args.split(',')]
+    except ValueError:
+      values = []
+    if len(values) != num_args:
+      raise launch.UserError(
+        f'--method={method}: {name} takes {num_args} numbers, as in'
+        f' --method={name}:{",".join(["0.25", "0.25", "0.75"][:num_args])}.'
+      )
+    weight = make_weight(*values)
+    times = builders.time_grid(config)
+    return guidance.tabulate(weight, jnp.arange(num_classes), times)
+  if name in workdir.guidance_names():
+    learned_config, params = workdir_lib.load_guidance(workdir, name, num_classes)
+    return sampler.learned_table(config, learned_config, num_classes, params)
+  raise launch.UserError(
+    f'--method={method}: must be unguided, {", ".join(GIVEN)}, or one of the learned'
+    f' weights here: {workdir.guidance_names()}.'
+  )
+
+
+def run(
+  config: config_dict.ConfigDict | None, workdir: str, *, method: str, seed: int
+) -> np.ndarray:
+  """Samples, writes and returns them: `[num_classes * samples_per_class, *data]`."""
+  workdir = workdir_lib.Workdir(workdir)
+  config = workdir_lib.resolve_config(workdir, config)
+  dataset = builders.dataset(config)
+  num_classes, shape = dataset.num_classes, dataset.shape
+  table = method_table(config, workdir, num_classes, method)
+  params, _ = workdir_lib.load_denoiser(workdir, num_classes, shape)
+  per_class = config.evaluation.samples_per_class
+  label = sampler.balanced_labels(num_classes, per_class)
+  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
+  keys = sampler.sample_keys(seed, len(label))
+  x = np.asarray(sample_fn(params, table, keys, jnp.asarray(label)))
+
+  directory = workdir.path / 'samples'
+  directory.mkdir(parents=True, exist_ok=True)
+  stem = method.replace(':', '_').replace(',', '_')
+  with (directory / f'{stem}.npz').open('wb') as f:
+    np.savez(f, x=x, label=label)
+  by_class = x.reshape(num_classes, per_class, *shape)
+  plots.sample_grid(directory / f'{stem}.png', {method: by_class}, num_rows=10)
+  logging.info('%d samples in %s', len(x), directory / f'{stem}.npz')
+  return x
+
+
+if __name__ == '__main__':
+  METHOD = flags.DEFINE_string(
+    'method', 'unguided', 'unguided, constant:W, ..., or a learned weight.'
+  )
+  SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', lower_bound=0)
+  launch.main(
+    lambda f: run(f.config, f.workdir, method=METHOD.value, seed=SEED.value),
+    needs_config=False,
+  )

@@ -1,0 +1,116 @@
+"""Each rule of `validate`: one bad value, and a message with key and value."""
+
+import re
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from configs import digits
+from experiments import builders
+from experiments import launch
+
+# (key, bad value, what the message must say besides key and value).
+BAD = (
+  ('seed', -1, 'negative'),
+  ('schedule', 'linear', 'rectified_flow, cosine'),
+  ('log_every', 0, 'positive'),
+  ('checkpoint_every', -5, 'positive'),
+  ('data.name', 'mnist', 'digits, mixture'),
+  ('data.num_classes', 1, 'at least 2'),
+  ('data.num_per_class', 1, 'at least 2'),
+  ('data.radius', 0.0, 'positive'),
+  ('data.std', -0.1, 'positive'),
+  ('denoiser.prediction', 'v', 'x0, eps, velocity'),
+  ('denoiser.width', 0, 'positive'),
+  ('denoiser.depth', 0, 'positive'),
+  ('denoiser.label_dropout', 0.0, 'null prediction'),
+  ('denoiser.label_dropout', 1.0, 'null prediction'),
+  ('denoiser.batch_size', 0, 'positive'),
+  ('denoiser.batch_size', 12, 'multiple of the 8 devices'),
+  ('denoiser.num_steps', 0, 'positive'),
+  ('denoiser.learning_rate', 0.0, 'positive'),
+  ('denoiser.grad_clip', -1.0, 'positive'),
+  ('denoiser.ema_decay', 1.0, r'\[0, 1\)'),
+  ('guidance.objective', 'mmd', 'self_consistency, l2, score_matching'),
+  ('guidance.num_particles', 0, 'positive'),
+  ('guidance.num_particles', 1, 'guidance.interaction=0.0'),
+  ('guidance.beta', 2.0, "guidance.objective='l2'"),
+  ('guidance.beta', 0.0, r'\(0, 2\)'),
+  ('guidance.interaction', 1.5, r'\[0, 1\]'),
+  ('guidance.churn', -0.1, r'\[0, 1\]'),
+  ('guidance.gap', 0.0, r'\(0, 1\)'),
+  ('guidance.gap', 0.99, 's_min=0.01 and zeta=0.01'),
+  ('guidance.s_min', -0.1, r'\[0, 1\)'),
+  ('guidance.zeta', 1.0, r'\[0, 1\)'),
+  ('guidance.width', 0, 'positive'),
+  ('guidance.depth', 1, 'output layer'),
+  ('guidance.batch_size', 4, 'multiple of the 8 devices'),
+  ('guidance.num_steps', -1, 'positive'),
+  ('guidance.learning_rate', -1e-3, 'positive'),
+  ('guidance.grad_clip', 0.0, 'positive'),
+  ('guidance.ema_decay', -0.5, r'\[0, 1\)'),
+  ('evaluation.num_seeds', 0, 'positive'),
+  ('evaluation.samples_per_class', 1, 'at least 2'),
+  ('evaluation.num_steps', 0, 'positive'),
+  ('evaluation.t_max', 1.5, r'\(0, 1\]'),
+  ('evaluation.churn', 2.0, r'\[0, 1\]'),
+  ('evaluation.constants', (), 'tuple of numbers above 0'),
+  ('evaluation.constants', (0.5, 'a'), 'tuple of numbers'),
+  ('evaluation.constants', (0.0,), 'above 0'),
+  ('evaluation.interval_omegas', (-1.0,), 'above 0'),
+  ('evaluation.interval_bounds', (0.5,), 'increasing'),
+  ('evaluation.interval_bounds', (0.5, 0.25), 'increasing'),
+  ('evaluation.interval_bounds', (0.5, 1.25), r'in \[0, 1\]'),
+  ('evaluation.clamp_linear_omegas', (0.0,), 'above 0'),
+  ('evaluation.clamp_linear_floors', (-0.5,), 'at least 0'),
+  ('evaluation.classifier_width', 0, 'positive'),
+  ('evaluation.classifier_steps', 0, 'positive'),
+)
+
+
+class ValidateTest(parameterized.TestCase):
+  @parameterized.parameters(*BAD)
+  def test_names_key_value_and_rule(self, key, value, rule):
+    config = digits.get_config()
+    config.update_from_flattened_dict({key: value})
+    pattern = f'^{re.escape(f"{key}={value!r}: ")}.*{rule}'
+    with self.assertRaisesRegex(launch.UserError, pattern) as caught:
+      builders.validate(config)
+    self.assertNotIn('\n', str(caught.exception))
+
+  def test_every_key_has_a_rule(self):
+    """A key added to the config without a rule is noticed here."""
+
+    def leaves(config, prefix=''):
+      for key, value in config.items():
+        if hasattr(value, 'items'):
+          yield from leaves(value, f'{prefix}{key}.')
+        else:
+          yield f'{prefix}{key}'
+
+    self.assertEqual(set(leaves(digits.get_config())), {key for key, _, _ in BAD})
+
+  def test_eps_prediction_needs_sampling_to_start_below_one(self):
+    config = digits.get_config()
+    config.denoiser.prediction = 'eps'
+    with self.assertRaisesRegex(launch.UserError, r'evaluation.t_max=1.0: .*0.99'):
+      builders.validate(config)
+    config.evaluation.t_max = 0.99
+    builders.validate(config)
+
+  def test_single_particle_is_fine_without_interaction(self):
+    config = digits.get_config()
+    config.guidance.num_particles = 1
+    config.guidance.interaction = 0.0
+    builders.validate(config)
+
+  def test_batch_larger_than_the_split(self):
+    config = digits.get_config()
+    config.denoiser.batch_size = 4096
+    data = builders.dataset(config)
+    with self.assertRaisesRegex(launch.UserError, 'denoiser.batch_size=4096.*1077'):
+      builders.batches(config, 'denoiser', data.train)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,70 @@
+"""Every config and variant loads, validates and builds."""
+
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from configs import common
+from experiments import builders
+
+NAMES = sorted(
+  p.stem
+  for p in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
+  if p.stem not in ('__init__', 'common')
+)
+VARIANTS = ('under_trained', 'well_trained', 'smoke')
+
+
+def load(name, *variant):
+  return importlib.import_module(f'configs.{name}').get_config(*variant)
+
+
+class ConfigsTest(parameterized.TestCase):
+  def test_finds_the_configs(self):
+    self.assertEqual(NAMES, ['digits', 'mixture'])
+
+  @parameterized.product(name=NAMES, variant=VARIANTS)
+  def test_builds(self, name, variant):
+    config = load(name, variant)
+    builders.validate(config)
+    data = builders.dataset(config)
+    net = builders.network(config, data.num_classes)
+    denoiser = builders.denoiser(config, data.num_classes)
+    guidance_net = builders.guidance_net(config, data.num_classes)
+
+    def build(key):
+      params = builders.init_network(net, key, data.shape)
+      x, t = jnp.zeros((4, *data.shape)), jnp.full(4, 0.5)
+      label = jnp.zeros(4, int)
+      x0_hat = denoiser(params, x, t, label)
+      guidance_params = builders.init_guidance_net(guidance_net, key)
+      return x0_hat, guidance_net.apply(guidance_params, label, 0.5 * t, t)
+
+    x0_hat, omega = jax.eval_shape(build, jax.random.key(0))
+    self.assertEqual(x0_hat.shape, (4, *data.shape))
+    self.assertEqual(omega.shape, (4,))
+
+  @parameterized.parameters(*NAMES)
+  def test_default_is_the_under_trained_variant(self, name):
+    self.assertEqual(load(name), load(name, 'under_trained'))
+
+  @parameterized.parameters(*NAMES)
+  def test_unknown_variant(self, name):
+    with self.assertRaisesRegex(ValueError, "'bogus'.*smoke"):
+      load(name, 'bogus')
+
+  @parameterized.parameters(*NAMES)
+  def test_configs_add_no_keys(self, name):
+    """One family: every key is in the default, where its comment is."""
+    default, config = common.get_default(), load(name)
+    self.assertEqual(set(default), set(config))
+    for section in ('data', 'denoiser', 'guidance', 'evaluation'):
+      self.assertEqual(set(default[section]), set(config[section]))
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,253 @@
+"""The real configs, shrunk, through every binary; resume; runs that go wrong."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from configs import digits
+from configs import mixture
+from experiments import benchmark
+from experiments import evaluate
+from experiments import launch
+from experiments import sample
+from experiments import train_denoiser
+from experiments import train_guidance
+from lgd import checkpointing
+from lgd import reporting
+
+CONFIGS = {'digits': digits, 'mixture': mixture}
+
+
+def smoke_config(name='digits', **overrides):
+  config = CONFIGS[name].get_config('smoke')
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
+def files_under(path):
+  return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
+
+
+def assert_trees_equal(a, b):
+  a, b = jax.device_get((a, b))
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+class EndToEndTest(parameterized.TestCase):
+  @parameterized.parameters('digits', 'mixture')
+  def test_all_binaries(self, name):
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    config = smoke_config(name)
+    state = train_denoiser.run(config, workdir)
+    self.assertEqual(int(state.step), config.denoiser.num_steps)
+    for objective in ('self_consistency', 'l2', 'score_matching'):
+      config.guidance.objective = objective
+      state = train_guidance.run(config, workdir)
+      self.assertEqual(int(state.step), config.guidance.num_steps)
+
+    rows = evaluate.run(None, workdir)
+    self.assertEqual(json.loads((workdir / 'results.json').read_text()), rows)
+    num_methods = 1 + 2 + 1 + 1 + 3  # Unguided, the smoke grids, learned.
+    self.assertLen(rows, 1 + 2 * num_methods)
+    num_classes = {'digits': 10, 'mixture': 8}[name]
+    for row in rows[1:]:
+      self.assertEqual(row['num_samples'], 4 * num_classes)
+      self.assertTrue(all(np.isfinite(v) for v in row['metrics'].values()), row)
+      guided = row['method'] != 'unguided'
+      self.assertEqual(row['nfe'], row['num_steps'] * (2 if guided else 1), row)
+    # Paired seeds: the samples of different seeds differ, of one seed they agree.
+    unguided = [r for r in rows if r['method'] == 'unguided']
+    self.assertNotEqual(unguided[0]['metrics'], unguided[1]['metrics'])
+    stages = {
+      json.loads(line)['stage']
+      for line in (workdir / 'metrics.jsonl').read_text().splitlines()
+    }
+    self.assertEqual(
+      stages,
+      {
+        'denoiser',
+        'guidance/self_consistency',
+        'guidance/l2',
+        'guidance/score_matching',
+      },
+    )
+
+    x = sample.run(None, workdir, method='constant:0.25', seed=0)
+    stored = np.load(workdir / 'samples' / 'constant_0.25.npz')
+    np.testing.assert_array_equal(stored['x'], x)
+    np.testing.assert_array_equal(np.bincount(stored['label']), [4] * num_classes)
+    self.assertTrue((workdir / 'samples' / 'constant_0.25.png').exists())
+
+  def test_sampling_methods(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    config = smoke_config()
+    train_denoiser.run(config, workdir)
+    unguided = sample.run(None, workdir, method='unguided', seed=0)
+    other_seed = sample.run(None, workdir, method='unguided', seed=1)
+    self.assertGreater(np.abs(unguided - other_seed).max(), 0.1)
+    # omega = 0 goes through the null branch too, in another batch: equal but for
+    # the order of sums.
+    zero = sample.run(None, workdir, method='constant:0.0', seed=0)
+    np.testing.assert_allclose(zero, unguided, atol=1e-4)
+    for method in ('constant', 'constant:a', 'interval:0.5,0.2', 'l2', 'cfg:1.0'):
+      with self.assertRaisesRegex(launch.UserError, f'--method={method}: '):
+        sample.run(None, workdir, method=method, seed=0)
+
+  def test_benchmark(self):
+    config = smoke_config()
+    ratios = benchmark.run(config)
+    self.assertEqual(set(ratios), {'update', 'sampling'})
+    self.assertTrue(all(np.isfinite(r) and r > 0.0 for r in ratios.values()))
+
+
+class ResumeTest(absltest.TestCase):
+  """4 steps equal 2, a restart, and 2 more, leaf for leaf."""
+
+  def test_denoiser(self):
+    straight = pathlib.Path(self.create_tempdir().full_path)
+    resumed = pathlib.Path(self.create_tempdir().full_path)
+    overrides = {'checkpoint_every': 2, 'log_every': 1}
+    four = smoke_config(**overrides, **{'denoiser.num_steps': 4})
+    two = smoke_config(**overrides, **{'denoiser.num_steps': 2})
+    expected = train_denoiser.run(four, straight)
+    train_denoiser.run(two, resumed)
+    assert_trees_equal(train_denoiser.run(four, resumed), expected)
+    self.assertEqual(
+      (resumed / 'metrics.jsonl').read_text(),
+      (straight / 'metrics.jsonl').read_text(),
+    )
+    # Done is done: the same command again changes nothing.
+    before = files_under(resumed / 'denoiser')
+    assert_trees_equal(train_denoiser.run(four, resumed), expected)
+    self.assertEqual(files_under(resumed / 'denoiser'), before)
+
+  def test_guidance(self):
+    straight = pathlib.Path(self.create_tempdir().full_path)
+    resumed = pathlib.Path(self.create_tempdir().full_path)
+    overrides = {'checkpoint_every': 2, 'denoiser.num_steps': 4}
+    four = smoke_config(**overrides, **{'guidance.num_steps': 4})
+    two = smoke_config(**overrides, **{'guidance.num_steps': 2})
+    for workdir in (straight, resumed):
+      train_denoiser.run(four, workdir)
+    expected = train_guidance.run(four, straight)
+    train_guidance.run(two, resumed)
+    assert_trees_equal(train_guidance.run(four, resumed), expected)
+
+
+class RefusalTest(parameterized.TestCase):
+  """Runs that must not start, and leave everything as it was."""
+
+  def setUp(self):
+    super().setUp()
+    self.workdir = pathlib.Path(self.create_tempdir().full_path)
+
+  def assert_refused(self, pattern, run, *args):
+    before = files_under(self.workdir)
+    with self.assertRaisesRegex(
+      (launch.UserError, checkpointing.CheckpointError), pattern
+    ) as caught:
+      run(*args)
+    self.assertNotIn('\n', str(caught.exception))
+    self.assertEqual(files_under(self.workdir), before)
+
+  def train_base(self, **overrides):
+    config = smoke_config(**{'denoiser.num_steps': 2, **overrides})
+    train_denoiser.run(config, self.workdir)
+    return config
+
+  def test_foreign_directory(self):
+    (self.workdir / 'thesis.tex').touch()
+    self.assert_refused(
+      "'thesis.tex', which no experiment writes",
+      train_denoiser.run,
+      smoke_config(),
+      self.workdir,
+    )
+
+  def test_workdir_is_a_file(self):
+    file = self.workdir / 'file'
+    file.touch()
+    self.assert_refused('is a file', train_denoiser.run, smoke_config(), file)
+
+  def test_base_of_another_config(self):
+    self.train_base()
+    other = smoke_config(**{'denoiser.learning_rate': 0.5})
+    pattern = 'denoiser.learning_rate=0.5: .* was written with 0.01'
+    self.assert_refused(pattern, train_denoiser.run, other, self.workdir)
+    self.assert_refused(pattern, train_guidance.run, other, self.workdir)
+    self.assert_refused(pattern, evaluate.run, other, self.workdir)
+
+  def test_other_data(self):
+    self.train_base()
+    self.assert_refused(
+      "data.name='mixture': .* was written with 'digits'",
+      train_guidance.run,
+      smoke_config('mixture', **{'denoiser.label_dropout': 0.1}),
+      self.workdir,
+    )
+
+  def test_checkpoint_of_another_shape(self):
+    """The stored config says one width, the arrays another."""
+    self.train_base()
+    for path in (self.workdir / 'denoiser' / '2' / 'config').glob('*.json'):
+      path.write_text(path.read_text().replace('"width": 16', '"width": 32'))
+    self.assert_refused(
+      r'array params/\S+ is \(.*16.*\) in the checkpoint but \(.*32',
+      evaluate.run,
+      None,
+      self.workdir,
+    )
+
+  def test_weight_of_another_base(self):
+    config = self.train_base(**{'guidance.num_steps': 2})
+    train_guidance.run(config, self.workdir)
+    config.denoiser.num_steps = 4
+    train_denoiser.run(config, self.workdir)
+    pattern = 'learned for the base model at step 2, which is now at step 4'
+    self.assert_refused(pattern, train_guidance.run, config, self.workdir)
+    self.assert_refused(pattern, evaluate.run, None, self.workdir)
+
+  def test_weight_of_another_config(self):
+    config = self.train_base(**{'guidance.num_steps': 2})
+    train_guidance.run(config, self.workdir)
+    config.guidance.beta = 1.0
+    self.assert_refused(
+      'guidance.beta=1.0: .* was written with 1.75',
+      train_guidance.run,
+      config,
+      self.workdir,
+    )
+
+  def test_non_finite_loss_leaves_the_last_checkpoint(self):
+    config = self.train_base(**{'checkpoint_every': 2, 'log_every': 2})
+    config.denoiser.num_steps = 10
+    # The base is restored from step 2, and its data go bad.
+    builders = train_denoiser.builders
+    original = builders.dataset
+
+    def poisoned(config):
+      data = original(config)
+      x = np.full_like(data.train.x, np.nan)
+      return data._replace(train=data.train._replace(x=x))
+
+    self.addCleanup(setattr, builders, 'dataset', original)
+    builders.dataset = poisoned
+    with self.assertRaisesRegex(
+      reporting.NonFiniteError, r'denoiser/\w+=nan at step 3 \(window 3..4\)'
+    ):
+      train_denoiser.run(config, self.workdir)
+    builders.dataset = original
+    self.assertEqual(checkpointing.latest_step(self.workdir / 'denoiser'), 2)
+    config.denoiser.num_steps = 4
+    state = train_denoiser.run(config, self.workdir)
+    self.assertTrue(
+      all(np.all(np.isfinite(x)) for x in jax.tree.leaves(jax.device_get(state)))
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
