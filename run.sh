@@ -70,7 +70,8 @@ both() {
   done
   for variant in under_trained well_trained; do
     printf '\n%s, %s base (%s)\n\n' "$1" "$variant" "$runs/$1_$variant/results.md"
-    sed -n '/^| method/,/^## Grids/p' "$runs/$1_$variant/results.md" | grep -v '^## '
+    awk '/^\| method/ {show = 1} show && /^## / {exit} show' \
+        "$runs/$1_$variant/results.md"
     echo "figures: $runs/$1_$variant/plots"
   done
 }

@@ -46,8 +46,8 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   builders.log_config(config)
   dataset = builders.dataset(config)
   params, step = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
-  methods = grid_methods(config, dataset.num_classes)
-  methods += learned_methods(config, workdir, dataset.num_classes)
+  learned = learned_methods(config, workdir, dataset.num_classes)
+  methods = grid_methods(config, dataset.num_classes) + learned
   logging.info('base model at step %d; %d methods', step, len(methods))
 
   judge = judge_lib.train_judge(config, dataset)
@@ -56,8 +56,11 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   results_lib.write(
     workdir.path,
     rows,
-    samples={results_lib.key(m.name, m.params): x for m, x in samples},
-    tables={m.name: np.asarray(m.table) for m in methods if m.params == {}},
+    samples={
+      'real': real_samples(dataset),
+      **{results_lib.key(m.name, m.params): x for m, x in samples},
+    },
+    tables={m.name: np.asarray(m.table) for m in learned},
     times=np.asarray(builders.time_grid(config))[:-1],
   )
   return rows
@@ -111,9 +114,10 @@ def evaluate_methods(
   label = sampler.balanced_labels(num_classes, section.samples_per_class)
   sample_fn = sampler.make_sample_fn(config, num_classes, shape)
   # What a method costs depends only on whether its null branch is evaluated.
+  any_table = next(m.table for m in methods if m.table is not None)
   nfe = {
     guided: sampler.count_nfe(config, num_classes, shape, params, table)
-    for guided, table in ((False, None), (True, methods[1].table))
+    for guided, table in ((False, None), (True, any_table))
   }
   rows, samples = [], []
   start = time.perf_counter()
@@ -195,6 +199,13 @@ def real_rows(dataset: splits.Dataset, judge: judge_lib.Judge) -> list[dict[str,
       'metrics': real,
     }
   ]
+
+
+def real_samples(dataset: splits.Dataset) -> np.ndarray:
+  """Test data by class, `[num_classes, n, *data]`, n of the smallest class."""
+  x, label = dataset.test
+  n = np.bincount(label).min()
+  return np.stack([x[label == c][:n] for c in range(dataset.num_classes)])
 
 
 if __name__ == '__main__':

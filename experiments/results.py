@@ -93,8 +93,8 @@ def write(
   Args:
     path: the work directory.
     rows: one per method and seed.
-    samples: row key -> `[num_classes, n, *data]` of the first seed.
-    tables: learned method -> `[num_classes, num_steps]` (None for unguided).
+    samples: row key, and 'real' -> `[num_classes, n, *data]` of the first seed.
+    tables: learned method -> `[num_classes, num_steps]`.
     times: `[num_steps]` times denoised from.
   """
   (path / 'results.json').write_text(json.dumps(rows, indent=1))
@@ -102,15 +102,17 @@ def write(
   (path / 'results.md').write_text(to_markdown(summaries))
 
   unguided = next(s for s in summaries if s.method == 'unguided')
-  learned = [s for s in summaries if s.method in tables and s.method != 'unguided']
+  learned = [s for s in summaries if s.method in tables]
   chosen = [best(summaries, g, 'energy_validation') for g in GRIDS]
   plot_dir = path / 'plots'
-  learned_tables = {s.method: tables[s.method] for s in learned}
-  if learned_tables:
-    plots.omega_curves(plot_dir / 'omega_curves.png', learned_tables, times)
-    plots.omega_heatmap(plot_dir / 'omega_heatmap.png', learned_tables, times)
+  if tables:
+    plots.omega_curves(plot_dir / 'omega_curves.png', tables, times)
+    plots.omega_heatmap(plot_dir / 'omega_heatmap.png', tables, times)
   shown = [unguided, *chosen, *learned]
-  plots.sample_grid(plot_dir / 'samples.png', {s.key: samples[s.key] for s in shown})
+  plots.sample_grid(
+    plot_dir / 'samples.png',
+    {'real': samples['real'], **{s.key: samples[s.key] for s in shown}},
+  )
 
   constants = [unguided, *(s for s in summaries if s.method == 'constant')]
   constants = sorted(constants, key=lambda s: s.params.get('omega', 0.0))
@@ -133,72 +135,118 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
   """The table of methods, what learning recovers, and the whole grids."""
   unguided = next(s for s in summaries if s.method == 'unguided')
   learned = [s for s in summaries if s.method not in (*GRIDS, 'unguided', 'real')]
+  chosen = [best(summaries, g, 'energy_validation') for g in GRIDS]
+  upper_bounds = [best(summaries, g, 'energy_test') for g in ('constant', 'interval')]
+  labelled = [
+    (next(s for s in summaries if s.method == 'real'), ''),
+    (unguided, ''),
+    *(
+      (best(summaries, g, 'energy_validation'), ', chosen on validation') for g in GRIDS
+    ),
+    *((s, '') for s in learned),
+    *((s, ', best on test: upper bound') for s in upper_bounds),
+  ]
   lines = [
     '# Results',
     '',
-    'Mean +- standard deviation over sampling seeds. energy: class-conditional'
-    ' energy distance (unbiased, beta 1). Frechet distances are to test data.'
+    'Mean +- standard deviation over sampling seeds. energy: class-conditional energy'
+    ' distance (unbiased, beta 1). Frechet distances are to test data. gain: energy'
+    ' distance to test data of unguided minus that of the method, same seeds.'
     ' omega = 0 is the conditional model; w = 1 + omega.',
     '',
-    _row('method', 'w', *(title for _, title in COLUMNS), 'gain, test', 'NFE'),
-    _row(*['---'] * (len(COLUMNS) + 4)),
-  ]
-
-  def add(summary, note=''):
-    cells = [_cell(summary, name) for name, _ in COLUMNS]
-    gain = unguided.metrics['energy_test'] - summary.metrics['energy_test']
-    sampled = summary.method not in ('real', 'unguided')
-    gain = f'{np.mean(gain):.4f} +- {_std(gain):.4f}' if sampled else ''
-    omega = summary.params.get('omega')
-    w = f'{1.0 + omega:g}' if omega is not None else ''
-    lines.append(_row(summary.key + note, w, *cells, gain, f'{summary.nfe:g}'))
-
-  add(next(s for s in summaries if s.method == 'real'))
-  add(unguided)
-  for grid in GRIDS:
-    add(best(summaries, grid, 'energy_validation'), ', chosen on validation')
-  for summary in learned:
-    add(summary)
-  upper_bound = best(summaries, 'constant', 'energy_test')
-  add(upper_bound, ', best on test: upper bound')
-  add(best(summaries, 'interval', 'energy_test'), ', best on test: upper bound')
-  lines += [
+    *_table(
+      ('method', 'w', *(title for _, title in COLUMNS), 'gain', 'NFE'),
+      [
+        (
+          summary.key + note,
+          _scale(summary),
+          *(_cell(summary, name) for name, _ in COLUMNS),
+          _gain(summary, unguided),
+          f'{summary.nfe:g}',
+        )
+        for summary, note in labelled
+      ],
+    ),
     '',
-    'gain: energy distance to test data of unguided minus that of the method, same'
-    ' seeds.',
+    *_recovered(learned, upper_bounds[0], unguided),
     '',
-  ]
-  for summary in learned:
-    share = recovered_fraction(summary, upper_bound, unguided)
-    if unguided.mean('energy_test') > upper_bound.mean('energy_test'):
-      lines.append(
-        f'- {summary.key} recovers {100.0 * share:.0f}% of what the best constant on'
-        ' test data gains over unguided.'
-      )
-  lines += [
+    '## Inverse probability',
+    '',
+    'Mean of 1/p(c given x) under the classifier: heavy-tailed, so read the logarithm of'
+    ' the mean, the mean of values clipped at 100, and the bootstrap interval with it'
+    ' (all averaged over seeds).',
+    '',
+    *_table(
+      ('method', 'mean', '95% interval', 'log of mean', 'clipped mean'),
+      [
+        (
+          summary.key + note,
+          f'{summary.mean("inverse_prob"):.3g}',
+          f'{summary.mean("inverse_prob_low"):.3g} to'
+          f' {summary.mean("inverse_prob_high"):.3g}',
+          _cell(summary, 'log_inverse_prob'),
+          _cell(summary, 'clipped_inverse_prob'),
+        )
+        for summary, note in labelled
+      ],
+    ),
     '',
     '## Grids',
     '',
-    _row('method', 'w', 'energy, validation', *(title for _, title in COLUMNS)),
-    _row(*['---'] * (len(COLUMNS) + 3)),
+    *_table(
+      ('method', 'w', 'energy, validation', *(title for _, title in COLUMNS)),
+      [
+        (
+          summary.key,
+          _scale(summary),
+          _cell(summary, 'energy_validation'),
+          *(_cell(summary, name) for name, _ in COLUMNS),
+        )
+        for summary in summaries
+        if summary.method in GRIDS
+      ],
+    ),
   ]
-  for s in summaries:
-    if s.method in GRIDS:
-      cells = [_cell(s, name) for name, _ in (('energy_validation', ''), *COLUMNS)]
-      lines.append(_row(s.key, f'{1.0 + s.params["omega"]:g}', *cells))
   return '\n'.join(lines) + '\n'
 
 
-def _row(*cells: str) -> str:
-  return f'| {" | ".join(cells)} |'
+def _recovered(
+  learned: Sequence[Summary], upper_bound: Summary, unguided: Summary
+) -> list[str]:
+  if unguided.mean('energy_test') <= upper_bound.mean('energy_test'):
+    return ['No constant of the grid gains anything over unguided on test data.']
+  return [
+    f'- {summary.key} recovers'
+    f' {100.0 * recovered_fraction(summary, upper_bound, unguided):.0f}% of what the'
+    ' best constant on test data gains over unguided.'
+    for summary in learned
+  ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+  return [
+    f'| {" | ".join(cells)} |' for cells in (header, ['---'] * len(header), *rows)
+  ]
 
 
 def _cell(summary: Summary, metric: str) -> str:
-  std = summary.std(metric)
   digits = 4 if metric.startswith('energy') else 3
-  mean = f'{summary.mean(metric):.{digits}f}'
-  return mean if len(summary.metrics[metric]) == 1 else f'{mean} +- {std:.{digits}f}'
+  return _mean_std(summary.metrics[metric], digits)
 
 
-def _std(values: np.ndarray) -> float:
-  return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+def _gain(summary: Summary, unguided: Summary) -> str:
+  if summary.method in ('real', 'unguided'):
+    return ''
+  gain = unguided.metrics['energy_test'] - summary.metrics['energy_test']
+  return _mean_std(gain, 4)
+
+
+def _scale(summary: Summary) -> str:
+  return f'{1.0 + summary.params["omega"]:g}' if 'omega' in summary.params else ''
+
+
+def _mean_std(values: np.ndarray, digits: int) -> str:
+  if len(values) == 1:
+    return f'{values[0]:.{digits}f}'
+  std = np.std(values, ddof=1)
+  return f'{np.mean(values):.{digits}f} +- {std:.{digits}f}'

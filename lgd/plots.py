@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 def omega_curves(
   path: epath.PathLike, tables: dict[str, np.ndarray], times: np.ndarray
 ) -> None:
-  """Omega against t, one panel per method and one line per class.
+  """omega against t, one panel per method and one line per class.
 
   Args:
     path: of the PNG.
@@ -22,22 +22,22 @@ def omega_curves(
     times: `[num_steps]` the times denoised from.
   """
   fig, axes = plt.subplots(
-    1, len(tables), figsize=(4.2 * len(tables), 3.4), squeeze=False
+    1, len(tables), figsize=(3.6 * len(tables) + 1.0, 3.2), squeeze=False, sharey=True
   )
   for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
     for c, row in enumerate(table):
       ax.plot(times, row, color=plt.cm.tab10(c % 10), label=f'class {c}')
     ax.plot(times, table.mean(axis=0), 'k--', linewidth=2, label='mean')
-    ax.set(title=name, xlabel='t (0 data, 1 noise)', ylabel='omega')
-    ax.set_ylim(bottom=0.0)
-  axes[0, -1].legend(fontsize=7, ncols=2)
+    ax.set(title=name, xlabel='t (0 data, 1 noise)')
+  axes[0, 0].set(ylabel='omega', ylim=(0.0, None))
+  axes[0, -1].legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.02, 1.0))
   _save(fig, path)
 
 
 def omega_heatmap(
   path: epath.PathLike, tables: dict[str, np.ndarray], times: np.ndarray
 ) -> None:
-  """Omega over (class, t), one panel per method; arguments as in `omega_curves`."""
+  """omega over (class, t), one panel per method; arguments as in `omega_curves`."""
   fig, axes = plt.subplots(
     1, len(tables), figsize=(4.2 * len(tables), 3.4), squeeze=False
   )
@@ -69,11 +69,26 @@ def sample_grid(
     raise ValueError(f'data shape {shape}: only images and points in 2-d are drawn.')
 
 
-def _image_grid(path, samples, num_rows):
+def _panels(num: int, width: float, height: float, num_cols: int):
+  """A figure of `num` panels, `num_cols` in a row, and its axes as a flat list."""
+  num_cols = min(num, num_cols)
+  num_rows = -(-num // num_cols)
   fig, axes = plt.subplots(
-    len(samples), 1, figsize=(6.0, 0.62 * num_rows * len(samples) + 0.3)
+    num_rows, num_cols, figsize=(width * num_cols, height * num_rows), squeeze=False
   )
-  for ax, (name, x) in zip(np.atleast_1d(axes), samples.items(), strict=True):
+  axes = list(axes.flat)
+  for ax in axes[num:]:
+    ax.axis('off')
+  return fig, axes[:num]
+
+
+def _image_grid(path, samples, num_rows):
+  num_classes = len(next(iter(samples.values())))
+  width = 5.0
+  fig, axes = _panels(
+    len(samples), width, width * num_rows / num_classes + 0.35, num_cols=2
+  )
+  for ax, (name, x) in zip(axes, samples.items(), strict=True):
     margin = ((0, 0), (0, 0), (1, 0), (1, 0), (0, 0))
     padded = np.pad(x[:, :num_rows], margin, constant_values=1.0)
     classes, rows, height, width, channels = padded.shape
@@ -81,21 +96,20 @@ def _image_grid(path, samples, num_rows):
       rows * height, classes * width, channels
     )
     tiled = np.clip(0.5 * tiled + 0.5, 0.0, 1.0)
-    ax.imshow(tiled.squeeze(), cmap='gray', vmin=0.0, vmax=1.0)
-    ax.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=8)
-    ax.set(xticks=[], yticks=[])
+    ax.imshow(tiled.squeeze(), cmap='gray', vmin=0.0, vmax=1.0, aspect='auto')
+    ax.set_title(name, fontsize=9)
+    ax.axis('off')
   _save(fig, path)
 
 
 def _scatter(path, samples):
-  fig, axes = plt.subplots(
-    1, len(samples), figsize=(3.0 * len(samples), 3.2), sharex=True, sharey=True
-  )
-  for ax, (name, x) in zip(np.atleast_1d(axes), samples.items(), strict=True):
+  fig, axes = _panels(len(samples), 2.8, 3.0, num_cols=4)
+  limit = 1.3 * np.abs(next(iter(samples.values()))).max()
+  for ax, (name, x) in zip(axes, samples.items(), strict=True):
     for c, points in enumerate(x):
       ax.scatter(points[:, 0], points[:, 1], s=2, color=plt.cm.tab10(c % 10))
     ax.set_title(name, fontsize=9)
-    ax.set_aspect('equal')
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect='equal')
   _save(fig, path)
 
 
@@ -113,20 +127,20 @@ def metrics_against_constant(
     curves: metric -> (mean, standard deviation) at every constant.
     lines: method -> metric -> mean.
   """
-  fig, axes = plt.subplots(
-    1, len(curves), figsize=(3.7 * len(curves), 3.6), squeeze=False
-  )
-  for ax, (metric, (mean, std)) in zip(axes[0], curves.items(), strict=True):
+  fig, axes = _panels(len(curves), 3.7, 3.2, num_cols=3)
+  for ax, (metric, (mean, std)) in zip(axes, curves.items(), strict=True):
     ax.errorbar(omegas, mean, yerr=std, color='k', marker='.', label='constant')
     for i, (method, values) in enumerate(lines.items()):
       style = {'color': plt.cm.tab10(i), 'linestyle': ('--', ':', '-.', '-')[i % 4]}
       ax.axhline(values[metric], label=method, **style)
     ax.set(title=metric, xlabel='constant omega (w = 1 + omega)')
-    # Large constants are far off: symlog keeps 0 and the small ones apart.
-    ax.set_xscale('symlog', linthresh=0.25)
-    if mean.max() > 20.0 * abs(mean[0]):
-      ax.set_yscale('log')
-  axes[0, 0].legend(fontsize=7)
+    # Large constants are far off and would flatten the rest: their end of the curve
+    # leaves the panel.
+    ax.set_xscale('symlog', linthresh=0.5)
+    shown = [*mean[: max(2, 2 * len(mean) // 3)], *(v[metric] for v in lines.values())]
+    margin = 0.15 * (max(shown) - min(shown)) + 1e-3 * abs(max(shown))
+    ax.set_ylim(min(shown) - margin, max(shown) + margin)
+  axes[0].legend(fontsize=7)
   _save(fig, path)
 
 

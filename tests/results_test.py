@@ -10,7 +10,9 @@ from experiments import results
 
 
 def make_row(method, seed, test, validation, **params):
-  names = {name for name, _ in results.COLUMNS} | {'energy_validation'}
+  inverse = ('', '_low', '_high')
+  names = {name for name, _ in results.COLUMNS}
+  names |= {'clipped_inverse_prob', *(f'inverse_prob{n}' for n in inverse)}
   values = dict.fromkeys(names, 0.5)
   values |= {'energy_test': test, 'energy_validation': validation}
   return {
@@ -64,12 +66,12 @@ class ResultsTest(absltest.TestCase):
   def test_write(self):
     path = pathlib.Path(self.create_tempdir().full_path)
     rows = make_rows()
-    keys = {results.key(r['method'], r['params']) for r in rows}
+    keys = {'real'} | {results.key(r['method'], r['params']) for r in rows}
     results.write(
       path,
       rows,
       samples={key: np.zeros((3, 4, 8, 8, 1)) for key in keys},
-      tables={'self_consistency': np.ones((3, 2)), 'unguided': np.array(None)},
+      tables={'self_consistency': np.ones((3, 2))},
       times=np.array([1.0, 0.5]),
     )
     self.assertEqual(json.loads((path / 'results.json').read_text()), rows)

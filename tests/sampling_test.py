@@ -1,6 +1,7 @@
 """The sampler against exact recursions, with exact denoisers."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -138,7 +139,7 @@ class SampleTest(parameterized.TestCase):
       sampled.append(abs(np.var(x0) - VARIANCE))
       tolerance = 5.0 * (slope**2 + variance) * math.sqrt(2 / n)
       self.assertLess(abs(sampled[-1] - errors[-1]), tolerance)
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, fine in itertools.pairwise(errors):
       self.assertLess(fine, 0.4 * coarse)
     self.assertLess(sampled[2], 0.3 * sampled[0])
 

@@ -1,0 +1,178 @@
+"""Metrics against closed forms, scipy and float64 loops."""
+
+import math
+
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+from scipy import linalg
+
+from lgd import metrics
+
+
+def _exact_moments(rng, n, mean, cov_root):
+  """A set whose sample mean and (n - 1) covariance are exactly the ones given."""
+  z = rng.normal(size=(n, len(mean)))
+  z -= z.mean(axis=0)
+  z = z @ np.linalg.inv(np.linalg.cholesky(np.atleast_2d(np.cov(z, rowvar=False)))).T
+  return mean + z @ np.asarray(cov_root).T
+
+
+class FrechetTest(parameterized.TestCase):
+  def test_commuting_covariances(self):
+    """Same eigenvectors: ||m_1 - m_2||^2 + sum_i (a_i - b_i)^2, deviations a, b."""
+    rng = np.random.default_rng(0)
+    basis = linalg.qr(rng.normal(size=(3, 3)))[0]
+    a, b = np.asarray([1.0, 2.0, 0.5]), np.asarray([0.3, 2.5, 0.5])
+    mean = np.asarray([1.0, -2.0, 0.0])
+    x = _exact_moments(rng, 50, mean, basis * a)
+    y = _exact_moments(rng, 80, np.zeros(3), basis * b)
+    expected = 5.0 + np.sum((a - b) ** 2)
+    self.assertAlmostEqual(metrics.frechet_distance(x, y), expected, places=9)
+
+  def test_one_dimension(self):
+    """(m_1 - m_2)^2 + (s_1 - s_2)^2."""
+    x, y = np.asarray([[0.0], [2.0]]), np.asarray([[3.0], [4.0], [5.0]])
+    expected = (1.0 - 4.0) ** 2 + (math.sqrt(2.0) - 1.0) ** 2
+    self.assertAlmostEqual(metrics.frechet_distance(x, y), expected, places=12)
+
+  @parameterized.parameters(2, 8)
+  def test_sqrtm(self, dim):
+    """tr(S_1 + S_2 - 2 sqrtm(S_1 S_2)) for covariances that do not commute."""
+    rng = np.random.default_rng(dim)
+    x = rng.normal(size=(40, dim)) @ rng.normal(size=(dim, dim))
+    y = rng.normal(size=(60, dim)) @ rng.normal(size=(dim, dim)) + 1.0
+    s_x, s_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = linalg.sqrtm(s_x @ s_y)
+    expected = np.sum((x.mean(0) - y.mean(0)) ** 2)
+    expected += np.trace(s_x + s_y - 2.0 * root.real)
+    self.assertAlmostEqual(metrics.frechet_distance(x, y), expected, places=6)
+    self.assertAlmostEqual(metrics.frechet_distance(y, x), expected, places=6)
+
+  def test_singular_covariances(self):
+    """Rank 1 on orthogonal axes: the root vanishes, the traces add up."""
+    rng = np.random.default_rng(0)
+    x, y = np.zeros((30, 4)), np.zeros((30, 4))
+    x[:, 0] = _exact_moments(rng, 30, np.ones(1), [[2.0]])[:, 0]
+    y[:, 1] = _exact_moments(rng, 30, np.zeros(1), [[3.0]])[:, 0]
+    self.assertAlmostEqual(metrics.frechet_distance(x, y), 1.0 + 4.0 + 9.0, places=6)
+
+  def test_fewer_points_than_dimensions(self):
+    """A set against itself, and against its shift by d: 0 and ||d||^2."""
+    x = np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32)
+    self.assertAlmostEqual(metrics.frechet_distance(x, x), 0.0, places=5)
+    shift = np.full(20, 0.5, np.float32)
+    self.assertAlmostEqual(metrics.frechet_distance(x, x + shift), 5.0, places=5)
+
+
+def _energy_loop(x, y, beta):
+  x, y = (np.float64(z).reshape(len(z), -1) for z in (x, y))
+  n, m = len(x), len(y)
+  cross = sum(math.dist(a, b) ** beta for a in x for b in y)
+  within_x = sum(math.dist(a, b) ** beta for a in x for b in x)
+  within_y = sum(math.dist(a, b) ** beta for a in y for b in y)
+  return 2 * cross / (n * m) - within_x / (n * (n - 1)) - within_y / (m * (m - 1))
+
+
+class ClassConditionalEnergyTest(parameterized.TestCase):
+  @parameterized.product(shape=((3,), (2, 2, 1)), beta=(0.5, 1.0))
+  def test_matches_the_loops(self, shape, beta):
+    """Classes of unequal size, every class weighing the same; gaps in the labels."""
+    rng = np.random.default_rng(0)
+    label = np.asarray([0, 0, 2, 2, 2, 5, 5, 5, 5, 2])
+    reference_label = np.asarray([5, 2, 0, 5, 2, 0, 0])
+    x = rng.normal(size=(10, *shape)).astype(np.float32)
+    reference = (rng.normal(size=(7, *shape)) + 0.5).astype(np.float32)
+    value = metrics.class_conditional_energy(
+      x, label, reference, reference_label, beta=beta
+    )
+    expected = np.mean(
+      [
+        _energy_loop(x[label == c], reference[reference_label == c], beta)
+        for c in (0, 2, 5)
+      ]
+    )
+    self.assertAlmostEqual(value, expected, places=5)
+    order = rng.permutation(10)
+    permuted = metrics.class_conditional_energy(
+      x[order], label[order], reference, reference_label, beta=beta
+    )
+    self.assertAlmostEqual(permuted, value, places=5)
+
+  def test_sees_swapped_classes(self):
+    """Right marginal, wrong classes: two point-like classes at distance 4.
+
+    Each class then has 2 * 4 - 0 - 0 = 8.
+    """
+    label = np.asarray([0] * 3 + [1] * 3)
+    x = np.where(label == 0, 0.0, 4.0)[:, None].astype(np.float32)
+    distance = metrics.class_conditional_energy
+    self.assertAlmostEqual(distance(x, label, x, label), 0.0, places=6)
+    self.assertAlmostEqual(distance(x, 1 - label, x, label), 8.0, places=5)
+
+  def test_a_class_without_samples_is_an_error(self):
+    x, label = np.zeros((4, 2), np.float32), np.asarray([0, 0, 0, 1])
+    with self.assertRaisesRegex(ValueError, 'n=1'):
+      metrics.class_conditional_energy(x, label, x, np.asarray([0, 0, 1, 1]))
+
+
+class ClassificationTest(parameterized.TestCase):
+  def test_by_hand(self):
+    """p(c | x) = 1/2, 1/4, 1/2 and 1/200: right, wrong, right, wrong."""
+    prob = np.asarray(
+      [[0.5, 0.3, 0.2], [0.25, 0.7, 0.05], [0.1, 0.4, 0.5], [0.005, 0.9, 0.095]]
+    )
+    out = metrics.classification(np.log(prob), np.asarray([0, 0, 2, 0]), clip=100.0)
+    self.assertEqual(out['accuracy'], 0.5)
+    self.assertAlmostEqual(out['inverse_prob'], (2 + 4 + 2 + 200) / 4)
+    self.assertAlmostEqual(out['log_inverse_prob'], math.log(52.0))
+    self.assertAlmostEqual(out['clipped_inverse_prob'], (2 + 4 + 2 + 100) / 4)
+
+  def test_interval_covers(self):
+    """300 sets of 1/p = 1 + Exp(1), mean 2: the 95% interval covers about 95%.
+
+    Percentile intervals of a skewed mean cover a little less; 5 standard errors of
+    the count below .93, never above 1.
+    """
+    rng, num, covered = np.random.default_rng(0), 300, 0
+    for i in range(num):
+      inverse = 1.0 + rng.exponential(size=200)
+      log_prob = np.log(np.stack([1.0 / inverse, 1.0 - 1.0 / inverse], axis=1))
+      out = metrics.classification(
+        log_prob, np.zeros(200, int), num_bootstrap=400, seed=i
+      )
+      covered += out['inverse_prob_low'] <= 2.0 <= out['inverse_prob_high']
+    error = math.sqrt(0.93 * 0.07 / num)
+    self.assertGreater(covered / num, 0.93 - 5.0 * error)
+    self.assertLess(covered, num)
+
+  def test_interval_width(self):
+    """About 2 * 1.96 standard errors of the mean, for 4,000 light-tailed values."""
+    rng = np.random.default_rng(0)
+    inverse = rng.uniform(1.0, 3.0, size=4000)
+    log_prob = np.log(np.stack([1.0 / inverse, 1.0 - 1.0 / inverse], axis=1))
+    out = metrics.classification(log_prob, np.zeros(4000, int))
+    width = out['inverse_prob_high'] - out['inverse_prob_low']
+    expected = 2.0 * 1.96 * math.sqrt(4.0 / 12.0) / math.sqrt(4000)
+    self.assertAlmostEqual(width / expected, 1.0, delta=0.1)
+    self.assertBetween(
+      out['inverse_prob'], out['inverse_prob_low'], out['inverse_prob_high']
+    )
+
+  def test_reproducible(self):
+    log_prob = np.log(np.random.default_rng(0).dirichlet(np.ones(3), size=20))
+    label = np.arange(20) % 3
+    self.assertEqual(
+      metrics.classification(log_prob, label), metrics.classification(log_prob, label)
+    )
+
+  def test_certain_mistakes(self):
+    """p = e^-600: the logarithm of the mean is 600 - log 2, the clipped mean finite."""
+    log_prob = np.asarray([[-600.0, 0.0], [-600.0, 0.0]], np.float32)
+    out = metrics.classification(log_prob, np.asarray([0, 1]), clip=50.0)
+    self.assertAlmostEqual(out['log_inverse_prob'], 600.0 - math.log(2.0), places=4)
+    self.assertAlmostEqual(out['clipped_inverse_prob'], 25.5)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,119 @@
+"""Batches as a stream of permutations, and the digits' splits."""
+
+import itertools
+
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+from sklearn import datasets
+
+from lgd.data import digits
+from lgd.data import splits
+
+
+def _split(n):
+  """Each datum is its own index; its label a function of it."""
+  index = np.arange(n)
+  return splits.Split(index[:, None].astype(np.float32), (index % 7).astype(np.int32))
+
+
+def _take(split, batch_size, num, **kwargs):
+  return list(itertools.islice(splits.batches(split, batch_size, **kwargs), num))
+
+
+class BatchesTest(parameterized.TestCase):
+  @parameterized.parameters((12, 4), (12, 12), (13, 4), (10, 1))
+  def test_each_epoch_is_a_permutation(self, n, batch_size):
+    """No datum twice in an epoch; all of them when the batch size divides n."""
+    per_epoch = n // batch_size
+    batches = _take(_split(n), batch_size, 3 * per_epoch, seed=0)
+    orders = []
+    for epoch in range(3):
+      chunk = batches[epoch * per_epoch : (epoch + 1) * per_epoch]
+      rows = np.concatenate([b.x[:, 0] for b in chunk])
+      self.assertLen(rows, per_epoch * batch_size)
+      self.assertLen(set(rows), per_epoch * batch_size)
+      self.assertContainsSubset(set(rows), set(range(n)))
+      orders.append(tuple(rows))
+    self.assertLen(set(orders), 3)  # A new order each time.
+
+  def test_every_datum_is_seen_though_the_last_of_an_epoch_are_dropped(self):
+    batches = _take(_split(13), 4, 60, seed=0)
+    counts = np.bincount(np.concatenate([b.x[:, 0] for b in batches]).astype(int))
+    self.assertLen(counts, 13)
+    # 20 epochs, each datum in 12 of 13 permutation places: 18.5 on average.
+    self.assertGreaterEqual(np.min(counts), 12)
+
+  def test_labels_travel_with_their_data(self):
+    for batch in _take(_split(20), 6, 10, seed=1):
+      np.testing.assert_array_equal(batch.label, batch.x[:, 0] % 7)
+      self.assertEqual(batch.x.shape, (6, 1))
+
+  @parameterized.parameters(0, 1, 2, 3, 4, 7, 11)
+  def test_start_resumes_the_stream(self, start):
+    """Batch k of a resumed stream is batch start + k of an uninterrupted one."""
+    whole = _take(_split(13), 4, start + 5, seed=3)
+    resumed = _take(_split(13), 4, 5, seed=3, start=start)
+    for a, b in zip(whole[start:], resumed, strict=True):
+      np.testing.assert_array_equal(a.x, b.x)
+      np.testing.assert_array_equal(a.label, b.label)
+
+  def test_seed_selects_the_stream(self):
+    first, second = (_take(_split(50), 50, 1, seed=s)[0].x for s in (0, 1))
+    self.assertFalse(np.array_equal(first, second))
+    np.testing.assert_array_equal(first, _take(_split(50), 50, 1, seed=0)[0].x)
+
+  def test_batch_larger_than_the_split(self):
+    with self.assertRaisesRegex(ValueError, 'batch_size=14.*only 13'):
+      next(splits.batches(_split(13), 14, seed=0))
+
+
+class DigitsTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.data = digits.load()
+
+  def test_splits_partition_the_data(self):
+    """The three splits together are scikit-learn's 1,797 rows, each once."""
+    images, label = datasets.load_digits(return_X_y=True)
+    parts = (self.data.train, self.data.validation, self.data.test)
+    rows = np.concatenate(
+      [np.c_[(p.x.reshape(len(p.x), 64) + 1.0) * 8.0, p.label] for p in parts]
+    )
+    self.assertEqual(rows.shape, (1797, 65))
+    original = np.c_[images, label]
+    np.testing.assert_array_equal(
+      rows[np.lexsort(rows.T)], original[np.lexsort(original.T)]
+    )
+    self.assertLen(np.unique(images, axis=0), 1797)  # So equal rows are equal images.
+
+  def test_fractions(self):
+    sizes = [len(getattr(self.data, k).label) for k in ('train', 'validation', 'test')]
+    np.testing.assert_allclose(np.asarray(sizes) / 1797, [0.6, 0.2, 0.2], atol=1e-3)
+
+  def test_stratified(self):
+    """The share of every class differs by less than one image from the whole's."""
+    _, label = datasets.load_digits(return_X_y=True)
+    whole = np.bincount(label)
+    for split in (self.data.train, self.data.validation, self.data.test):
+      expected = whole * len(split.label) / 1797
+      # Two nested splits, each rounded to whole images.
+      np.testing.assert_array_less(np.abs(np.bincount(split.label) - expected), 2.0)
+
+  def test_range_shape_and_types(self):
+    self.assertEqual(self.data.shape, (8, 8, 1))
+    self.assertEqual(self.data.num_classes, 10)
+    for split in (self.data.train, self.data.validation, self.data.test):
+      self.assertEqual(split.x.dtype, np.float32)
+      self.assertEqual(split.label.dtype, np.int32)
+      self.assertEqual((split.x.min(), split.x.max()), (-1.0, 1.0))
+      self.assertEqual(set(split.label), set(range(10)))
+
+  def test_the_same_every_time(self):
+    again = digits.load()
+    np.testing.assert_array_equal(again.test.x, self.data.test.x)
+
+
+if __name__ == '__main__':
+  absltest.main()
