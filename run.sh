@@ -98,7 +98,7 @@ case $command in
     install requirements-dev.txt
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
-    "$venv/bin/python" -m pytest "$@"
+    "$venv/bin/python" -m pytest -n 2 "$@"
     ;;
   *)
     echo "error: ./run.sh $command: must be digits, mixture, smoke, benchmark or test." >&2

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the run failed (a non-finite loss, a bug), 2 the input was
 wrong and nothing was written.
 """
 
+import ctypes
 import difflib
 import logging as python_logging
 import sys
@@ -66,6 +67,7 @@ def main(
       _exit(1, error)
 
   logging.set_verbosity(logging.INFO)
+  _keep_freed_memory()
   define_flags(flags.FLAGS, sys.argv)
   app.run(guarded, flags_parser=parse_flags)
 
@@ -107,6 +109,23 @@ def parse(
   if needs_workdir and not flag_values.workdir:
     raise UserError('--workdir: missing; give a directory as --workdir=runs/digits.')
   return rest
+
+
+def _keep_freed_memory() -> None:
+  """Stops glibc from returning freed memory to the kernel after every step.
+
+  On CPU, XLA allocates its temporaries anew for each execution; faulting them in
+  again can cost as much as the network (an update of 1.2 times its denoiser
+  evaluations takes 1.8 times without this). Other C libraries are left alone.
+  """
+  try:
+    mallopt = ctypes.CDLL('libc.so.6').mallopt
+  except (OSError, AttributeError):
+    return
+  m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+  mallopt(m_mmap_threshold, 1 << 30)
+  mallopt(m_trim_threshold, (1 << 31) - 1)
+  mallopt(m_top_pad, 1 << 28)
 
 
 def _exit(code: int, error: Exception) -> None:

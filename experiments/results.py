@@ -140,9 +140,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
   labelled = [
     (next(s for s in summaries if s.method == 'real'), ''),
     (unguided, ''),
-    *(
-      (best(summaries, g, 'energy_validation'), ', chosen on validation') for g in GRIDS
-    ),
+    *((s, ', chosen on validation') for s in chosen),
     *((s, '') for s in learned),
     *((s, ', best on test: upper bound') for s in upper_bounds),
   ]
@@ -172,19 +170,19 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
     '',
     '## Inverse probability',
     '',
-    'Mean of 1/p(c given x) under the classifier: heavy-tailed, so read the logarithm of'
-    ' the mean, the mean of values clipped at 100, and the bootstrap interval with it'
-    ' (all averaged over seeds).',
+    'Mean of 1/p(c given x) under the classifier: heavy-tailed, so read the logarithm'
+    ' of the mean, its bootstrap interval and the mean of values clipped at 100 with'
+    ' it (all averaged over seeds).',
     '',
     *_table(
-      ('method', 'mean', '95% interval', 'log of mean', 'clipped mean'),
+      ('method', 'mean', 'log of mean', '95% interval of it', 'clipped mean'),
       [
         (
           summary.key + note,
           f'{summary.mean("inverse_prob"):.3g}',
-          f'{summary.mean("inverse_prob_low"):.3g} to'
-          f' {summary.mean("inverse_prob_high"):.3g}',
           _cell(summary, 'log_inverse_prob'),
+          f'{summary.mean("log_inverse_prob_low"):.2f} to'
+          f' {summary.mean("log_inverse_prob_high"):.2f}',
           _cell(summary, 'clipped_inverse_prob'),
         )
         for summary, note in labelled

@@ -42,7 +42,7 @@ def make_sample_fn(
     if table is None:
       denoise = guidance.unguided(denoiser, params)
     else:
-      weight = guidance.table(table[:, ::-1], times[-2::-1])  # Increasing times.
+      weight = guidance.table(table, times)
       denoise = guidance.guided(denoiser, params, weight, num_classes)
     return sampling.sample(
       keys,
@@ -93,7 +93,6 @@ def count_nfe(
   n = jax.device_count()
   samples = sample_fn(params, table, sample_keys(0, n), jnp.zeros(n, jnp.int32))
   jax.block_until_ready(samples)
-  jax.effects_barrier()
   return counter.count / n
 
 

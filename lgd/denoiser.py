@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import experimental
 
 from lgd import noising
 from lgd import types
@@ -84,16 +85,22 @@ class EvaluationCounter:
   """
 
   def __init__(self):
-    self.count = 0
+    self._count = 0
 
   def wrap(self, denoiser: types.Denoiser) -> types.Denoiser:
     """The same denoiser; each executed call adds its batch size to `count`."""
 
     def counted(params, xt, t, cond):
-      jax.experimental.io_callback(self._add, None, xt.shape[0])
+      experimental.io_callback(self._add, None, xt.shape[0])
       return denoiser(params, xt, t, cond)
 
     return counted
 
+  @property
+  def count(self) -> int:
+    """Evaluations so far; waits for the reports of programs still running."""
+    jax.effects_barrier()
+    return self._count
+
   def _add(self, num: jax.Array) -> None:
-    self.count += int(num)
+    self._count += int(num)

@@ -45,7 +45,8 @@ def sample(
     shape: `(batch, *data)`.
     num_steps: number of transitions.
     churn: in [0, 1]; 0 is DDIM (for rectified flow: Euler), 1 DDPM.
-    times: `[num_steps + 1]` decreasing times; `time_grid(num_steps)` if None.
+    times: `[num_steps + 1]` decreasing times; `time_grid(num_steps)` if None. A
+      network that predicts eps needs `t_max` below 1: alpha(1) = 0 hides x_0.
     return_trajectory: also keep every state.
 
   Returns:

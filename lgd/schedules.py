@@ -18,7 +18,7 @@ class RectifiedFlow:
   """alpha = 1 - t, sigma = t (Liu et al. 2022; Lipman et al. 2022)."""
 
   def alpha(self, t: jax.Array) -> jax.Array:
-    return 1.0 - t
+    return 1.0 - jnp.asarray(t)
 
   def sigma(self, t: jax.Array) -> jax.Array:
     return jnp.asarray(t)

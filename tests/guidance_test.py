@@ -125,16 +125,16 @@ class WeightsTest(parameterized.TestCase):
 
   @parameterized.parameters(False, True)
   def test_table(self, jit):
-    """Rows by condition, np.interp in t, clamped outside."""
-    times = jnp.asarray([0.2, 0.5, 0.6, 0.9])
-    values = jax.random.normal(jax.random.key(0), (3, 4))
+    """Rows by condition, np.interp in t, clamped outside; NumPy or JAX arrays."""
+    times = np.asarray([0.9, 0.6, 0.5, 0.2, 0.1])  # The last is no time left from.
+    values = np.asarray(jax.random.normal(jax.random.key(0), (3, 4)))
 
     def run(cond, s, t):
       return guidance.table(values, times)(cond, s, t)
 
     weight = (jax.jit(run) if jit else run)(self.cond, self.s, self.t)
     expected = [
-      np.interp(float(t), np.float64(times), np.float64(values[c]))
+      np.interp(float(t), times[3::-1], np.float64(values[c][::-1]))
       for t, c in zip(self.t, self.cond, strict=True)
     ]
     np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-6)
@@ -159,7 +159,7 @@ class WeightsTest(parameterized.TestCase):
     times = sampling.time_grid(10)
     weight = guidance.clamp_linear(1.5, 0.4)
     values = guidance.tabulate(weight, jnp.arange(3), times)
-    stored = guidance.table(values[:, ::-1], times[:-1][::-1])
+    stored = guidance.table(values, times)
     t, s = times[:-1], times[1:]
     cond = jnp.arange(10) % 3
     np.testing.assert_allclose(stored(cond, s, t), weight(cond, s, t), rtol=1e-6)
@@ -206,7 +206,7 @@ class ProjectTest(parameterized.TestCase):
 
 def _perturbed(net, *args):
   """Parameters moved off their initial values, so that no kernel is zero."""
-  params = net.init(jax.random.key(0), *args)
+  params = jax.jit(net.init)(jax.random.key(0), *args)
   leaves, treedef = jax.tree.flatten(params)
   keys = jax.random.split(jax.random.key(1), len(leaves))
   moved = [
@@ -226,7 +226,7 @@ class GuidanceNetTest(parameterized.TestCase):
     """omega = 0 exactly; a loss that wants omega > 0 has a gradient."""
     net = self._net()
     args = jnp.arange(5), jnp.full(5, 0.2), jnp.full(5, 0.6)
-    params = net.init(jax.random.key(0), *args)
+    params = jax.jit(net.init)(jax.random.key(0), *args)
     np.testing.assert_array_equal(net.apply(params, *args), np.zeros(5))
     grad = jax.grad(lambda p: -jnp.sum(net.apply(p, *args)))(params)
     np.testing.assert_allclose(grad['params']['out']['bias'], [-5.0])
@@ -313,7 +313,7 @@ class GuidanceNetTest(parameterized.TestCase):
   def test_depth_counts_the_output_layer(self, depth):
     net = self._net(depth=depth)
     args = jnp.zeros(1, jnp.int32), jnp.zeros(1), jnp.ones(1)
-    params = net.init(jax.random.key(0), *args)['params']
+    params = jax.jit(net.init)(jax.random.key(0), *args)['params']
     trunk = [name for name in params if name.startswith('trunk')]
     self.assertLen(trunk, depth - 1)
     self.assertEqual(params['out']['kernel'].shape, (16, 1))

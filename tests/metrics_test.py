@@ -141,7 +141,8 @@ class ClassificationTest(parameterized.TestCase):
       out = metrics.classification(
         log_prob, np.zeros(200, int), num_bootstrap=400, seed=i
       )
-      covered += out['inverse_prob_low'] <= 2.0 <= out['inverse_prob_high']
+      low, high = out['log_inverse_prob_low'], out['log_inverse_prob_high']
+      covered += low <= math.log(2.0) <= high
     error = math.sqrt(0.93 * 0.07 / num)
     self.assertGreater(covered / num, 0.93 - 5.0 * error)
     self.assertLess(covered, num)
@@ -152,12 +153,11 @@ class ClassificationTest(parameterized.TestCase):
     inverse = rng.uniform(1.0, 3.0, size=4000)
     log_prob = np.log(np.stack([1.0 / inverse, 1.0 - 1.0 / inverse], axis=1))
     out = metrics.classification(log_prob, np.zeros(4000, int))
-    width = out['inverse_prob_high'] - out['inverse_prob_low']
+    low, high = (math.exp(out[f'log_inverse_prob_{k}']) for k in ('low', 'high'))
+    width = high - low
     expected = 2.0 * 1.96 * math.sqrt(4.0 / 12.0) / math.sqrt(4000)
     self.assertAlmostEqual(width / expected, 1.0, delta=0.1)
-    self.assertBetween(
-      out['inverse_prob'], out['inverse_prob_low'], out['inverse_prob_high']
-    )
+    self.assertBetween(out['inverse_prob'], low, high)
 
   def test_reproducible(self):
     log_prob = np.log(np.random.default_rng(0).dirichlet(np.ones(3), size=20))
@@ -167,11 +167,15 @@ class ClassificationTest(parameterized.TestCase):
     )
 
   def test_certain_mistakes(self):
-    """p = e^-600: the logarithm of the mean is 600 - log 2, the clipped mean finite."""
-    log_prob = np.asarray([[-600.0, 0.0], [-600.0, 0.0]], np.float32)
+    """p = e^-900, whose inverse float64 cannot hold: only the mean itself saturates."""
+    log_prob = np.asarray([[-900.0, 0.0], [-900.0, 0.0]], np.float32)
     out = metrics.classification(log_prob, np.asarray([0, 1]), clip=50.0)
-    self.assertAlmostEqual(out['log_inverse_prob'], 600.0 - math.log(2.0), places=4)
+    self.assertAlmostEqual(out['log_inverse_prob'], 900.0 - math.log(2.0), places=4)
     self.assertAlmostEqual(out['clipped_inverse_prob'], 25.5)
+    self.assertTrue(all(math.isfinite(v) for v in out.values()), out)
+    # Of two samples none, one or both are the mistake.
+    self.assertEqual(out['log_inverse_prob_low'], 0.0)
+    self.assertAlmostEqual(out['log_inverse_prob_high'], 900.0, places=4)
 
 
 if __name__ == '__main__':

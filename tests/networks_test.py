@@ -31,7 +31,7 @@ class ResidualMLPTest(parameterized.TestCase):
     """Exactly zero, of the shape of x_t; the null label 4 is accepted."""
     net = networks.ResidualMLP(num_classes=4, width=16, depth=2)
     args = _inputs(shape)
-    params = net.init(jax.random.key(0), *args)
+    params = jax.jit(net.init)(jax.random.key(0), *args)
     out = (jax.jit(net.apply) if jit else net.apply)(params, *args)
     np.testing.assert_array_equal(out, np.zeros((5, *shape)))
 
@@ -40,8 +40,9 @@ class ResidualMLPTest(parameterized.TestCase):
     """The output layer has a gradient at once."""
     net = networks.ResidualMLP(num_classes=4, width=16, depth=2)
     args = _inputs(shape)
-    params = net.init(jax.random.key(0), *args)
-    grad = jax.grad(lambda p: jnp.sum((net.apply(p, *args) - 1.0) ** 2))(params)
+    params = jax.jit(net.init)(jax.random.key(0), *args)
+    loss = jax.jit(lambda p: jnp.sum((net.apply(p, *args) - 1.0) ** 2))
+    grad = jax.grad(loss)(params)
     self.assertGreater(np.max(np.abs(grad['params']['out']['kernel'])), 0.0)
 
   @parameterized.parameters(*SHAPES)
@@ -52,8 +53,8 @@ class ResidualMLPTest(parameterized.TestCase):
     xt = jnp.stack([x, x + 0.1, x, x, x, x])
     t = jnp.asarray([0.0, 0.0, 1.0, 0.01, 0.0, 0.0])
     label = jnp.asarray([0, 0, 0, 0, 1, 4])
-    params = _perturbed(net.init(jax.random.key(0), xt, t, label))
-    out = np.asarray(net.apply(params, xt, t, label)).reshape(6, -1)
+    params = _perturbed(jax.jit(net.init)(jax.random.key(0), xt, t, label))
+    out = np.asarray(jax.jit(net.apply)(params, xt, t, label)).reshape(6, -1)
     self.assertTrue(np.all(np.isfinite(out)))
     for i in range(1, 6):
       self.assertGreater(np.max(np.abs(out[i] - out[0])), 1e-4, i)
@@ -62,9 +63,10 @@ class ResidualMLPTest(parameterized.TestCase):
     """An element's output does not depend on the rest of the batch."""
     net = networks.ResidualMLP(num_classes=4, width=16, depth=2)
     args = _inputs((8, 8, 1))
-    params = _perturbed(net.init(jax.random.key(0), *args))
-    whole = net.apply(params, *args)
-    part = net.apply(params, *(a[3:4] for a in args))
+    params = _perturbed(jax.jit(net.init)(jax.random.key(0), *args))
+    apply = jax.jit(net.apply)
+    whole = apply(params, *args)
+    part = apply(params, *(a[3:4] for a in args))
     np.testing.assert_allclose(part, whole[3:4], rtol=1e-4, atol=1e-5)
 
 
@@ -73,7 +75,7 @@ class ClassifierTest(parameterized.TestCase):
   def test_shapes(self, shape, jit):
     net = networks.Classifier(num_classes=4, width=16)
     x, _, _ = _inputs(shape)
-    params = net.init(jax.random.key(0), x)
+    params = jax.jit(net.init)(jax.random.key(0), x)
     logits, features = (jax.jit(net.apply) if jit else net.apply)(params, x)
     self.assertEqual((logits.shape, features.shape), ((5, 4), (5, 16)))
 
@@ -81,7 +83,7 @@ class ClassifierTest(parameterized.TestCase):
     """What the features are for: the logits are one matrix product away, in NumPy."""
     net = networks.Classifier(num_classes=4, width=16)
     x, _, _ = _inputs((8, 8, 1))
-    params = _perturbed(net.init(jax.random.key(0), x))
+    params = _perturbed(jax.jit(net.init)(jax.random.key(0), x))
     logits, features = net.apply(params, x)
     head = params['params']['logits']
     expected = np.float64(features) @ np.float64(head['kernel']) + head['bias']

@@ -10,9 +10,9 @@ from experiments import results
 
 
 def make_row(method, seed, test, validation, **params):
-  inverse = ('', '_low', '_high')
   names = {name for name, _ in results.COLUMNS}
-  names |= {'clipped_inverse_prob', *(f'inverse_prob{n}' for n in inverse)}
+  names |= {'clipped_inverse_prob', 'inverse_prob'}
+  names |= {'log_inverse_prob_low', 'log_inverse_prob_high'}
   values = dict.fromkeys(names, 0.5)
   values |= {'energy_test': test, 'energy_validation': validation}
   return {

@@ -49,7 +49,10 @@ def ring(num_classes: int = 8, *, radius: float = 1.0, std: float = 0.15) -> Mix
 
 
 def sample(key: jax.Array, mixture: Mixture, label: jax.Array) -> jax.Array:
-  """Draws x_0 ~ p(. | label), (1): `[batch]` integers -> `[batch, dim]`."""
+  """Draws x_0 ~ p(. | label), (1): `[batch]` integers -> `[batch, dim]`.
+
+  Labels are 0..num_classes-1; the null label is not one of them.
+  """
   key_component, key_noise = jax.random.split(key)
   component = jax.random.categorical(key_component, mixture.log_weights[label])
   noise = jax.random.normal(key_noise, (*label.shape, mixture.dim))
@@ -70,7 +73,8 @@ def dataset(key: jax.Array, mixture: Mixture, *, num_per_class: int) -> splits.D
 def denoiser(schedule: types.Schedule) -> types.Denoiser:
   """The exact denoiser (3): `(mixture, xt, t, label) -> E[x_0 | x_t, label]`.
 
-  Label `num_classes` is the null condition. xt is `[batch, dim]`.
+  Label `num_classes` is the null condition. xt is `[batch, dim]`, t is `[batch]`;
+  at t = 0 the variances must be positive.
   """
 
   def denoise(mixture, xt, t, label):

@@ -31,8 +31,9 @@ def batches(
 ) -> Iterator[Split]:
   """Endless shuffled batches; batch number `start` first.
 
-  Every epoch is a new permutation, cut into whole batches. Batch i depends on
-  (seed, i) alone, so a resumed run sees what an uninterrupted one would have.
+  Every epoch is a new permutation, cut into whole batches; what is left over waits
+  for the next one. For a given split and batch size, batch i depends on (seed, i)
+  alone, so a resumed run sees what an uninterrupted one would have.
 
   Raises:
     ValueError: a batch larger than the split.

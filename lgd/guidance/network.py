@@ -5,9 +5,10 @@
   (3)  project(u) = max(u, 0);  its gradient passes where u > 0, or where a descent
        step would raise u (incoming gradient < 0), and is 0 elsewhere
 
-(3) is the projected gradient of the constraint omega >= 0. A plain ReLU has no
-gradient once every pre-activation is negative, and then omega stays 0 for good;
-with (3) a zero weight can always come back.
+(3) is the projected gradient of the constraint omega >= 0, example by example: at
+omega = 0 the noise of a minibatch leaves a bias of the order of the learning rate.
+A plain ReLU has no gradient once every pre-activation is negative, and then omega
+stays 0 for good; with (3) a zero weight can always come back.
 """
 
 import jax

@@ -3,11 +3,11 @@
   (1)  constant:      omega
   (2)  interval:      omega if lo < t <= hi, else 0   (Kynkaanniemi et al. 2024)
   (3)  clamp-linear:  max(floor, 2 omega (1 - t))      (Wang et al. 2024)
-  (4)  table:         rows by condition, linear interpolation in t
+  (4)  table:         rows by condition, on a sampler's grid, linear in between
 
 t is the time denoised from. Constants may be traced, so that one compiled program
 serves a whole grid. Since omega never sees x_t, any weight can be tabulated on the
-grid of a sampler before sampling starts: `tabulate`.
+grid of a sampler before sampling starts: `tabulate`, whose inverse is `table`.
 """
 
 import jax
@@ -37,7 +37,7 @@ def interval(omega: float, lo: float, hi: float) -> types.Weight:
 
 
 def clamp_linear(omega: float, floor: float) -> types.Weight:
-  """Rises linearly towards the data, mean omega, at least `floor`, (3)."""
+  """Rises linearly towards the data, at least `floor`, (3); mean omega at floor 0."""
 
   def weight(cond, s, t):
     del cond, s
@@ -50,16 +50,20 @@ def table(values: jax.Array, times: jax.Array) -> types.Weight:
   """Weights stored per condition and time, (4).
 
   Args:
-    values: `[num_conds, num_times]`.
-    times: `[num_times]`, increasing; t outside is clamped to the ends.
+    values: `[num_conds, num_steps]`, as from `tabulate`.
+    times: `[num_steps + 1]` decreasing times of the same grid.
 
   Returns:
-    A weight whose `cond` are integers, `[batch]`, that index the rows.
+    A weight whose `cond` are integers, `[batch]`, that index the rows: exact at the
+    grid's transitions, linear in t between them, constant beyond the first and last.
   """
+  values, times = jnp.asarray(values), jnp.asarray(times)
+  increasing, rows = times[-2::-1], values[:, ::-1]
 
   def weight(cond, s, t):
     del s
-    return jax.vmap(lambda row, time: jnp.interp(time, times, row))(values[cond], t)
+    interpolate = jax.vmap(lambda row, time: jnp.interp(time, increasing, row))
+    return interpolate(rows[cond], t)
 
   return weight
 

@@ -30,22 +30,26 @@ def classification(
     seed: of the resampling.
 
   Returns:
-    'accuracy', 'inverse_prob', 'log_inverse_prob' (the logarithm of the mean),
-    'clipped_inverse_prob', 'inverse_prob_low' and 'inverse_prob_high'.
+    'accuracy', 'log_inverse_prob' (the logarithm of the mean), 'log_inverse_prob_low'
+    and 'log_inverse_prob_high' (of the interval), 'inverse_prob' (the mean itself, at
+    most e^700, which float64 can hold) and 'clipped_inverse_prob'.
   """
   log_prob = np.asarray(log_prob, np.float64)
   n = len(label)
-  log_inverse = -log_prob[np.arange(n), label]
+  log_inverse = -log_prob[np.arange(n), label]  # A mean of 1/p would overflow.
   rng = np.random.default_rng(seed)
   # A resample is n draws of an index: multinomial counts of every sample.
   counts = rng.multinomial(n, np.full(n, 1.0 / n), size=num_bootstrap)
-  inverse = np.exp(log_inverse)
-  low, high = np.quantile(counts @ inverse / n, [0.025, 0.975])
+  log_means = special.logsumexp(log_inverse, axis=1, b=counts) - np.log(n)
+  low, high = np.quantile(log_means, [0.025, 0.975])
+  log_mean = special.logsumexp(log_inverse) - np.log(n)
   return {
     'accuracy': float(np.mean(np.argmax(log_prob, axis=1) == label)),
-    'inverse_prob': float(np.mean(inverse)),
-    'log_inverse_prob': float(special.logsumexp(log_inverse) - np.log(n)),
-    'clipped_inverse_prob': float(np.mean(np.minimum(inverse, clip))),
-    'inverse_prob_low': float(low),
-    'inverse_prob_high': float(high),
+    'log_inverse_prob': float(log_mean),
+    'log_inverse_prob_low': float(low),
+    'log_inverse_prob_high': float(high),
+    'inverse_prob': float(np.exp(min(log_mean, 700.0))),
+    'clipped_inverse_prob': float(
+      np.mean(np.exp(np.minimum(log_inverse, np.log(clip))))
+    ),
   }

@@ -35,6 +35,8 @@ def class_conditional_energy(
     reference: `[m, *data]` data.
     reference_label: `[m]`.
     beta: kernel exponent, in (0, 2).
+
+  Cost: compiles once for every size of a class.
   """
   x, reference = x.reshape(len(x), -1), reference.reshape(len(reference), -1)
   return float(

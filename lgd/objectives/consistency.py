@@ -35,11 +35,13 @@ def self_consistency(
     `[batch]` losses.
 
   Raises:
-    ValueError: one particle and a non-zero interaction.
+    ValueError: beta outside (0, 2], or one particle and a non-zero interaction.
 
   Cost: O(m^2 dim) memory per datum.
   """
   chex.assert_equal_shape([x_guided, x_true])
+  if not 0.0 < beta <= 2.0:
+    raise ValueError(f'beta={beta}: must be in (0, 2].')
   batch, m = x_guided.shape[:2]
   x_guided = x_guided.reshape(batch, m, -1)
   x_true = x_true.reshape(batch, m, -1)

@@ -61,7 +61,7 @@ def sample_times(
   key_s, key_dt = jax.random.split(key)
   s = jax.random.uniform(key_s, (batch,), minval=s_min, maxval=1.0 - zeta - gap)
   dt = gap + jax.random.uniform(key_dt, (batch,)) * (1.0 - zeta - s - gap)
-  return s, s + dt
+  return s, jnp.minimum(s + dt, 1.0 - zeta)  # Rounding must not pass 1.
 
 
 def draw_particles(
