@@ -52,7 +52,7 @@ class Checkpointer:
   """
 
   def __init__(self, directory: epath.PathLike, *, config: dict[str, Any], keep: int):
-    self._directory = epath.Path(directory)
+    self._directory = epath.Path(directory).resolve()  # Orbax wants it absolute.
     self._config = config
     self._checkpointer = ocp.training.Checkpointer(
       self._directory,
@@ -133,7 +133,7 @@ def _context() -> ocp.Context:
 
 
 def _load(directory: epath.PathLike, items: dict[str, Any]) -> dict[str, Any]:
-  directory = epath.Path(directory)
+  directory = epath.Path(directory).resolve()
   step = latest_step(directory)
   if step is None:
     raise CheckpointError(f'{directory}: holds no checkpoint.')

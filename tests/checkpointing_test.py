@@ -1,5 +1,6 @@
 """Round trips, what is refused, and that reading writes nothing."""
 
+import os
 import pathlib
 import re
 
@@ -55,6 +56,15 @@ class CheckpointingTest(absltest.TestCase):
     np.testing.assert_array_equal(
       ema_params['layer']['w'], state.ema_params['layer']['w']
     )
+
+  def test_relative_directory(self):
+    self.addCleanup(os.chdir, pathlib.Path.cwd())
+    os.chdir(self.directory.parent)
+    self.directory = pathlib.Path('run')
+    state = make_state(step=7)
+    self.save(state)
+    self.assertEqual(int(self.restore(state).step), 7)
+    self.assertEqual(checkpointing.load_config('run'), CONFIG)
 
   def test_config_is_readable_json(self):
     self.save(make_state(step=1))
