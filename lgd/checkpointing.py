@@ -52,7 +52,7 @@ class Checkpointer:
   """
 
   def __init__(self, directory: epath.PathLike, *, config: dict[str, Any], keep: int):
-    self._directory = epath.Path(directory).resolve()  # Orbax wants it absolute.
+    self._directory = _absolute(directory)
     self._config = config
     self._checkpointer = ocp.training.Checkpointer(
       self._directory,
@@ -122,6 +122,12 @@ def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
   )
 
 
+def _absolute(directory: epath.PathLike) -> epath.Path:
+  """Orbax wants absolute paths; `resolve` would spoil a gs:// one, which is."""
+  path = epath.Path(directory)
+  return path if path.is_absolute() else path.resolve()
+
+
 def _context() -> ocp.Context:
   # The generic handler would store the config as an array tree; as JSON it can be
   # read with any editor.
@@ -133,7 +139,7 @@ def _context() -> ocp.Context:
 
 
 def _load(directory: epath.PathLike, items: dict[str, Any]) -> dict[str, Any]:
-  directory = epath.Path(directory).resolve()
+  directory = _absolute(directory)
   step = latest_step(directory)
   if step is None:
     raise CheckpointError(f'{directory}: holds no checkpoint.')
