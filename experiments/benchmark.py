@@ -27,6 +27,7 @@ from experiments import builders
 from experiments import launch
 from experiments import sampler
 from experiments import train_guidance
+from experiments import validation
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import training
@@ -37,7 +38,7 @@ ROUNDS = 15
 
 def run(config: config_dict.ConfigDict) -> dict[str, float]:
   """Measures, prints and returns both ratios."""
-  builders.validate(config)
+  validation.validate(config)
   logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
   results = {'update': update_ratio(config), 'sampling': sampling_ratio(config)}
   for name, ratio in results.items():

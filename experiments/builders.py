@@ -1,14 +1,13 @@
-"""From a config to objects, and the rules that a config must keep.
+"""From a config to objects.
 
 The only place where config keys are given a meaning: binaries call these functions
-and never branch on a config string themselves.
+and never branch on a config string themselves. `validation.py` holds the rules that
+the values must keep.
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,6 @@ from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import networks
-from lgd import noising
 from lgd import objectives
 from lgd import sampling
 from lgd import schedules
@@ -34,115 +32,6 @@ from lgd.data import splits
 SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
 DATA = ('digits', 'mixture')
 OBJECTIVES = ('self_consistency', 'l2', 'score_matching')
-
-
-def validate(config: config_dict.ConfigDict) -> None:
-  """Checks every rule before anything is computed or written.
-
-  Raises:
-    launch.UserError: one line with key, value, rule and way out.
-  """
-
-  def check(key: str, holds: Callable[[Any], bool], rule: str) -> None:
-    value = functools.reduce(lambda node, name: node[name], key.split('.'), config)
-    if not holds(value):
-      raise launch.UserError(f'{key}={value!r}: {rule}')
-
-  def positive(key):
-    check(key, lambda v: v > 0, 'must be positive.')
-
-  def fraction(key):
-    check(key, lambda v: 0.0 <= v < 1.0, 'must be in [0, 1).')
-
-  def one_of(key, names):
-    check(key, lambda v: v in names, f'must be one of {", ".join(names)}.')
-
-  def numbers(key, holds, rule):
-    check(
-      key,
-      lambda v: (
-        len(v) > 0
-        and all(isinstance(x, (int, float)) for x in v)
-        and all(holds(x) for x in v)
-      ),
-      f'must be a tuple of numbers {rule}, as in --config.{key}="(0.5, 1.0)".',
-    )
-
-  one_of('schedule', SCHEDULES)
-  one_of('data.name', DATA)
-  one_of('denoiser.prediction', noising.PREDICTIONS)
-  one_of('guidance.objective', OBJECTIVES)
-  check('seed', lambda v: v >= 0, 'must not be negative.')
-  check('data.num_classes', lambda v: v >= 2, 'guidance needs at least 2 classes.')
-  check('data.num_per_class', lambda v: v >= 2, 'needs at least 2 for a distance.')
-  for key in ('data.radius', 'data.std', 'log_every', 'checkpoint_every'):
-    positive(key)
-  for section in ('denoiser', 'guidance'):
-    for key in ('width', 'batch_size', 'num_steps', 'learning_rate', 'grad_clip'):
-      positive(f'{section}.{key}')
-    fraction(f'{section}.ema_decay')
-    check(
-      f'{section}.batch_size',
-      lambda v: v % jax.device_count() == 0,
-      f'must be a multiple of the {jax.device_count()} devices that share it.',
-    )
-  positive('denoiser.depth')
-  check(
-    'denoiser.label_dropout',
-    lambda v: 0.0 < v < 1.0,
-    'must be in (0, 1): without dropped labels the null prediction is untrained.',
-  )
-  check('guidance.depth', lambda v: v >= 2, 'needs an input and an output layer.')
-  positive('guidance.num_particles')
-  check(
-    'guidance.beta',
-    lambda v: 0.0 < v < 2.0,
-    "must be in (0, 2); beta 2 without interaction is guidance.objective='l2'.",
-  )
-  check('guidance.interaction', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
-  if (
-    config.guidance.objective == 'self_consistency'
-    and config.guidance.interaction > 0.0
-  ):
-    check(
-      'guidance.num_particles',
-      lambda v: v >= 2,
-      'the sum over pairs needs at least 2; use --config.guidance.interaction=0.0'
-      ' for single-particle training.',
-    )
-  check('guidance.churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
-  check('guidance.gap', lambda v: 0.0 < v < 1.0, 'must be in (0, 1).')
-  fraction('guidance.s_min')
-  fraction('guidance.zeta')
-  check(
-    'guidance.gap',
-    lambda v: config.guidance.s_min + v + config.guidance.zeta <= 1.0,
-    f'with s_min={config.guidance.s_min} and zeta={config.guidance.zeta} no s is'
-    ' left: s_min + gap + zeta must be at most 1.',
-  )
-  for key in ('num_seeds', 'num_steps', 'classifier_width', 'classifier_steps'):
-    positive(f'evaluation.{key}')
-  check(
-    'evaluation.samples_per_class', lambda v: v >= 2, 'a distance needs at least 2.'
-  )
-  check('evaluation.churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
-  check('evaluation.t_max', lambda v: 0.0 < v <= 1.0, 'must be in (0, 1].')
-  if config.denoiser.prediction == 'eps':
-    check(
-      'evaluation.t_max',
-      lambda v: v < 1.0,
-      "denoiser.prediction='eps' leaves x0 undetermined at t = 1; start sampling"
-      ' at --config.evaluation.t_max=0.99.',
-    )
-  for key in ('constants', 'interval_omegas', 'clamp_linear_omegas'):
-    numbers(f'evaluation.{key}', lambda v: v > 0.0, 'above 0')
-  numbers('evaluation.clamp_linear_floors', lambda v: v >= 0.0, 'at least 0')
-  numbers('evaluation.interval_bounds', lambda v: 0.0 <= v <= 1.0, 'in [0, 1]')
-  check(
-    'evaluation.interval_bounds',
-    lambda v: len(v) >= 2 and all(a < b for a, b in itertools.pairwise(v)),
-    'needs at least 2 times in increasing order.',
-  )
 
 
 def dataset(config: config_dict.ConfigDict) -> splits.Dataset:

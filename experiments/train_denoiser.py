@@ -10,6 +10,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import launch
 from experiments import train_loop
+from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import objectives
@@ -18,7 +19,7 @@ from lgd import training
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   """Trains or resumes, and returns the final state."""
-  builders.validate(config)
+  validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
   workdir.refuse_foreign()
   identity = workdir_lib.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')

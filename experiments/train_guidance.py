@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import launch
 from experiments import train_loop
+from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import objectives
@@ -55,7 +56,7 @@ def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.L
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   """Learns or resumes, and returns the final state."""
-  builders.validate(config)
+  validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
   base = workdir_lib.load_denoiser_config(workdir)
   workdir_lib.require_same(

@@ -16,6 +16,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import launch
+from experiments import validation
 from lgd import checkpointing
 from lgd import training
 from lgd import types
@@ -143,7 +144,7 @@ def resolve_config(
   stored = load_denoiser_config(workdir)
   if config is None:
     return stored
-  builders.validate(config)
+  validation.validate(config)
   sections = ('seed', 'schedule', 'data', 'denoiser')
   require_same(
     config_to_json(stored, *sections),

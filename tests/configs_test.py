@@ -10,6 +10,7 @@ from absl.testing import parameterized
 
 from configs import common
 from experiments import builders
+from experiments import validation
 
 NAMES = sorted(
   p.stem
@@ -30,7 +31,7 @@ class ConfigsTest(parameterized.TestCase):
   @parameterized.product(name=NAMES, variant=VARIANTS)
   def test_builds(self, name, variant):
     config = load(name, variant)
-    builders.validate(config)
+    validation.validate(config)
     data = builders.dataset(config)
     net = builders.network(config, data.num_classes)
     denoiser = builders.denoiser(config, data.num_classes)

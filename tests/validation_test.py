@@ -8,6 +8,7 @@ from absl.testing import parameterized
 from configs import digits
 from experiments import builders
 from experiments import launch
+from experiments import validation
 
 # (key, bad value, what the message must say besides key and value).
 BAD = (
@@ -75,7 +76,7 @@ class ValidateTest(parameterized.TestCase):
     config.update_from_flattened_dict({key: value})
     pattern = f'^{re.escape(f"{key}={value!r}: ")}.*{rule}'
     with self.assertRaisesRegex(launch.UserError, pattern) as caught:
-      builders.validate(config)
+      validation.validate(config)
     self.assertNotIn('\n', str(caught.exception))
 
   def test_every_key_has_a_rule(self):
@@ -94,15 +95,15 @@ class ValidateTest(parameterized.TestCase):
     config = digits.get_config()
     config.denoiser.prediction = 'eps'
     with self.assertRaisesRegex(launch.UserError, r'evaluation.t_max=1.0: .*0.99'):
-      builders.validate(config)
+      validation.validate(config)
     config.evaluation.t_max = 0.99
-    builders.validate(config)
+    validation.validate(config)
 
   def test_single_particle_is_fine_without_interaction(self):
     config = digits.get_config()
     config.guidance.num_particles = 1
     config.guidance.interaction = 0.0
-    builders.validate(config)
+    validation.validate(config)
 
   def test_batch_larger_than_the_split(self):
     config = digits.get_config()
