@@ -25,6 +25,7 @@ def get_config(variant: str = 'under_trained'):
   config.denoiser.num_steps = 300
   config.denoiser.learning_rate = 3e-4
   config.denoiser.label_dropout = 0.5
+  config.guidance.num_steps = 3000  # The weights it needs are far from 0.
   config.evaluation.constants = (
       0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
   )  # fmt: skip
