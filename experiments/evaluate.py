@@ -28,6 +28,7 @@ from experiments import sampler
 from experiments import workdir as workdir_lib
 from lgd import guidance
 from lgd import metrics
+from lgd import reporting
 from lgd.data import splits
 
 
@@ -126,9 +127,9 @@ def evaluate_methods(
       keys = sampler.sample_keys(config.seed + seed, len(label))
       x = np.asarray(sample_fn(params, method.table, keys, jnp.asarray(label)))
       if not np.all(np.isfinite(x)):
-        raise launch.UserError(
-          f'{method.name} {method.params}: its samples are not finite; leave it'
-          ' out of the grid of config.evaluation.'
+        raise reporting.NonFiniteError(
+          f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are'
+          ' not finite; leave large weights out of the grids of config.evaluation.'
         )
       rows.append(
         {

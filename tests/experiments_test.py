@@ -11,6 +11,7 @@ from absl.testing import parameterized
 from configs import digits
 from configs import mixture
 from experiments import benchmark
+from experiments import builders
 from experiments import evaluate
 from experiments import launch
 from experiments import sample
@@ -18,6 +19,7 @@ from experiments import train_denoiser
 from experiments import train_guidance
 from lgd import checkpointing
 from lgd import reporting
+from lgd import training
 
 CONFIGS = {'digits': digits, 'mixture': mixture}
 
@@ -138,6 +140,45 @@ class ResumeTest(absltest.TestCase):
     assert_trees_equal(train_guidance.run(four, resumed), expected)
 
 
+class DevicesTest(parameterized.TestCase):
+  @parameterized.parameters('self_consistency', 'l2', 'score_matching')
+  def test_guidance_loss_on_eight_devices_equals_one(self, objective):
+    """And so do the parameters after two updates with it."""
+    config = smoke_config(**{'guidance.objective': objective})
+    data = builders.dataset(config)
+    net = builders.guidance_net(config, data.num_classes)
+    key = jax.random.key(0)
+    denoiser_params = builders.init_network(
+      builders.network(config, data.num_classes), key, data.shape
+    )
+    # Away from its start, where the network is 0 and so are both predictions.
+    denoiser_params = jax.tree.map(lambda p: p + 0.1, denoiser_params)
+    tx = builders.optimizer(config.guidance)
+    step = training.make_train_step(
+      train_guidance.make_loss_fn(config, data.num_classes), tx, ema_decay=0.9
+    )
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()):
+      mesh = training.make_mesh(devices)
+      compiled = training.compile_step(step, mesh)
+      state = training.init_state(builders.init_guidance_net(net, key), tx)
+      state = jax.device_put(state, training.replicated(mesh))
+      batches = builders.batches(config, 'guidance', data.train)(0)
+      losses = []
+      for _ in range(2):
+        batch = training.global_batch(next(batches), mesh)
+        state, metrics = compiled(state, denoiser_params, batch, key)
+        losses.append(float(metrics['loss']))
+      results.append((losses, jax.device_get(state.params)))
+    self.assertLen(jax.devices(), 8)
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+      results[0][1],
+      results[1][1],
+    )
+
+
 class RefusalTest(parameterized.TestCase):
   """Runs that must not start, and leave everything as it was."""
 
@@ -226,7 +267,6 @@ class RefusalTest(parameterized.TestCase):
     config = self.train_base(**{'checkpoint_every': 2, 'log_every': 2})
     config.denoiser.num_steps = 10
     # The base is restored from step 2, and its data go bad.
-    builders = train_denoiser.builders
     original = builders.dataset
 
     def poisoned(config):
