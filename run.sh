@@ -3,7 +3,7 @@
 #
 #   ./run.sh                the method on handwritten digits, both base models
 #   ./run.sh mixture        the same on eight Gaussians in the plane
-#   ./run.sh smoke          every binary on shrunken configs, about a minute
+#   ./run.sh smoke          train, evaluate and sample on shrunken configs
 #   ./run.sh benchmark      speed ratios
 #   ./run.sh test [ARGS]    the test suite (ARGS go to pytest)
 #
@@ -35,8 +35,10 @@ install() {
   if [[ -f $stamp ]] && cat requirements*.txt | cmp -s - "$stamp"; then
     return
   fi
-  if [[ ! -x $venv/bin/python ]]; then
-    "$(find_python)" -m venv "$venv"
+  if ! "$venv/bin/python" -m pip --version > /dev/null 2>&1; then
+    local python
+    python=$(find_python)
+    "$python" -m venv --clear "$venv"
   fi
   echo "installing $1 into $venv"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$1"

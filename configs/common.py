@@ -34,7 +34,8 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.ema_decay = 0.99
 
   # Algorithm 1. The paper's setting: num_particles 4, beta 1.75, interaction 1, churn
-  # 1, batch 256. It takes gap and s_min from a grid; the rest is our choice.
+  # 1, batch 256. It takes gap and s_min from a grid whose values it
+  # does not all give; the rest is our choice.
   config.guidance = config_dict.ConfigDict()
   config.guidance.objective = 'self_consistency'  # or 'l2', 'score_matching'
   config.guidance.num_particles = 4

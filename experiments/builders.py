@@ -55,13 +55,18 @@ def batches(
   """From the first step wanted to the batches of a stage.
 
   Raises:
-    launch.UserError: a batch larger than the split.
+    launch.UserError: a batch larger than the split, or that devices cannot share.
   """
   batch_size = config[section].batch_size
   if batch_size > len(train.label):
     raise launch.UserError(
       f'{section}.batch_size={batch_size}: the training split has {len(train.label)}'
       ' data; take a smaller batch.'
+    )
+  if batch_size % jax.device_count() != 0:
+    raise launch.UserError(
+      f'{section}.batch_size={batch_size}: must be a multiple of the'
+      f' {jax.device_count()} devices that share it.'
     )
   return lambda start: splits.batches(train, batch_size, seed=config.seed, start=start)
 
@@ -130,18 +135,11 @@ def optimizer(section: config_dict.ConfigDict) -> optax.GradientTransformation:
   )
 
 
-def guidance_objective(config: config_dict.ConfigDict) -> Callable[..., jax.Array]:
-  """`(key, x0, particles, omega) -> [batch]` losses of `guidance.objective`."""
+def guidance_objective(config: config_dict.ConfigDict) -> objectives.Objective:
+  """The objective that `guidance.objective` names."""
   section = config.guidance
   if section.objective == 'score_matching':
-
-    def score_matching(key, x0, particles, omega):
-      del key
-      x0_guided = guidance.linear(particles.x0_cond, particles.x0_null, omega)
-      return objectives.score_matching(x0, x0_guided)
-
-    return score_matching
-
+    return objectives.score_matching_objective(rule=guidance.linear)
   compare = {
     'self_consistency': functools.partial(
       objectives.self_consistency,
@@ -150,17 +148,6 @@ def guidance_objective(config: config_dict.ConfigDict) -> Callable[..., jax.Arra
     ),
     'l2': objectives.l2,
   }[section.objective]
-
-  def consistency(key, x0, particles, omega):
-    del x0
-    x_guided = objectives.guided_particles(
-      key,
-      particles,
-      omega,
-      schedule=schedule(config),
-      churn=section.churn,
-      rule=guidance.linear,
-    )
-    return compare(x_guided, particles.xs)
-
-  return consistency
+  return objectives.consistency_objective(
+    compare, schedule=schedule(config), churn=section.churn, rule=guidance.linear
+  )

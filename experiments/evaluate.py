@@ -123,8 +123,8 @@ def evaluate_methods(
   rows, samples = [], []
   start = time.perf_counter()
   for i, method in enumerate(methods):
-    for seed in range(section.num_seeds):
-      keys = sampler.sample_keys(config.seed + seed, len(label))
+    for seed in range(config.seed, config.seed + section.num_seeds):
+      keys = sampler.sample_keys(seed, len(label))
       x = np.asarray(sample_fn(params, method.table, keys, jnp.asarray(label)))
       if not np.all(np.isfinite(x)):
         raise reporting.NonFiniteError(
@@ -142,7 +142,7 @@ def evaluate_methods(
           'metrics': compute_metrics(x, label, dataset, judge),
         }
       )
-      if seed == 0:
+      if seed == config.seed:
         by_class = x.reshape(num_classes, section.samples_per_class, *shape)
         samples.append((method, by_class))
     elapsed = time.perf_counter() - start

@@ -58,6 +58,8 @@ def main(
         or '/site-packages/' not in record.pathname
       )
     )
+    if jax.process_count() > 1:
+      _exit(2, UserError(f'{jax.process_count()} processes: only one is supported.'))
     logging.info('devices: %s', ', '.join(str(d) for d in jax.devices()))
     try:
       run(flags.FLAGS)
@@ -123,7 +125,8 @@ def _keep_freed_memory() -> None:
   except (OSError, AttributeError):
     return
   m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
-  mallopt(m_mmap_threshold, 1 << 30)
+  if not mallopt(m_mmap_threshold, 1 << 30):
+    mallopt(m_mmap_threshold, 32 << 20)  # The most that older versions take.
   mallopt(m_trim_threshold, (1 << 31) - 1)
   mallopt(m_top_pad, 1 << 28)
 
@@ -140,6 +143,7 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
   ml_collections names neither the full key nor the type it wants, so the overrides
   are walked again here.
   """
+  argv = _joined(argv)
   config_args = [a for a in argv if a.startswith('--config=')]
   overrides = [a for a in argv if a.startswith('--config.')]
   if overrides and (
@@ -160,6 +164,17 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
         return f'{override}: {problem}'
   # A ValueError inside a config file arrives as the last line of a traceback.
   return str(error).strip().splitlines()[-1].removeprefix('ValueError: ')
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+  """`--flag value` and `-flag=value` as `--flag=value`."""
+  joined = []
+  for arg in argv:
+    if joined and joined[-1] in ('--config', '-config'):
+      joined[-1] = f'--config={arg}'
+    else:
+      joined.append(f'-{arg}' if arg.startswith('-config') else arg)
+  return joined
 
 
 def _load_config(config_args: Sequence[str]) -> config_dict.ConfigDict | None:

@@ -3,7 +3,8 @@
   python -m experiments.sample --workdir=runs/digits --method=self_consistency
   ... --method=unguided | constant:0.25 | interval:0.5,0.25,0.75 | clamp_linear:0.2,0.0
 
-Writes samples/METHOD.npz (x, label) and samples/METHOD.png. `--config=...` replaces
+Writes samples/METHOD_seedN.npz (x, label) and .png; seed N is that of a row of
+results.json. `--config=...` replaces
 the `evaluation` section that the checkpoint brings: steps, churn, number of samples.
 """
 
@@ -22,6 +23,7 @@ from experiments import sampler
 from experiments import workdir as workdir_lib
 from lgd import guidance
 from lgd import plots
+from lgd import reporting
 from lgd import types
 
 GIVEN: dict[str, tuple[int, Callable[..., types.Weight]]] = {
@@ -51,10 +53,14 @@ def method_table(
       values = [float(v) for v in args.split(',')]
     except ValueError:
       values = []
-    if len(values) != num_args:
+    if len(values) != num_args or not np.all(np.isfinite(values)):
       raise launch.UserError(
-        f'--method={method}: {name} takes {num_args} numbers, as in'
+        f'--method={method}: {name} takes {num_args} finite numbers, as in'
         f' --method={name}:{",".join(["0.25", "0.25", "0.75"][:num_args])}.'
+      )
+    if name == 'interval' and values[1] >= values[2]:
+      raise launch.UserError(
+        f'--method={method}: needs lo < hi, as in interval:W,LO,HI.'
       )
     weight = make_weight(*values)
     times = builders.time_grid(config)
@@ -83,10 +89,14 @@ def run(
   sample_fn = sampler.make_sample_fn(config, num_classes, shape)
   keys = sampler.sample_keys(seed, len(label))
   x = np.asarray(sample_fn(params, table, keys, jnp.asarray(label)))
+  if not np.all(np.isfinite(x)):
+    raise reporting.NonFiniteError(
+      f'--method={method}: samples are not finite; take a smaller weight.'
+    )
 
   directory = workdir.path / 'samples'
   directory.mkdir(parents=True, exist_ok=True)
-  stem = method.replace(':', '_').replace(',', '_')
+  stem = method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
   with (directory / f'{stem}.npz').open('wb') as f:
     np.savez(f, x=x, label=label)
   by_class = x.reshape(num_classes, per_class, *shape)

@@ -22,7 +22,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
   workdir.refuse_foreign()
-  identity = workdir_lib.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
+  identity = workdir_lib.base_identity(config)
   if checkpointing.latest_step(workdir.denoiser) is not None:
     stored = checkpointing.load_config(workdir.denoiser)['config']
     workdir_lib.require_same(stored, identity, workdir.denoiser)

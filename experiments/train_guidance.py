@@ -6,7 +6,8 @@
 Writes guidance/OBJECTIVE/. The same command again resumes.
 """
 
-import jax
+import functools
+
 from ml_collections import config_dict
 
 from experiments import builders
@@ -27,28 +28,21 @@ def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.L
   objective = builders.guidance_objective(config)
 
   def loss_fn(params, denoiser_params, batch, key):
-    key_times, key_particles, key_transition = jax.random.split(key, 3)
-    s, t = objectives.sample_times(
-      key_times,
-      batch.label.shape[0],
-      s_min=section.s_min,
-      zeta=section.zeta,
-      gap=section.gap,
-    )
-    particles = objectives.draw_particles(
-      key_particles,
+    losses, omega = objectives.guidance_loss(
+      key,
+      functools.partial(net.apply, params),
+      objective,
       denoiser,
       denoiser_params,
       builders.schedule(config),
       batch.x,
       batch.label,
       num_classes,
-      s,
-      t,
       num_particles=section.num_particles,
+      s_min=section.s_min,
+      zeta=section.zeta,
+      gap=section.gap,
     )
-    omega = net.apply(params, batch.label, s, t)
-    losses = objective(key_transition, batch.x, particles, omega)
     return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
 
   return loss_fn
@@ -60,16 +54,21 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   workdir = workdir_lib.Workdir(workdir)
   base = workdir_lib.load_denoiser_config(workdir)
   workdir_lib.require_same(
-    workdir_lib.config_to_json(base, 'schedule', 'data', 'denoiser'),
-    workdir_lib.config_to_json(config, 'schedule', 'data', 'denoiser'),
+    workdir_lib.base_identity(base),
+    workdir_lib.base_identity(config),
     workdir.denoiser,
   )
   section = config.guidance
   directory = workdir.guidance(section.objective)
   denoiser_step = checkpointing.latest_step(workdir.denoiser)
+  if denoiser_step < base.denoiser.num_steps:
+    raise launch.UserError(
+      f'{workdir.denoiser}: is at step {denoiser_step} of {base.denoiser.num_steps};'
+      ' run train_denoiser again to finish it first.'
+    )
   if checkpointing.latest_step(directory) is not None:
     stored = checkpointing.load_config(directory)
-    workdir_lib.require_base(stored, denoiser_step, directory)
+    workdir_lib.require_base(workdir, stored, directory)
     identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
     workdir_lib.require_same(stored['config'], identity, directory)
   builders.log_config(config)
@@ -87,6 +86,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     stage=f'guidance/{section.objective}',
     stored_config={
       'config': checkpointing.to_json(config.to_dict()),
+      'base': workdir_lib.base_identity(base),
       'denoiser_step': denoiser_step,
     },
     init=lambda key: builders.init_guidance_net(net, key),

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from ml_collections import config_dict
 
 from experiments import builders
@@ -58,11 +57,6 @@ def validate(config: config_dict.ConfigDict) -> None:
     for key in ('width', 'batch_size', 'num_steps', 'learning_rate', 'grad_clip'):
       positive(f'{section}.{key}')
     fraction(f'{section}.ema_decay')
-    check(
-      f'{section}.batch_size',
-      lambda v: v % jax.device_count() == 0,
-      f'must be a multiple of the {jax.device_count()} devices that share it.',
-    )
   positive('denoiser.depth')
   check(
     'denoiser.label_dropout',
@@ -110,6 +104,12 @@ def validate(config: config_dict.ConfigDict) -> None:
       lambda v: v < 1.0,
       "denoiser.prediction='eps' leaves x0 undetermined at t = 1; start sampling"
       ' at --config.evaluation.t_max=0.99.',
+    )
+    check(
+      'guidance.zeta',
+      lambda v: v > 0.0,
+      "denoiser.prediction='eps' leaves x0 undetermined at t = 1; keep t below it by"
+      ' --config.guidance.zeta=0.01.',
     )
   for key in ('constants', 'interval_omegas', 'clamp_linear_omegas'):
     numbers(f'evaluation.{key}', lambda v: v > 0.0, 'above 0')

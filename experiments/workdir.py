@@ -11,6 +11,7 @@ plots/  samples/    of evaluate and sample
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
@@ -78,6 +79,11 @@ def config_to_json(config: config_dict.ConfigDict, *sections: str) -> dict[str, 
   return {name: tree[name] for name in sections}
 
 
+def base_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """What makes one base model another."""
+  return config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
+
+
 def config_from_json(tree: dict[str, Any]) -> config_dict.ConfigDict:
   """The inverse, JSON's lists turned back into tuples."""
 
@@ -114,6 +120,7 @@ def load_denoiser(
     checkpointing.CheckpointError: one of another shape.
   """
   config = load_denoiser_config(workdir)
+  _warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
   net = builders.network(config, num_classes)
   params = _load_ema(
     workdir.denoiser, lambda key: builders.init_network(net, key, shape)
@@ -126,7 +133,8 @@ def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
   if checkpointing.latest_step(workdir.denoiser) is None:
     raise launch.UserError(
       f'--workdir={workdir.path}: holds no trained base model; run'
-      f' python -m experiments.train_denoiser --workdir={workdir.path} first.'
+      ' python -m experiments.train_denoiser --config=configs/NAME.py'
+      f' --workdir={workdir.path} first.'
     )
   return config_from_json(checkpointing.load_config(workdir.denoiser)['config'])
 
@@ -134,9 +142,9 @@ def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
 def resolve_config(
   workdir: Workdir, config: config_dict.ConfigDict | None
 ) -> config_dict.ConfigDict:
-  """The config to work on a trained directory with: the stored one if None is given.
+  """The config to evaluate a trained directory with.
 
-  A given one may differ in its `evaluation` section only.
+  The stored one; if `config` is given, with the `evaluation` section of that.
 
   Raises:
     launch.UserError: no base model here, or one of another config.
@@ -145,13 +153,9 @@ def resolve_config(
   if config is None:
     return stored
   validation.validate(config)
-  sections = ('seed', 'schedule', 'data', 'denoiser')
-  require_same(
-    config_to_json(stored, *sections),
-    config_to_json(config, *sections),
-    workdir.denoiser,
-  )
-  return config
+  require_same(base_identity(stored), base_identity(config), workdir.denoiser)
+  stored.evaluation = config.evaluation
+  return stored
 
 
 def load_guidance(
@@ -169,20 +173,38 @@ def load_guidance(
       f' {workdir.guidance_names()}.'
     )
   stored = checkpointing.load_config(path)
-  require_base(stored, checkpointing.latest_step(workdir.denoiser), path)
+  require_base(workdir, stored, path)
   config = config_from_json(stored['config'])
+  _warn_if_unfinished(path, config.guidance.num_steps)
   net = builders.guidance_net(config, num_classes)
   params = _load_ema(path, lambda key: builders.init_guidance_net(net, key))
   return config, params
 
 
-def require_base(stored: dict[str, Any], denoiser_step: int, path: epath.Path) -> None:
-  """Refuses a weight that was learned for another step of the base model."""
-  if stored['denoiser_step'] != denoiser_step:
+def require_base(workdir: Workdir, stored: dict[str, Any], path: epath.Path) -> None:
+  """Refuses a weight that was learned for another base model, or step of this one.
+
+  Args:
+    workdir: with the base model.
+    stored: what the checkpoint of the weight says of itself.
+    path: of the weight.
+
+  Raises:
+    launch.UserError: it belongs elsewhere.
+  """
+  require_same(stored['base'], base_identity(load_denoiser_config(workdir)), path)
+  step = checkpointing.latest_step(workdir.denoiser)
+  if stored['denoiser_step'] != step:
     raise launch.UserError(
       f'{path}: was learned for the base model at step {stored["denoiser_step"]},'
-      f' which is now at step {denoiser_step}; remove it and train it again.'
+      f' which is now at step {step}; remove it and train it again.'
     )
+
+
+def _warn_if_unfinished(path: epath.Path, num_steps: int) -> None:
+  step = checkpointing.latest_step(path)
+  if step < num_steps:
+    logging.warning('%s: is at step %d of %d', path, step, num_steps)
 
 
 def _load_ema(path: epath.Path, init) -> types.Params:

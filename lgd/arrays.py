@@ -1,4 +1,4 @@
-"""Two array idioms that every other module needs."""
+"""Broadcasting, named random streams, and draws from one key per element."""
 
 import zlib
 

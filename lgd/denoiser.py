@@ -40,8 +40,8 @@ def pair(
   params: types.Params,
   xt: jax.Array,
   t: jax.Array,
-  cond: types.Params,
-  null_cond: types.Params,
+  cond: types.Cond,
+  null_cond: types.Cond,
 ) -> tuple[jax.Array, jax.Array]:
   """Conditional and null predictions (2), in one call of twice the batch.
 

@@ -45,7 +45,9 @@ class Reporter:
       workdir = epath.Path(workdir)
       self._path = workdir / 'metrics.jsonl'
       self._drop_lines_after(start)
-      self._tensorboard = SummaryWriter(str(workdir / 'tensorboard' / stage))
+      self._tensorboard = SummaryWriter(
+        str(workdir / 'tensorboard' / stage), purge_step=start + 1
+      )
 
   def __enter__(self):
     return self

@@ -26,7 +26,7 @@ def sample(
   key: jax.Array,
   denoise: types.Denoise,
   schedule: types.Schedule,
-  cond: types.Params,
+  cond: types.Cond,
   shape: tuple[int, ...],
   *,
   num_steps: int,

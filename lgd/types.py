@@ -7,17 +7,18 @@ from typing import Protocol
 import jax
 
 Params = Any  # A pytree of arrays.
+Cond = Any  # A pytree of `[batch, ...]` arrays; labels, attributes, embeddings.
 
 # (params, xt [batch, *data], t [batch], cond [batch, ...]) -> x0_hat [batch, *data].
 # Whatever the network predicts, a denoiser returns the clean prediction.
-Denoiser = Callable[[Params, jax.Array, jax.Array, Any], jax.Array]
+Denoiser = Callable[[Params, jax.Array, jax.Array, Cond], jax.Array]
 
 # (xt [batch, *data], s [batch], t [batch], cond) -> x0_hat [batch, *data].
 # What the sampler calls: guidance, if any, has already happened inside.
-Denoise = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+Denoise = Callable[[jax.Array, jax.Array, jax.Array, Cond], jax.Array]
 
 # (cond, s [batch], t [batch]) -> omega [batch].
-Weight = Callable[[Any, jax.Array, jax.Array], jax.Array]
+Weight = Callable[[Cond, jax.Array, jax.Array], jax.Array]
 
 # (x0_cond [batch, *data], x0_null [batch, *data], omega [batch]) -> [batch, *data].
 Rule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -78,11 +79,16 @@ class EndToEndTest(parameterized.TestCase):
       },
     )
 
+    # The evaluation section of a config that is given replaces the stored one.
+    config.evaluation.num_seeds = 1
+    config.evaluation.constants = (0.5,)
+    self.assertLen(evaluate.run(config, workdir), 1 + num_methods - 1)
+
     x = sample.run(None, workdir, method='constant:0.25', seed=0)
-    stored = np.load(workdir / 'samples' / 'constant_0.25.npz')
+    stored = np.load(workdir / 'samples' / 'constant_0.25_seed0.npz')
     np.testing.assert_array_equal(stored['x'], x)
     np.testing.assert_array_equal(np.bincount(stored['label']), [4] * num_classes)
-    self.assertTrue((workdir / 'samples' / 'constant_0.25.png').exists())
+    self.assertTrue((workdir / 'samples' / 'constant_0.25_seed0.png').exists())
 
   def test_sampling_methods(self):
     workdir = pathlib.Path(self.create_tempdir().full_path)
@@ -95,7 +101,15 @@ class EndToEndTest(parameterized.TestCase):
     # the order of sums.
     zero = sample.run(None, workdir, method='constant:0.0', seed=0)
     np.testing.assert_allclose(zero, unguided, atol=1e-4)
-    for method in ('constant', 'constant:a', 'interval:0.5,0.2', 'l2', 'cfg:1.0'):
+    bad = (
+      'constant',
+      'constant:a',
+      'constant:nan',
+      'interval:0.5,0.2',
+      'l2',
+      'cfg:1.0',
+    )
+    for method in (*bad, 'interval:0.5,0.75,0.25'):
       with self.assertRaisesRegex(launch.UserError, f'--method={method}: '):
         sample.run(None, workdir, method=method, seed=0)
 
@@ -251,6 +265,34 @@ class RefusalTest(parameterized.TestCase):
     pattern = 'learned for the base model at step 2, which is now at step 4'
     self.assert_refused(pattern, train_guidance.run, config, self.workdir)
     self.assert_refused(pattern, evaluate.run, None, self.workdir)
+
+  def test_weight_of_another_base_at_the_same_step(self):
+    config = self.train_base(**{'guidance.num_steps': 2})
+    train_guidance.run(config, self.workdir)
+    shutil.rmtree(self.workdir / 'denoiser')
+    self.train_base(**{'denoiser.learning_rate': 0.5})
+    self.assert_refused(
+      'denoiser.learning_rate=0.5: .*self_consistency was written with 0.01',
+      evaluate.run,
+      None,
+      self.workdir,
+    )
+
+  def test_base_of_another_seed(self):
+    self.train_base()
+    pattern = 'seed=1: .* was written with 0'
+    self.assert_refused(pattern, train_guidance.run, smoke_config(seed=1), self.workdir)
+
+  def test_unfinished_base(self):
+    """A run that was cut short after its checkpoint at step 2."""
+    config = self.train_base(**{'denoiser.num_steps': 4, 'checkpoint_every': 2})
+    shutil.rmtree(self.workdir / 'denoiser' / '4')
+    self.assert_refused(
+      'is at step 2 of 4; run train_denoiser again',
+      train_guidance.run,
+      config,
+      self.workdir,
+    )
 
   def test_weight_of_another_config(self):
     config = self.train_base(**{'guidance.num_steps': 2})

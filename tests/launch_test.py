@@ -25,6 +25,10 @@ BAD = (
     "--config.denoiser.nm_steps=3: no key 'nm_steps' in denoiser;"
     " did you mean 'num_steps'",
   ),
+  (
+    ['--config', 'configs/digits.py', '--config.denoiser.nm_steps=3'],
+    "did you mean 'num_steps'",
+  ),
   ([DIGITS, '--config.xyz=3'], "no key 'xyz' in the config; the config has"),
   ([DIGITS, '--config.denosier.width=3'], "did you mean 'denoiser'"),
   ([DIGITS, '--config.seed.width=3'], "no key 'width' in seed"),

@@ -38,6 +38,8 @@ class ReadmeTest(absltest.TestCase):
         continue
       name = f'{path.name}/' if path.is_dir() else path.name
       self.assertIn(f'      {name} ', README)
+    for path in (ROOT / 'experiments').glob('[a-z]*.py'):
+      self.assertTrue(f' {path.name} ' in README or path.stem in README, path)
 
 
 if __name__ == '__main__':

@@ -27,7 +27,6 @@ BAD = (
   ('denoiser.label_dropout', 0.0, 'null prediction'),
   ('denoiser.label_dropout', 1.0, 'null prediction'),
   ('denoiser.batch_size', 0, 'positive'),
-  ('denoiser.batch_size', 12, 'multiple of the 8 devices'),
   ('denoiser.num_steps', 0, 'positive'),
   ('denoiser.learning_rate', 0.0, 'positive'),
   ('denoiser.grad_clip', -1.0, 'positive'),
@@ -45,7 +44,7 @@ BAD = (
   ('guidance.zeta', 1.0, r'\[0, 1\)'),
   ('guidance.width', 0, 'positive'),
   ('guidance.depth', 1, 'output layer'),
-  ('guidance.batch_size', 4, 'multiple of the 8 devices'),
+  ('guidance.batch_size', -8, 'positive'),
   ('guidance.num_steps', -1, 'positive'),
   ('guidance.learning_rate', -1e-3, 'positive'),
   ('guidance.grad_clip', 0.0, 'positive'),
@@ -98,6 +97,9 @@ class ValidateTest(parameterized.TestCase):
       validation.validate(config)
     config.evaluation.t_max = 0.99
     validation.validate(config)
+    config.guidance.zeta = 0.0
+    with self.assertRaisesRegex(launch.UserError, r'guidance.zeta=0.0: .*0.01'):
+      validation.validate(config)
 
   def test_single_particle_is_fine_without_interaction(self):
     config = digits.get_config()
@@ -111,6 +113,14 @@ class ValidateTest(parameterized.TestCase):
     data = builders.dataset(config)
     with self.assertRaisesRegex(launch.UserError, 'denoiser.batch_size=4096.*1077'):
       builders.batches(config, 'denoiser', data.train)
+
+  def test_batch_that_the_devices_cannot_share(self):
+    config = digits.get_config()
+    config.guidance.batch_size = 12
+    data = builders.dataset(config)
+    pattern = 'guidance.batch_size=12: must be a multiple of the 8 devices'
+    with self.assertRaisesRegex(launch.UserError, pattern):
+      builders.batches(config, 'guidance', data.train)
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ def guided(
   denoiser: types.Denoiser,
   params: types.Params,
   weight: types.Weight,
-  null_cond: types.Params,
+  null_cond: types.Cond,
   *,
   rule: types.Rule = rules.linear,
 ) -> types.Denoise:

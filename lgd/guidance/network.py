@@ -78,7 +78,7 @@ class GuidanceNet(nn.Module):
   max_logsnr: float = 12.0
 
   @nn.compact
-  def __call__(self, cond: types.Params, s: jax.Array, t: jax.Array) -> jax.Array:
+  def __call__(self, cond: types.Cond, s: jax.Array, t: jax.Array) -> jax.Array:
     """omega, `[batch]`, for cond `[batch, ...]` and times `[batch]`, s < t."""
     h = self._embed_time(s, 's') + self._embed_time(t, 't') + self.embed(cond)
     for i in range(self.depth - 1):

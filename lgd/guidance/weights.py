@@ -68,7 +68,7 @@ def table(values: jax.Array, times: jax.Array) -> types.Weight:
   return weight
 
 
-def tabulate(weight: types.Weight, cond: types.Params, times: jax.Array) -> jax.Array:
+def tabulate(weight: types.Weight, cond: types.Cond, times: jax.Array) -> jax.Array:
   """Omega at every transition of a sampler's time grid.
 
   Args:

@@ -3,7 +3,7 @@
   (1)  L = 1/m sum_j ||x_0 - x0_guided(x_t^j)||^2
 
 It sees neither s nor the transition; its minimiser over omega is a regression on
-delta. The score-matching baseline of the paper.
+delta.
 """
 
 import jax
