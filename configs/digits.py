@@ -5,9 +5,11 @@
   python -m experiments.train_guidance --config=configs/digits.py --workdir=runs/digits
   python -m experiments.evaluate --workdir=runs/digits
 
-Variants (`--config=configs/digits.py:VARIANT`):
-  under_trained  1000 steps, the default: guidance helps.
-  well_trained   6000 steps: any constant weight hurts.
+Variants (`--config=configs/digits.py:VARIANT`), with the energy distance to test data
+that seed 0 gives, unguided / best constant / self-consistency; both take 6 minutes on 2
+CPU cores:
+  under_trained  1000 steps, the default: guidance helps.         .1185 / .1024 / .1055
+  well_trained   6000 steps: any constant weight hurts.           .0653 / .0686 / .0653
   smoke          a minute on one core; its numbers mean nothing.
 """
 
