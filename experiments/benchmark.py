@@ -31,7 +31,6 @@ from experiments import validation
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import training
-from lgd.data import splits
 
 ROUNDS = 15
 
@@ -67,7 +66,7 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
   def evaluations(params, xt, t, label):
     return denoiser_lib.pair(denoiser, params, xt, t, label, num_classes)
 
-  batch = next(splits.batches(dataset.train, section.batch_size, seed=0))
+  batch = next(builders.batches(config, 'guidance', dataset.train)(0))
   state = training.init_state(builders.init_guidance_net(net, key), tx)
   rows = section.batch_size * section.num_particles
   xt = jax.random.normal(key, (rows, *shape))
@@ -98,9 +97,7 @@ def sampling_ratio(config: config_dict.ConfigDict) -> float:
   guidance_params = builders.init_guidance_net(net, key)
   sample_fn = sampler.make_sample_fn(config, num_classes, shape)
   times, cond = builders.time_grid(config), jnp.arange(num_classes)
-  tabulate = jax.jit(
-    lambda p: guidance.tabulate(functools.partial(net.apply, p), cond, times)
-  )
+  tabulate = sampler.make_tabulate(config, config, num_classes)
   constant_table = guidance.tabulate(guidance.constant(0.25), cond, times)
   label = sampler.balanced_labels(num_classes, config.evaluation.samples_per_class)
   label = jnp.asarray(label)

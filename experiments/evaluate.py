@@ -97,8 +97,8 @@ def learned_methods(
   methods = []
   for name in workdir.guidance_names():
     guidance_config, params = workdir_lib.load_guidance(workdir, name, num_classes)
-    table = sampler.learned_table(config, guidance_config, num_classes, params)
-    methods.append(Method(name, {}, table))
+    tabulate = sampler.make_tabulate(config, guidance_config, num_classes)
+    methods.append(Method(name, {}, tabulate(params)))
   return methods
 
 

@@ -167,7 +167,7 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-  """`--flag value` and `-flag=value` as `--flag=value`."""
+  """`--config FILE` and `-config...` written as `--config=FILE`, `--config...`."""
   joined = []
   for arg in argv:
     if joined and joined[-1] in ('--config', '-config'):

@@ -4,8 +4,8 @@
   ... --method=unguided | constant:0.25 | interval:0.5,0.25,0.75 | clamp_linear:0.2,0.0
 
 Writes samples/METHOD_seedN.npz (x, label) and .png; seed N is that of a row of
-results.json. `--config=...` replaces
-the `evaluation` section that the checkpoint brings: steps, churn, number of samples.
+results.json. `--config=...` replaces the `evaluation` section that the checkpoint
+brings: steps, churn, number of samples.
 """
 
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def method_table(
     return guidance.tabulate(weight, jnp.arange(num_classes), times)
   if name in workdir.guidance_names():
     learned_config, params = workdir_lib.load_guidance(workdir, name, num_classes)
-    return sampler.learned_table(config, learned_config, num_classes, params)
+    return sampler.make_tabulate(config, learned_config, num_classes)(params)
   raise launch.UserError(
     f'--method={method}: must be unguided, {", ".join(GIVEN)}, or one of the learned'
     f' weights here: {workdir.guidance_names()}.'

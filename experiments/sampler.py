@@ -96,18 +96,23 @@ def count_nfe(
   return counter.count / n
 
 
-def learned_table(
+def make_tabulate(
   config: config_dict.ConfigDict,
   guidance_config: config_dict.ConfigDict,
   num_classes: int,
-  params: types.Params,
-) -> jax.Array:
-  """`[num_classes, num_steps]` of a learned weight, at the sampler's transitions."""
+) -> Callable[[types.Params], jax.Array]:
+  """From the parameters of a learned weight to its table, compiled.
+
+  Args:
+    config: whose sampler the table is for.
+    guidance_config: that the weight was learned with.
+    num_classes: number of labels.
+
+  Returns:
+    `guidance_params -> [num_classes, num_steps]`.
+  """
   net = builders.guidance_net(guidance_config, num_classes)
-
-  @jax.jit
-  def tabulate(params, times):
-    weight = functools.partial(net.apply, params)
-    return guidance.tabulate(weight, jnp.arange(num_classes), times)
-
-  return tabulate(params, builders.time_grid(config))
+  times, cond = builders.time_grid(config), jnp.arange(num_classes)
+  return jax.jit(
+    lambda params: guidance.tabulate(functools.partial(net.apply, params), cond, times)
+  )

@@ -22,10 +22,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
   workdir.refuse_foreign()
-  identity = workdir_lib.base_identity(config)
   if checkpointing.latest_step(workdir.denoiser) is not None:
-    stored = checkpointing.load_config(workdir.denoiser)['config']
-    workdir_lib.require_same(stored, identity, workdir.denoiser)
+    workdir_lib.require_base_of(workdir, config)
   builders.log_config(config)
 
   dataset = builders.dataset(config)

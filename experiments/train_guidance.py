@@ -52,12 +52,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   """Learns or resumes, and returns the final state."""
   validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
-  base = workdir_lib.load_denoiser_config(workdir)
-  workdir_lib.require_same(
-    workdir_lib.base_identity(base),
-    workdir_lib.base_identity(config),
-    workdir.denoiser,
-  )
+  base = workdir_lib.require_base_of(workdir, config)
   section = config.guidance
   directory = workdir.guidance(section.objective)
   denoiser_step = checkpointing.latest_step(workdir.denoiser)

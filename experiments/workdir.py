@@ -26,7 +26,7 @@ from lgd import types
 # run stops and what it prints, not what it computes.
 _FREE_KEYS = ('num_steps', 'log_every', 'checkpoint_every')
 
-
+# All that experiments write; anything else makes a directory foreign.
 _ENTRIES = (
   'denoiser',
   'guidance',
@@ -139,6 +139,19 @@ def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
   return config_from_json(checkpointing.load_config(workdir.denoiser)['config'])
 
 
+def require_base_of(
+  workdir: Workdir, config: config_dict.ConfigDict
+) -> config_dict.ConfigDict:
+  """The config stored with the base model, which must be that of `config`.
+
+  Raises:
+    launch.UserError: no base model here, or one of another config.
+  """
+  stored = load_denoiser_config(workdir)
+  require_same(base_identity(stored), base_identity(config), workdir.denoiser)
+  return stored
+
+
 def resolve_config(
   workdir: Workdir, config: config_dict.ConfigDict | None
 ) -> config_dict.ConfigDict:
@@ -149,11 +162,10 @@ def resolve_config(
   Raises:
     launch.UserError: no base model here, or one of another config.
   """
-  stored = load_denoiser_config(workdir)
   if config is None:
-    return stored
+    return load_denoiser_config(workdir)
   validation.validate(config)
-  require_same(base_identity(stored), base_identity(config), workdir.denoiser)
+  stored = require_base_of(workdir, config)
   stored.evaluation = config.evaluation
   return stored
 

@@ -73,6 +73,19 @@ class TimeGridTest(parameterized.TestCase):
       )
 
 
+def _sample_gaussian(seed, n, num_steps, churn):
+  """`[n, 1]` samples with the exact denoiser of the 1-d Gaussian."""
+  return sampling.sample(
+    jax.random.key(seed),
+    _gaussian_denoiser,
+    SCHEDULE,
+    None,
+    (n, 1),
+    num_steps=num_steps,
+    churn=churn,
+  )
+
+
 class SampleTest(parameterized.TestCase):
   @parameterized.product(num_steps=(1, 5, 50), jit=(False, True))
   def test_ddim_is_the_affine_recursion(self, num_steps, jit):
@@ -101,15 +114,7 @@ class SampleTest(parameterized.TestCase):
   def test_moments_follow_the_recursion(self, churn, num_steps):
     """Mean and deviation within 5 standard errors, at any churn; 40,000 samples."""
     n = 40_000
-    x0 = sampling.sample(
-      jax.random.key(1),
-      _gaussian_denoiser,
-      SCHEDULE,
-      None,
-      (n, 1),
-      num_steps=num_steps,
-      churn=churn,
-    )
+    x0 = _sample_gaussian(1, n, num_steps, churn)
     slope, mean, variance = _recursion(num_steps, churn)
     std = math.sqrt(slope**2 + variance)
     self.assertLess(abs(np.mean(x0) - mean), 5.0 * std / math.sqrt(n))
@@ -127,15 +132,7 @@ class SampleTest(parameterized.TestCase):
       slope, mean, variance = _recursion(num_steps, churn)
       self.assertAlmostEqual(mean, MEAN, delta=1e-9)
       errors.append(abs(slope**2 + variance - VARIANCE))
-      x0 = sampling.sample(
-        jax.random.key(2),
-        _gaussian_denoiser,
-        SCHEDULE,
-        None,
-        (n, 1),
-        num_steps=num_steps,
-        churn=churn,
-      )
+      x0 = _sample_gaussian(2, n, num_steps, churn)
       sampled.append(abs(np.var(x0) - VARIANCE))
       tolerance = 5.0 * (slope**2 + variance) * math.sqrt(2 / n)
       self.assertLess(abs(sampled[-1] - errors[-1]), tolerance)
