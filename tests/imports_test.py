@@ -21,6 +21,7 @@ ALLOWED = {
   'sampling': {'arrays', 'transitions', 'types'},
   'denoiser': {'noising', 'types'},
   'guidance': {'arrays', 'denoiser', 'types'},
+  'statistics': {'mmd', 'transitions', 'types'},
   'objectives': {'denoiser', 'mmd', 'noising', 'transitions', 'types'},
   'data': {'types'},
   'metrics': {'mmd'},

@@ -1,6 +1,7 @@
 """Objectives: what a guidance weight, and the base model before it, is trained on."""
 
 from lgd.objectives.consistency import l2
+from lgd.objectives.consistency import marginal
 from lgd.objectives.consistency import self_consistency
 from lgd.objectives.denoising import denoising
 from lgd.objectives.guidance_loss import consistency_objective
@@ -10,7 +11,9 @@ from lgd.objectives.guidance_loss import score_matching_objective
 from lgd.objectives.particles import draw_particles
 from lgd.objectives.particles import guided_particles
 from lgd.objectives.particles import Particles
+from lgd.objectives.particles import sample_s
 from lgd.objectives.particles import sample_times
+from lgd.objectives.particles import time_density
 from lgd.objectives.score_matching import score_matching
 
 __all__ = (
@@ -22,8 +25,11 @@ __all__ = (
   'guidance_loss',
   'guided_particles',
   'l2',
+  'marginal',
+  'sample_s',
   'sample_times',
   'score_matching',
   'score_matching_objective',
   'self_consistency',
+  'time_density',
 )

@@ -1,4 +1,4 @@
-"""Consistency of the guided particles with the true ones, per datum.
+"""Consistency of the guided particles with the true ones, per datum and pooled.
 
 With guided particles xg_j ~ P and true particles x_k ~ Q = q(x_s | x_0),
 j, k = 1..m:
@@ -11,6 +11,15 @@ j, k = 1..m:
 squared energy MMD of P and Q, plus a term that does not depend on P. (2) is
 Eq. (21): (1) at beta = 2, lambda = 0. It does not see the spread that P should
 have, and so over-guides at a good base.
+
+Within a group of n data at one (s, t), a guided and a true particle of each, the
+marginals are compared instead, Eq. (15):
+
+  (3)  L = 1/(n(n-1)) sum_{i != k} ||xg_i - x_k||^beta
+           - lambda/2 1/(n(n-1)) sum_{i != k} ||xg_i - xg_k||^beta
+
+class-conditional if the group shares its condition, pooled if not. i = k is left out
+of the first sum: the two particles share their datum and are not independent.
 """
 
 import chex
@@ -64,3 +73,33 @@ def l2(x_guided: jax.Array, x_true: jax.Array) -> jax.Array:
   Shapes as in `self_consistency`.
   """
   return self_consistency(x_guided, x_true, beta=2.0, interaction=0.0)
+
+
+def marginal(
+  x_guided: jax.Array, x_true: jax.Array, *, beta: float, interaction: float
+) -> jax.Array:
+  """Marginal consistency of each group, (3); Eq. (15).
+
+  Args:
+    x_guided: `[groups, n, *data]`, one guided particle of each of n >= 2 data, all at
+      one (s, t).
+    x_true: `[groups, n, *data]`, one true particle of each.
+    beta: kernel exponent, in (0, 2].
+    interaction: lambda, in [0, 1].
+
+  Returns:
+    `[groups]` losses.
+  """
+  chex.assert_equal_shape([x_guided, x_true])
+  groups, n = x_guided.shape[:2]
+  if n < 2:
+    raise ValueError(f'{n} datum in a group: a marginal needs at least 2.')
+  x_guided = x_guided.reshape(groups, n, -1)
+  x_true = x_true.reshape(groups, n, -1)
+  pairwise = jax.vmap(mmd.pairwise_energy, in_axes=(0, 0, None))
+  others = ~jnp.eye(n, dtype=bool)
+  attraction, repulsion = (
+    jnp.mean(pairwise(x_guided, y, beta), axis=(1, 2), where=others)
+    for y in (x_true, x_guided)
+  )
+  return attraction - 0.5 * interaction * repulsion

@@ -11,6 +11,12 @@ For each datum (x_0, c), with independent noise throughout:
 
 (1)-(4) do not depend on omega: `draw_particles` makes them once, with stopped
 gradients, and `guided_particles` is the only part that is differentiated.
+
+Where t is given and s is to be drawn, (1) factors into, with T = 1 - zeta and
+A = T - gap - s_min,
+
+  (7)  p(t) = log(A / (T - t)) / A  for s_min + gap < t < T, else 0
+  (8)  s = T - gap - A^(1-u) (T - t)^u,  u ~ U[0, 1]
 """
 
 from typing import NamedTuple
@@ -62,6 +68,41 @@ def sample_times(
   s = jax.random.uniform(key_s, (batch,), minval=s_min, maxval=1.0 - zeta - gap)
   dt = gap + jax.random.uniform(key_dt, (batch,)) * (1.0 - zeta - s - gap)
   return s, jnp.minimum(s + dt, 1.0 - zeta)  # Rounding must not pass 1.
+
+
+def time_density(t: jax.Array, *, s_min: float, zeta: float, gap: float) -> jax.Array:
+  """Density of t under `sample_times`, (7); infinite at t = 1 - zeta.
+
+  The settings may be traced, as in `sample_s`.
+  """
+  t_max = 1.0 - zeta
+  width = t_max - gap - s_min
+  inside = (s_min + gap < t) & (t <= t_max)
+  ratio = jnp.where(inside, width / (t_max - jnp.where(inside, t, 0.0)), 1.0)
+  return jnp.log(ratio) / width
+
+
+def sample_s(
+  key: jax.Array, t: jax.Array, *, s_min: float, zeta: float, gap: float
+) -> jax.Array:
+  """Draws s given t as `sample_times` does, (8).
+
+  Args:
+    key: one key.
+    t: any shape, in [s_min + gap, 1 - zeta].
+    s_min: smallest s.
+    zeta: distance that t keeps from 1.
+    gap: smallest t - s.
+
+  Returns:
+    s of the shape of `t`, in [s_min, t - gap].
+  """
+  t_max = 1.0 - zeta
+  u = jax.random.uniform(key, t.shape)
+  # Rounding must not take s out of its range.
+  left = jnp.maximum(t_max - t, 0.0)
+  s = t_max - gap - (t_max - gap - s_min) ** (1.0 - u) * left**u
+  return jnp.clip(s, s_min, t - gap)
 
 
 def draw_particles(
