@@ -14,12 +14,16 @@ def get_default() -> config_dict.ConfigDict:
   config.schedule = 'rectified_flow'  # or 'cosine'
 
   config.data = config_dict.ConfigDict()
-  config.data.name = ''  # 'digits' or 'mixture'
-  # Of 'mixture': one Gaussian per class on a circle in the plane.
+  config.data.name = ''  # 'digits', 'mnist', 'mixture' or 'random_mixture'
+  config.data.dir = ''  # Of 'mnist': the TFDS directory; empty is TFDS's default.
+  # Of 'mixture', one Gaussian per class on a circle in the plane, and of
+  # 'random_mixture', several per class on a sphere in more dimensions.
   config.data.num_classes = 8
   config.data.radius = 4.0
   config.data.std = 0.5
   config.data.num_per_class = 500  # In each of the three splits.
+  config.data.dim = 16  # Only of 'random_mixture', as is the next.
+  config.data.components = 2  # Gaussians of each class.
 
   # The base model that guidance is learned for, and then frozen.
   config.denoiser = config_dict.ConfigDict()
@@ -33,12 +37,27 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.grad_clip = 1.0
   config.denoiser.ema_decay = 0.99
 
-  # Algorithm 1. The paper's setting: num_particles 4, beta 1.75, interaction 1, churn
-  # 1, batch 256. It takes gap and s_min from a grid whose values it
-  # does not all give; the rest is our choice.
+  # The one pass over the training data that guidance is learned from.
+  config.statistics = config_dict.ConfigDict()
+  config.statistics.kind = 'particles'  # or 'class_groups', 'pooled_groups'
+  config.statistics.num_data = 32768  # Data are drawn again, at other times, if fewer.
+  config.statistics.num_particles = 4  # Of each datum, in 'particles'.
+  config.statistics.group_size = 64  # Data that share t (and class), in groups.
+  config.statistics.t_max = 0.99  # t is uniform in [0, t_max].
+  config.statistics.batch_size = 512  # Data in a call of the denoiser.
+  config.statistics.shard_size = 8192  # Data in a file.
+
+  # The paper's setting: num_particles 4, beta 1.75, interaction 1, churn 1, batch 256.
+  # It takes gap and s_min from a grid whose values it does not all give; the rest is
+  # our choice.
   config.guidance = config_dict.ConfigDict()
-  config.guidance.objective = 'self_consistency'  # or 'l2', 'score_matching'
+  config.guidance.source = 'statistics'  # or 'direct', Algorithm 1 as printed
+  config.guidance.weight = 'network'  # or 'table', the closed form per class and bin
+  # or 'l2', 'score_matching', 'class_marginal', 'marginal'
+  config.guidance.objective = 'self_consistency'
   config.guidance.num_particles = 4
+  config.guidance.group_size = 64  # Of the marginal objectives.
+  config.guidance.num_bins = 20  # Of t, for 'table'.
   config.guidance.beta = 1.75
   config.guidance.interaction = 1.0  # lambda
   config.guidance.churn = 1.0
@@ -52,6 +71,36 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance.learning_rate = 1e-3
   config.guidance.grad_clip = 1.0
   config.guidance.ema_decay = 0.99
+
+  # Weights chosen step by step along guided trajectories of the evaluation's sampler.
+  config.trajectory = config_dict.ConfigDict()
+  config.trajectory.distance = 'pixels'  # or 'features', of a noise-aware classifier
+  config.trajectory.reference = 'validation'  # or 'train', which the base has seen
+  config.trajectory.num_references = 512  # Of each class, at most.
+  config.trajectory.num_particles = 128  # Of each class.
+  config.trajectory.num_repeats = 2  # Searches, each from new noise, to average.
+  config.trajectory.num_candidates = 33
+  config.trajectory.omega_max = 4.0
+  config.trajectory.memory = 0.8  # Of past steps' curves, in [0, 1).
+  config.trajectory.beta = 1.0
+  config.trajectory.classifier_width = 128
+  config.trajectory.classifier_steps = 2000
+  config.trajectory.fit_steps = 3000  # Of the network, to the table.
+
+  # Values of keys of `guidance`: all combinations are trained side by side, from one
+  # set of statistics.
+  config.sweep = config_dict.ConfigDict()
+  config.sweep.beta = (0.1, 0.5, 1.0, 1.5, 1.75)
+  config.sweep.interaction = (1.0,)
+  config.sweep.gap = (0.01, 0.1, 0.2, 0.3)
+  config.sweep.s_min = (0.001, 0.01, 0.1, 0.2)
+  config.sweep.churn = (1.0,)
+  config.sweep.num_particles = (2, 4, 8)
+  config.sweep.learning_rate = (1e-3,)
+  config.sweep.num_seeds = 3
+  config.sweep.num_steps = 500
+  config.sweep.batch_size = 128
+  config.sweep.samples_per_class = 30
 
   # Every method is sampled with the same seeds, so that differences are paired.
   config.evaluation = config_dict.ConfigDict()
@@ -67,6 +116,7 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.interval_bounds = (0.0, 0.25, 0.5, 0.75)  # All pairs lo < hi.
   config.evaluation.clamp_linear_omegas = (0.05, 0.1, 0.2)
   config.evaluation.clamp_linear_floors = (0.0,)
+  config.evaluation.kappas = (0.5, 1.5, 2.0)  # Strengths of learned weights, beside 1.
   config.evaluation.classifier_width = 64
   config.evaluation.classifier_steps = 1000
 
@@ -85,7 +135,39 @@ def get_smoke_overrides() -> dict:
       'num_steps': 20,
       'learning_rate': 1e-2,
     },
-    'guidance': {'width': 16, 'batch_size': 8, 'num_steps': 20},
+    'statistics': {
+      'num_data': 64,
+      'num_particles': 3,
+      'group_size': 8,
+      'batch_size': 64,
+      'shard_size': 32,
+    },
+    'guidance': {
+      'num_particles': 2,
+      'group_size': 4,
+      'width': 16,
+      'batch_size': 8,
+      'num_steps': 20,
+    },
+    'trajectory': {
+      'num_references': 16,
+      'num_particles': 4,
+      'num_repeats': 1,
+      'num_candidates': 3,
+      'classifier_width': 16,
+      'classifier_steps': 20,
+      'fit_steps': 20,
+    },
+    'sweep': {
+      'beta': (1.0, 1.75),
+      'gap': (0.1,),
+      's_min': (0.01, 0.1),
+      'num_particles': (2, 3),
+      'num_seeds': 2,
+      'num_steps': 20,
+      'batch_size': 8,
+      'samples_per_class': 4,
+    },
     'evaluation': {
       'num_seeds': 2,
       'samples_per_class': 4,
@@ -95,6 +177,7 @@ def get_smoke_overrides() -> dict:
       'interval_bounds': (0.25, 0.75),
       'clamp_linear_omegas': (0.5,),
       'clamp_linear_floors': (0.0,),
+      'kappas': (0.5,),
       'classifier_width': 16,
       'classifier_steps': 20,
     },

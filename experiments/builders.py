@@ -8,9 +8,11 @@ the values must keep.
 import functools
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 from flax import linen as nn
@@ -24,43 +26,74 @@ from lgd import networks
 from lgd import objectives
 from lgd import sampling
 from lgd import schedules
+from lgd import statistics
 from lgd import types
 from lgd.data import digits
 from lgd.data import mixtures
+from lgd.data import mnist
 from lgd.data import splits
 
 SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
-DATA = ('digits', 'mixture')
-OBJECTIVES = ('self_consistency', 'l2', 'score_matching')
+DATA = ('digits', 'mnist', 'mixture', 'random_mixture')
+OBJECTIVES = (
+  'self_consistency', 'l2', 'score_matching', 'class_marginal', 'marginal'
+)  # fmt: skip
+GROUPED = {'class_marginal': 'class_groups', 'marginal': 'pooled_groups'}
+STATISTICS = ('particles', *GROUPED.values())
 
 
 def dataset(config: config_dict.ConfigDict) -> splits.Dataset:
-  """The data of `config.data`."""
-  if config.data.name == 'digits':
+  """The data of `config.data`.
+
+  Raises:
+    launch.UserError: data that must be prepared first, or an unknown name.
+  """
+  section = config.data
+  if section.name == 'digits':
     return digits.load()
-  if config.data.name == 'mixture':
-    return mixtures.dataset(
-      arrays.stream(config.seed, 'data'),
-      mixtures.ring(
-        config.data.num_classes, radius=config.data.radius, std=config.data.std
-      ),
-      num_per_class=config.data.num_per_class,
+  if section.name == 'mnist':
+    try:
+      return mnist.load(section.dir)
+    except mnist.NotPreparedError as error:
+      raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
+  if section.name == 'mixture':
+    mixture = mixtures.ring(section.num_classes, radius=section.radius, std=section.std)
+  elif section.name == 'random_mixture':
+    mixture = mixtures.random(
+      arrays.stream(config.seed, 'mixture'),
+      section.num_classes,
+      dim=section.dim,
+      components=section.components,
+      radius=section.radius,
+      std=section.std,
     )
-  raise launch.UserError(f'data.name={config.data.name!r}: must be one of {DATA}.')
+  else:
+    raise launch.UserError(f'data.name={section.name!r}: must be one of {DATA}.')
+  return mixtures.dataset(
+    arrays.stream(config.seed, 'data'), mixture, num_per_class=section.num_per_class
+  )
 
 
 def batches(
-  config: config_dict.ConfigDict, section: str, train: splits.Split
+  config: config_dict.ConfigDict,
+  section: str,
+  train: splits.Split,
+  *,
+  group_size: int = 1,
+  by_class: bool = False,
 ) -> Callable[[int], Iterator[splits.Split]]:
   """From the first step wanted to the batches of a stage.
+
+  Consecutive data form groups of `group_size`, each of one class if `by_class`.
 
   Raises:
     launch.UserError: a batch larger than the split, or that devices cannot share.
   """
   batch_size = config[section].batch_size
-  if batch_size > len(train.label):
+  groups = group_rows(config, section, train, group_size, by_class, epoch=0)
+  if batch_size > groups.size:
     raise launch.UserError(
-      f'{section}.batch_size={batch_size}: the training split has {len(train.label)}'
+      f'{section}.batch_size={batch_size}: the training split has {groups.size}'
       ' data; take a smaller batch.'
     )
   if batch_size % jax.device_count() != 0:
@@ -68,7 +101,39 @@ def batches(
       f'{section}.batch_size={batch_size}: must be a multiple of the'
       f' {jax.device_count()} devices that share it.'
     )
-  return lambda start: splits.batches(train, batch_size, seed=config.seed, start=start)
+  return lambda start: splits.batches(
+    train,
+    batch_size,
+    seed=config.seed,
+    start=start,
+    group_size=group_size,
+    by_class=by_class,
+  )
+
+
+def num_shards(config: config_dict.ConfigDict) -> int:
+  """Files of a statistics pass."""
+  section = config.statistics
+  group_size = 1 if section.kind == 'particles' else section.group_size
+  return -(-(section.num_data // group_size) // (section.shard_size // group_size))
+
+
+def group_rows(
+  config: config_dict.ConfigDict,
+  section: str,
+  train: splits.Split,
+  group_size: int,
+  by_class: bool,
+  *,
+  epoch: int,
+) -> np.ndarray:
+  """`splits.group_rows` of one pass, with an error that names the key."""
+  try:
+    return splits.group_rows(
+      train.label, group_size, by_class=by_class, seed=config.seed, epoch=epoch
+    )
+  except ValueError as error:
+    raise launch.UserError(f'{section}.{error} Take smaller groups.') from error
 
 
 def schedule(config: config_dict.ConfigDict) -> types.Schedule:
@@ -100,20 +165,39 @@ def denoiser(config: config_dict.ConfigDict, num_classes: int) -> types.Denoiser
   )
 
 
-def guidance_net(config: config_dict.ConfigDict, num_classes: int) -> nn.Module:
-  """The learned weight's network."""
-  return guidance.GuidanceNet(
+class WeightModel(NamedTuple):
+  """A weight omega(cond, s, t) with parameters."""
+
+  init: Callable[[jax.Array], types.Params]  # From a key.
+  apply: Callable[..., jax.Array]  # (params, cond, s, t) -> omega [batch]
+
+
+def weight_model(config: config_dict.ConfigDict, num_classes: int) -> WeightModel:
+  """The learned weight: a network, or a table on the grid of the sampler."""
+  section = config.guidance
+  if section.weight == 'table':
+    times = time_grid(config)
+    return WeightModel(
+      lambda key: {'values': jnp.zeros((num_classes, len(times) - 1)), 'times': times},
+      lambda params, *args: guidance.table(params['values'], params['times'])(*args),
+    )
+  net = guidance.GuidanceNet(
     schedule=schedule(config),
-    embed=guidance.LabelEmbedding(num_classes, config.guidance.width),
-    width=config.guidance.width,
-    depth=config.guidance.depth,
+    embed=guidance.LabelEmbedding(num_classes, section.width),
+    width=section.width,
+    depth=section.depth,
+  )
+  half = jnp.full(1, 0.5)
+  return WeightModel(
+    lambda key: net.init(key, jnp.zeros(1, int), half, half), net.apply
   )
 
 
-def init_guidance_net(net: nn.Module, key: jax.Array) -> types.Params:
-  """Fresh parameters."""
-  half = jnp.full(1, 0.5)
-  return net.init(key, jnp.zeros(1, int), half, half)
+def guidance_name(config: config_dict.ConfigDict) -> str:
+  """The name of a learned weight, and of its directory."""
+  section = config.guidance
+  suffix = '_direct' if section.source == 'direct' else ''
+  return section.objective + suffix + ('_table' if section.weight == 'table' else '')
 
 
 def time_grid(config: config_dict.ConfigDict) -> jax.Array:
@@ -136,18 +220,40 @@ def optimizer(section: config_dict.ConfigDict) -> optax.GradientTransformation:
 
 
 def guidance_objective(config: config_dict.ConfigDict) -> objectives.Objective:
-  """The objective that `guidance.objective` names."""
+  """The objective that `guidance.objective` names, for Algorithm 1."""
   section = config.guidance
   if section.objective == 'score_matching':
     return objectives.score_matching_objective(rule=guidance.linear)
+  energy = {'beta': section.beta, 'interaction': section.interaction}
+  marginal = functools.partial(
+    objectives.group_marginal, group_size=section.group_size, **energy
+  )
   compare = {
-    'self_consistency': functools.partial(
-      objectives.self_consistency,
-      beta=section.beta,
-      interaction=section.interaction,
-    ),
+    'self_consistency': functools.partial(objectives.self_consistency, **energy),
     'l2': objectives.l2,
+    'class_marginal': marginal,
+    'marginal': marginal,
   }[section.objective]
   return objectives.consistency_objective(
     compare, schedule=schedule(config), churn=section.churn, rule=guidance.linear
+  )
+
+
+def statistics_objective(
+  config: config_dict.ConfigDict, dim: int
+) -> objectives.StatisticsObjective:
+  """The objective that `guidance.objective` names, from statistics of `dim`-d data."""
+  section = config.guidance
+  if section.objective == 'score_matching':
+    return lambda gram, omega, s, t: statistics.score_matching(gram, omega)
+  step = {'schedule': schedule(config), 'churn': section.churn, 'dim': dim}
+  if section.objective == 'l2':
+    return functools.partial(statistics.l2, **step)
+  loss = {
+    'self_consistency': statistics.self_consistency,
+    'class_marginal': statistics.marginal,
+    'marginal': statistics.marginal,
+  }[section.objective]
+  return functools.partial(
+    loss, beta=section.beta, interaction=section.interaction, **step
   )

@@ -32,12 +32,21 @@ from lgd import reporting
 from lgd.data import splits
 
 
+class Reference(NamedTuple):
+  """Real data as the metrics need them, computed once for all rows."""
+
+  splits: dict[str, metrics.ClassSets]  # name -> of the energy distances
+  pixels: metrics.Gaussian  # Of test data, as is the next.
+  features: metrics.Gaussian
+
+
 class Method(NamedTuple):
   """A weight to evaluate."""
 
   name: str
   params: dict[str, float]
   table: jax.Array | None  # [num_classes, num_steps]; None leaves the null branch out.
+  num_evaluations: int = 0  # Denoiser evaluations spent on learning it.
 
 
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
@@ -52,8 +61,9 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   logging.info('base model at step %d; %d methods', step, len(methods))
 
   judge = judge_lib.train_judge(config, dataset)
-  rows, samples = evaluate_methods(config, dataset, params, methods, judge)
-  rows = real_rows(dataset, judge) + rows
+  reference = make_reference(dataset, judge)
+  rows, samples = evaluate_methods(config, dataset, params, methods, judge, reference)
+  rows = real_rows(dataset, judge, reference) + rows
   results_lib.write(
     workdir.path,
     rows,
@@ -61,7 +71,7 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
       'real': real_samples(dataset),
       **{results_lib.key(m.name, m.params): x for m, x in samples},
     },
-    tables={m.name: np.asarray(m.table) for m in learned},
+    tables={m.name: np.asarray(m.table) for m in learned if not m.params},
     times=np.asarray(builders.time_grid(config))[:-1],
   )
   return rows
@@ -93,12 +103,18 @@ def grid_methods(config: config_dict.ConfigDict, num_classes: int) -> list[Metho
 def learned_methods(
   config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, num_classes: int
 ) -> list[Method]:
-  """Every learned weight of the work directory."""
+  """Every learned weight of the work directory, networks at every strength kappa."""
   methods = []
   for name in workdir.guidance_names():
-    guidance_config, params = workdir_lib.load_guidance(workdir, name, num_classes)
-    tabulate = sampler.make_tabulate(config, guidance_config, num_classes)
-    methods.append(Method(name, {}, tabulate(params)))
+    weight = workdir_lib.load_guidance(workdir, name, num_classes)
+    table = sampler.tabulate(config, weight, num_classes)
+    cost = weight.num_evaluations
+    methods.append(Method(name, {}, table, cost))
+    if not name.endswith('_table'):
+      methods += [
+        Method(name, {'kappa': kappa}, kappa * table, cost)
+        for kappa in config.evaluation.kappas
+      ]
   return methods
 
 
@@ -108,6 +124,7 @@ def evaluate_methods(
   params: Any,
   methods: list[Method],
   judge: judge_lib.Judge,
+  reference: Reference,
 ) -> tuple[list[dict[str, Any]], list[tuple[Method, np.ndarray]]]:
   """A row for every method and seed, and every method's samples of the first seed."""
   section = config.evaluation
@@ -139,7 +156,10 @@ def evaluate_methods(
           'num_samples': len(label),
           'num_steps': section.num_steps,
           'nfe': nfe[method.table is not None],
-          'metrics': compute_metrics(x, label, dataset, judge),
+          'learning_evaluations': method.num_evaluations,
+          'metrics': compute_metrics(
+            x, label, metrics.class_sets(x, label), judge, reference
+          ),
         }
       )
       if seed == config.seed:
@@ -158,35 +178,56 @@ def evaluate_methods(
   return rows, samples
 
 
-def compute_metrics(
-  x: np.ndarray, label: np.ndarray, dataset: splits.Dataset, judge: judge_lib.Judge
-) -> dict[str, float]:
-  """All metrics of one set of samples."""
-  energy = {
-    f'energy_{name}': metrics.class_conditional_energy(x, label, *split)
-    for name, split in (
-      ('test', dataset.test),
-      ('validation', dataset.validation),
-      ('train', dataset.train),
-    )
-  }
-  log_prob, features = judge(x)
-  _, test_features = judge(dataset.test.x)
-  pixels, test_pixels = (
-    x.reshape(len(x), -1),
-    dataset.test.x.reshape(len(dataset.test.x), -1),
+def make_reference(dataset: splits.Dataset, judge: judge_lib.Judge) -> Reference:
+  """What every row is compared with."""
+  _, features = judge(dataset.test.x)
+  return Reference(
+    {
+      name: metrics.class_sets(*split)
+      for name, split in (
+        ('test', dataset.test),
+        ('validation', dataset.validation),
+        ('train', dataset.train),
+      )
+    },
+    pixels=metrics.fit_gaussian(dataset.test.x),
+    features=metrics.fit_gaussian(features),
   )
+
+
+def compute_metrics(
+  x: np.ndarray,
+  label: np.ndarray,
+  by_class: metrics.ClassSets,
+  judge: judge_lib.Judge,
+  reference: Reference,
+) -> dict[str, float]:
+  """All metrics of one set of samples; `by_class` holds the same ones."""
+  log_prob, features = judge(x)
   return {
-    **energy,
-    'frechet_pixels': metrics.frechet_distance(pixels, test_pixels),
-    'frechet_features': metrics.frechet_distance(features, test_features),
+    **{
+      f'energy_{name}': metrics.class_conditional_energy(by_class, split)
+      for name, split in reference.splits.items()
+    },
+    'frechet_pixels': metrics.frechet_distance(
+      metrics.fit_gaussian(x), reference.pixels
+    ),
+    'frechet_features': metrics.frechet_distance(
+      metrics.fit_gaussian(features), reference.features
+    ),
     **metrics.classification(log_prob, label),
   }
 
 
-def real_rows(dataset: splits.Dataset, judge: judge_lib.Judge) -> list[dict[str, Any]]:
+def real_rows(
+  dataset: splits.Dataset, judge: judge_lib.Judge, reference: Reference
+) -> list[dict[str, Any]]:
   """The floor: how far real data are from real data."""
-  real = compute_metrics(*dataset.train, dataset, judge)
+  splits_by_class = dict(reference.splits)
+  train = splits_by_class.pop('train')
+  real = compute_metrics(
+    *dataset.train, train, judge, reference._replace(splits=splits_by_class)
+  )
   # The training set is no distance from itself; real against real is symmetric.
   real['energy_train'] = real['energy_test']
   return [
@@ -197,6 +238,7 @@ def real_rows(dataset: splits.Dataset, judge: judge_lib.Judge) -> list[dict[str,
       'num_samples': len(dataset.train.label),
       'num_steps': 0,
       'nfe': 0.0,
+      'learning_evaluations': 0,
       'metrics': real,
     }
   ]

@@ -1,4 +1,4 @@
-"""A small classifier, trained on the training split, that judges samples."""
+"""Small classifiers of the training data: a judge, and noise-aware features."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,12 @@ import optax
 from absl import logging
 from ml_collections import config_dict
 
+from experiments import builders
 from lgd import arrays
 from lgd import networks
+from lgd import noising
 from lgd import training
+from lgd import types
 from lgd.data import splits
 
 # x [n, *data] -> (log_prob [n, num_classes], features [n, width]).
@@ -31,13 +34,8 @@ def train_judge(config: config_dict.ConfigDict, dataset: splits.Dataset) -> Judg
     return loss.mean(), {}
 
   key = arrays.stream(config.seed, 'judge')
-  state = training.init_state(net.init(key, jnp.zeros((1, *dataset.shape))), tx)
-  step = jax.jit(training.make_train_step(loss_fn, tx, ema_decay=0.99))
-  batches = splits.batches(
-    dataset.train, min(128, len(dataset.train.label)), seed=config.seed
-  )
-  for _ in range(section.classifier_steps):
-    state, _ = step(state, None, next(batches), key)
+  params = net.init(key, jnp.zeros((1, *dataset.shape)))
+  params, _ = _fit(config, dataset, params, tx, loss_fn, key, section.classifier_steps)
 
   @jax.jit
   def apply(params, x):
@@ -45,9 +43,52 @@ def train_judge(config: config_dict.ConfigDict, dataset: splits.Dataset) -> Judg
     return jax.nn.log_softmax(logits), features
 
   def judge(x):
-    return jax.device_get(apply(state.ema_params, x))
+    return jax.device_get(apply(params, x))
 
   log_prob, _ = judge(dataset.test.x)
   accuracy = np.mean(np.argmax(log_prob, axis=1) == dataset.test.label)
   logging.info('classifier: accuracy %.3f on test data', accuracy)
   return judge
+
+
+def train_noisy_features(
+  config: config_dict.ConfigDict, dataset: splits.Dataset
+) -> tuple[Callable[[types.Params, jax.Array, jax.Array], jax.Array], types.Params]:
+  """Trains a classifier of noisy data; returns its features and their parameters.
+
+  Returns:
+    `(params, xt [batch, *data], t [batch]) -> [batch, width]`, and params.
+  """
+  section = config.trajectory
+  schedule = builders.schedule(config)
+  net = networks.NoisyClassifier(dataset.num_classes, section.classifier_width)
+  tx = optax.adamw(1e-3, weight_decay=1e-2)
+
+  def loss_fn(params, frozen, batch, key):
+    del frozen
+    key_t, key_eps = jax.random.split(key)
+    t = jax.random.uniform(key_t, batch.label.shape)
+    eps = jax.random.normal(key_eps, batch.x.shape)
+    logits, _ = net.apply(params, noising.add_noise(schedule, batch.x, eps, t), t)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
+    return loss.mean(), {}
+
+  key = arrays.stream(config.seed, 'noisy_features')
+  params = net.init(key, jnp.zeros((1, *dataset.shape)), jnp.zeros(1))
+  params, loss = _fit(
+    config, dataset, params, tx, loss_fn, key, section.classifier_steps
+  )
+  logging.info('noise-aware classifier: loss %.3f', loss)
+  return lambda params, xt, t: net.apply(params, xt, t)[1], params
+
+
+def _fit(config, dataset, params, tx, loss_fn, key, num_steps):
+  """Averaged parameters after `num_steps`, and the last loss."""
+  state = training.init_state(params, tx)
+  step = jax.jit(training.make_train_step(loss_fn, tx, ema_decay=0.99))
+  batches = splits.batches(
+    dataset.train, min(128, len(dataset.train.label)), seed=config.seed
+  )
+  for _ in range(num_steps):
+    state, metrics = step(state, None, next(batches), key)
+  return state.ema_params, metrics['loss']

@@ -51,13 +51,7 @@ def main(
 
   def guarded(argv):
     del argv
-    # Libraries log here too: Orbax some thirty lines for one save.
-    logging.get_absl_handler().addFilter(
-      lambda record: (
-        record.levelno >= python_logging.WARNING
-        or '/site-packages/' not in record.pathname
-      )
-    )
+    logging.get_absl_handler().addFilter(_is_ours_or_serious)
     if jax.process_count() > 1:
       _exit(2, UserError(f'{jax.process_count()} processes: only one is supported.'))
     logging.info('devices: %s', ', '.join(str(d) for d in jax.devices()))
@@ -113,6 +107,16 @@ def parse(
   return rest
 
 
+def _is_ours_or_serious(record: python_logging.LogRecord) -> bool:
+  """Libraries log here too: Orbax some thirty lines for one save.
+
+  TFDS even warns that another decoder of images would be faster.
+  """
+  advises = '/tensorflow_datasets/' in record.pathname
+  least = python_logging.ERROR if advises else python_logging.WARNING
+  return record.levelno >= least or '/site-packages/' not in record.pathname
+
+
 def _keep_freed_memory() -> None:
   """Stops glibc from returning freed memory to the kernel after every step.
 
@@ -152,8 +156,8 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
     return f'{overrides[0]}: must come after --config=configs/NAME.py.'
   if isinstance(error, OSError) and config_args:
     return (
-      f'{config_args[0]}: no such file; the configs are configs/digits.py and'
-      ' configs/mixture.py.'
+      f'{config_args[0]}: no such file; the configs are digits.py, mixture.py,'
+      ' mixture40.py and mnist.py in configs/.'
     )
   config = _load_config(config_args)
   if config is not None:

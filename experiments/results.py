@@ -27,6 +27,7 @@ class Summary(NamedTuple):
   method: str
   params: dict[str, Any]
   nfe: float
+  learning_evaluations: int
   metrics: dict[str, np.ndarray]  # name -> [num_seeds]
 
   def mean(self, metric: str) -> float:
@@ -62,6 +63,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
       group[0]['method'],
       group[0]['params'],
       group[0]['nfe'],
+      group[0]['learning_evaluations'],
       {m: np.array([r['metrics'][m] for r in group]) for m in group[0]['metrics']},
     )
     for group in groups.values()
@@ -102,7 +104,7 @@ def write(
   (path / 'results.md').write_text(to_markdown(summaries))
 
   unguided = next(s for s in summaries if s.method == 'unguided')
-  learned = [s for s in summaries if s.method in tables]
+  learned = [s for s in summaries if s.method in tables and not s.params]
   chosen = [best(summaries, g, 'energy_validation') for g in GRIDS]
   plot_dir = path / 'plots'
   if tables:
@@ -129,12 +131,39 @@ def write(
     },
     {s.key: {name: s.mean(name) for name in names} for s in learned},
   )
+  _plot_frontier(plot_dir / 'frontier.png', summaries, list(tables))
+
+
+def _plot_frontier(
+  path: epath.Path, summaries: Sequence[Summary], learned: Sequence[str]
+) -> None:
+  """Distance against features and accuracy, as the strength of a method grows.
+
+  Unguided is where every curve starts; a learned weight without a kappa has kappa 1.
+  """
+  dials = {'constant': 'omega', **dict.fromkeys(learned, 'kappa')}
+  unguided = next(s for s in summaries if s.method == 'unguided')
+  axes = ('frechet_features', 'accuracy', 'energy_test')
+
+  def points(method):
+    dial = dials[method]
+    own = [s for s in summaries if s.method == method]
+    own = sorted(own, key=lambda s: s.params.get(dial, 1.0))
+    return np.array([[s.mean(name) for name in axes] for s in (unguided, *own)])
+
+  intervals = [s for s in summaries if s.method == 'interval']
+  plots.frontier(
+    path,
+    {method: points(method) for method in dials},
+    np.array([[s.mean(name) for name in axes] for s in intervals]),
+  )
 
 
 def to_markdown(summaries: Sequence[Summary]) -> str:
   """The table of methods, what learning recovers, and the whole grids."""
   unguided = next(s for s in summaries if s.method == 'unguided')
-  learned = [s for s in summaries if s.method not in (*GRIDS, 'unguided', 'real')]
+  every_learned = [s for s in summaries if s.method not in (*GRIDS, 'unguided', 'real')]
+  learned = [s for s in every_learned if not s.params]
   chosen = [best(summaries, g, 'energy_validation') for g in GRIDS]
   upper_bounds = [best(summaries, g, 'energy_test') for g in ('constant', 'interval')]
   labelled = [
@@ -150,10 +179,18 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
     'Mean +- standard deviation over sampling seeds. energy: class-conditional energy'
     ' distance (unbiased, beta 1). Frechet distances are to test data. gain: energy'
     ' distance to test data of unguided minus that of the method, same seeds.'
-    ' omega = 0 is the conditional model; w = 1 + omega.',
+    ' omega = 0 is the conditional model; w = 1 + omega. NFE: denoiser evaluations of a'
+    ' sample; evaluations to learn: all that learning the weights took.',
     '',
     *_table(
-      ('method', 'w', *(title for _, title in COLUMNS), 'gain', 'NFE'),
+      (
+        'method',
+        'w',
+        *(title for _, title in COLUMNS),
+        'gain',
+        'NFE',
+        'evaluations to learn',
+      ),
       [
         (
           summary.key + note,
@@ -161,12 +198,30 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
           *(_cell(summary, name) for name, _ in COLUMNS),
           _gain(summary, unguided),
           f'{summary.nfe:g}',
+          f'{summary.learning_evaluations:,}' if summary.learning_evaluations else '',
         )
         for summary, note in labelled
       ],
     ),
     '',
     *_recovered(learned, upper_bounds[0], unguided),
+    '',
+    '## Strength',
+    '',
+    'Learned weights times kappa: fidelity traded for alignment along the learned'
+    ' shape (plots/frontier.png).',
+    '',
+    *_table(
+      ('method', *(title for _, title in COLUMNS), 'gain'),
+      [
+        (
+          summary.key,
+          *(_cell(summary, name) for name, _ in COLUMNS),
+          _gain(summary, unguided),
+        )
+        for summary in every_learned
+      ],
+    ),
     '',
     '## Inverse probability',
     '',

@@ -66,8 +66,8 @@ def method_table(
     times = builders.time_grid(config)
     return guidance.tabulate(weight, jnp.arange(num_classes), times)
   if name in workdir.guidance_names():
-    learned_config, params = workdir_lib.load_guidance(workdir, name, num_classes)
-    return sampler.make_tabulate(config, learned_config, num_classes)(params)
+    weight = workdir_lib.load_guidance(workdir, name, num_classes)
+    return sampler.tabulate(config, weight, num_classes)
   raise launch.UserError(
     f'--method={method}: must be unguided, {", ".join(GIVEN)}, or one of the learned'
     f' weights here: {workdir.guidance_names()}.'

@@ -1,6 +1,5 @@
 """One compiled sampler for every method: the weight is a table, hence an argument."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -96,23 +95,9 @@ def count_nfe(
   return counter.count / n
 
 
-def make_tabulate(
-  config: config_dict.ConfigDict,
-  guidance_config: config_dict.ConfigDict,
-  num_classes: int,
-) -> Callable[[types.Params], jax.Array]:
-  """From the parameters of a learned weight to its table, compiled.
-
-  Args:
-    config: whose sampler the table is for.
-    guidance_config: that the weight was learned with.
-    num_classes: number of labels.
-
-  Returns:
-    `guidance_params -> [num_classes, num_steps]`.
-  """
-  net = builders.guidance_net(guidance_config, num_classes)
+def tabulate(
+  config: config_dict.ConfigDict, weight: types.Weight, num_classes: int
+) -> jax.Array:
+  """omega at the transitions of the sampler, `[num_classes, num_steps]`."""
   times, cond = builders.time_grid(config), jnp.arange(num_classes)
-  return jax.jit(
-    lambda params: guidance.tabulate(functools.partial(net.apply, params), cond, times)
-  )
+  return jax.jit(lambda: guidance.tabulate(weight, cond, times))()

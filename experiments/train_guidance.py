@@ -1,36 +1,277 @@
-"""Learns guidance weights for a trained base model by Algorithm 1.
+r"""Learns guidance weights for a trained base model.
 
   python -m experiments.train_guidance --config=configs/digits.py --workdir=runs/digits
-  ... --config.guidance.objective=l2        # or score_matching
+  ... --config.guidance.objective=class_marginal   # or l2, score_matching, marginal
+  ... --config.guidance.source=direct              # Algorithm 1, the denoiser each step
+  ... --config.guidance.objective=l2 --config.guidance.weight=table    # closed form
 
-Writes guidance/OBJECTIVE/. The same command again resumes.
+Learns from the statistics of `collect_statistics`, or directly. Writes guidance/NAME/.
+The same command again resumes.
 """
 
 import functools
+import itertools
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
 from experiments import launch
+from experiments import statistics_files
 from experiments import train_loop
 from experiments import validation
 from experiments import workdir as workdir_lib
+from lgd import arrays
 from lgd import checkpointing
+from lgd import denoiser as denoiser_lib
 from lgd import objectives
+from lgd import statistics
 from lgd import training
+from lgd import types
+from lgd.data import splits
 
 
-def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.LossFn:
+def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
+  """Learns or resumes, and returns the final state."""
+  validation.validate(config)
+  workdir = workdir_lib.Workdir(workdir)
+  require_finished_base(workdir, config)
+  directory = workdir.guidance(builders.guidance_name(config))
+  if checkpointing.latest_step(directory) is not None:
+    stored = checkpointing.load_config(directory)
+    workdir_lib.require_base(workdir, stored, directory)
+    identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
+    workdir_lib.require_same(stored['config'], identity, directory)
+  builders.log_config(config)
+  dataset = builders.dataset(config)
+  if config.guidance.source == 'direct':
+    return learn_directly(config, workdir, directory, dataset)
+  store, num_evaluations = load_store(config, workdir)
+  if config.guidance.weight == 'table':
+    return fit_table(config, workdir, directory, dataset, store, num_evaluations)
+  return learn_from_statistics(
+    config, workdir, directory, dataset, store, num_evaluations
+  )
+
+
+def require_finished_base(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> None:
+  """Refuses to learn weights for a base model that is still being trained."""
+  base = workdir_lib.require_base_of(workdir, config)
+  step = checkpointing.latest_step(workdir.denoiser)
+  if step < base.denoiser.num_steps:
+    raise launch.UserError(
+      f'{workdir.denoiser}: is at step {step} of {base.denoiser.num_steps};'
+      ' run train_denoiser again to finish it first.'
+    )
+
+
+def learn_from_statistics(
+  config, workdir, directory, dataset, store, num_evaluations
+) -> training.TrainState:
+  """Trains the network on stored Gram matrices; the denoiser is not called."""
+  return _train(
+    config,
+    workdir,
+    directory,
+    dataset,
+    num_evaluations=num_evaluations,
+    loss_fn=make_statistics_loss_fn(config, dataset),
+    frozen=store,
+    batches=lambda start: itertools.repeat(()),  # The step draws its own.
+  )
+
+
+def learn_directly(config, workdir, directory, dataset) -> training.TrainState:
+  """Trains the network by Algorithm 1 as printed."""
+  section = config.guidance
+  denoiser_params, _ = workdir_lib.load_denoiser(
+    workdir, dataset.num_classes, dataset.shape
+  )
+  batches = builders.batches(
+    config,
+    'guidance',
+    dataset.train,
+    group_size=_direct_group_size(config),
+    by_class=section.objective == 'class_marginal',
+  )
+  per_step = count_evaluations(config, dataset, denoiser_params, next(batches(0)))
+  return _train(
+    config,
+    workdir,
+    directory,
+    dataset,
+    num_evaluations=section.num_steps * per_step,
+    loss_fn=make_direct_loss_fn(config, dataset.num_classes),
+    frozen=denoiser_params,
+    batches=batches,
+  )
+
+
+def _train(
+  config, workdir, directory, dataset, *, num_evaluations, loss_fn, frozen, batches
+) -> training.TrainState:
+  return train_loop.train(
+    config=config,
+    section=config.guidance,
+    workdir=workdir.path,
+    directory=directory,
+    stage=f'guidance/{builders.guidance_name(config)}',
+    stored_config=workdir_lib.guidance_identity(
+      workdir,
+      config,
+      num_steps=config.guidance.num_steps,
+      num_evaluations=num_evaluations,
+    ),
+    init=builders.weight_model(config, dataset.num_classes).init,
+    tx=builders.optimizer(config.guidance),
+    loss_fn=loss_fn,
+    frozen=frozen,
+    batches=batches,
+  )
+
+
+def fit_table(
+  config, workdir, directory, dataset, store, num_evaluations
+) -> training.TrainState:
+  """The closed form of l2 or score matching for every class and transition."""
+  params = {
+    'values': closed_form(config, dataset, store),
+    'times': builders.time_grid(config),
+  }
+  return workdir_lib.save_table(workdir, config, directory, params, num_evaluations)
+
+
+def closed_form(
+  config: config_dict.ConfigDict, dataset: splits.Dataset, store: objectives.Store
+) -> jax.Array:
+  """Minimiser of the objective per class and bin of t, `[num_classes, num_steps]`.
+
+  At least 0; a bin without data has 0. For l2, s is drawn as in Algorithm 1.
+  """
+  section = config.guidance
+  num_bins = section.num_bins
+  inside = (section.s_min + section.gap < store.t) & (store.t <= 1.0 - section.zeta)
+  store = jax.tree.map(lambda x: x[inside], store)
+  gram = statistics.unpack(store.gram)
+  if section.objective == 'score_matching':
+    terms = statistics.score_matching_terms(gram)
+  else:
+    s = objectives.sample_s(
+      arrays.stream(config.seed, 'closed_form'),
+      store.t,
+      s_min=section.s_min,
+      zeta=section.zeta,
+      gap=section.gap,
+    )
+    schedule = builders.schedule(config)
+    terms = statistics.l2_terms(
+      gram, s, store.t, schedule=schedule, churn=section.churn
+    )
+  where = (store.cond, jnp.minimum(store.t * num_bins, num_bins - 1).astype(int))
+  numerator, denominator = (
+    jnp.zeros((dataset.num_classes, num_bins)).at[where].add(term) for term in terms
+  )
+  omega = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
+  t = builders.time_grid(config)[:-1]
+  bins = jnp.minimum(t * num_bins, num_bins - 1).astype(int)
+  return jnp.maximum(omega, 0.0)[:, bins]
+
+
+def load_store(
+  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir
+) -> tuple[objectives.Store, int]:
+  """The statistics that the objective needs, and the evaluations they cost.
+
+  Raises:
+    launch.UserError: none, unfinished or damaged ones, or too few particles.
+  """
+  config = config.copy_and_resolve_references()
+  config.statistics.kind = builders.GROUPED.get(config.guidance.objective, 'particles')
+  workdir_lib.require_statistics(workdir, config)
+  directory = workdir.statistics(config.statistics.kind)
+  stored = statistics_files.read(directory, builders.num_shards(config))
+  num_evaluations = int(stored.num_evaluations.sum())
+  logging.info(
+    '%s: %d items from %d denoiser evaluations',
+    directory,
+    len(stored.t),
+    num_evaluations,
+  )
+  section = config.guidance
+  usable = (section.s_min + section.gap < stored.t) & (stored.t <= 1.0 - section.zeta)
+  if not usable.any():
+    raise launch.UserError(
+      f'guidance.gap={section.gap}: with s_min={section.s_min} and zeta={section.zeta},'
+      f' no time of {directory} is in reach; collect more data or widen the range.'
+    )
+  store = objectives.make_store(
+    *(jnp.asarray(x) for x in (stored.gram, stored.t, stored.label))
+  )
+  return store, num_evaluations
+
+
+def make_statistics_loss_fn(
+  config: config_dict.ConfigDict, dataset: splits.Dataset
+) -> training.LossFn:
+  """`(guidance_params, store, (), key) -> loss` from stored statistics."""
+  section = config.guidance
+  model = builders.weight_model(config, dataset.num_classes)
+  objective = builders.statistics_objective(config, int(np.prod(dataset.shape)))
+  grouped = section.objective in builders.GROUPED
+  counts = {
+    'num_stored': config.statistics.group_size,
+    'num_used': section.group_size,
+    'batch': section.batch_size // section.group_size,
+  }
+  if not grouped:
+    counts = {
+      'num_stored': config.statistics.num_particles,
+      'num_used': section.num_particles,
+      'batch': section.batch_size,
+    }
+
+  def loss_fn(params, store, batch, key):
+    del batch
+    losses, omega = objectives.statistics_loss(
+      key,
+      functools.partial(model.apply, params),
+      objective,
+      store,
+      grouped=grouped,
+      s_min=section.s_min,
+      zeta=section.zeta,
+      gap=section.gap,
+      **counts,
+    )
+    return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
+
+  return loss_fn
+
+
+def make_direct_loss_fn(
+  config: config_dict.ConfigDict,
+  num_classes: int,
+  *,
+  counter: denoiser_lib.EvaluationCounter | None = None,
+) -> training.LossFn:
   """Algorithm 1 as `(guidance_params, denoiser_params, batch, key) -> loss`."""
   section = config.guidance
-  net = builders.guidance_net(config, num_classes)
+  model = builders.weight_model(config, num_classes)
   denoiser = builders.denoiser(config, num_classes)
+  if counter is not None:
+    denoiser = counter.wrap(denoiser)
   objective = builders.guidance_objective(config)
 
   def loss_fn(params, denoiser_params, batch, key):
     losses, omega = objectives.guidance_loss(
       key,
-      functools.partial(net.apply, params),
+      functools.partial(model.apply, params),
       objective,
       denoiser,
       denoiser_params,
@@ -42,54 +283,32 @@ def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.L
       s_min=section.s_min,
       zeta=section.zeta,
       gap=section.gap,
+      group_size=_direct_group_size(config),
     )
     return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
 
   return loss_fn
 
 
-def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
-  """Learns or resumes, and returns the final state."""
-  validation.validate(config)
-  workdir = workdir_lib.Workdir(workdir)
-  base = workdir_lib.require_base_of(workdir, config)
-  section = config.guidance
-  directory = workdir.guidance(section.objective)
-  denoiser_step = checkpointing.latest_step(workdir.denoiser)
-  if denoiser_step < base.denoiser.num_steps:
-    raise launch.UserError(
-      f'{workdir.denoiser}: is at step {denoiser_step} of {base.denoiser.num_steps};'
-      ' run train_denoiser again to finish it first.'
-    )
-  if checkpointing.latest_step(directory) is not None:
-    stored = checkpointing.load_config(directory)
-    workdir_lib.require_base(workdir, stored, directory)
-    identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
-    workdir_lib.require_same(stored['config'], identity, directory)
-  builders.log_config(config)
+def count_evaluations(
+  config: config_dict.ConfigDict,
+  dataset: splits.Dataset,
+  denoiser_params: types.Params,
+  batch: Any,
+) -> int:
+  """Denoiser evaluations of one direct update, counted while its loss is computed."""
+  counter = denoiser_lib.EvaluationCounter()
+  loss_fn = make_direct_loss_fn(config, dataset.num_classes, counter=counter)
+  key = jax.random.key(0)
+  params = builders.weight_model(config, dataset.num_classes).init(key)
+  jax.block_until_ready(jax.jit(loss_fn)(params, denoiser_params, batch, key))
+  return counter.count
 
-  dataset = builders.dataset(config)
-  denoiser_params, _ = workdir_lib.load_denoiser(
-    workdir, dataset.num_classes, dataset.shape
-  )
-  net = builders.guidance_net(config, dataset.num_classes)
-  return train_loop.train(
-    config=config,
-    section=section,
-    workdir=workdir.path,
-    directory=directory,
-    stage=f'guidance/{section.objective}',
-    stored_config={
-      'config': checkpointing.to_json(config.to_dict()),
-      'base': workdir_lib.base_identity(base),
-      'denoiser_step': denoiser_step,
-    },
-    init=lambda key: builders.init_guidance_net(net, key),
-    tx=builders.optimizer(section),
-    loss_fn=make_loss_fn(config, dataset.num_classes),
-    frozen=denoiser_params,
-    batches=builders.batches(config, 'guidance', dataset.train),
-  )
+
+def _direct_group_size(config: config_dict.ConfigDict) -> int:
+  """Consecutive data of a batch that share (s, t)."""
+  section = config.guidance
+  return section.group_size if section.objective in builders.GROUPED else 1
 
 
 if __name__ == '__main__':

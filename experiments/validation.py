@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
@@ -51,7 +52,15 @@ def validate(config: config_dict.ConfigDict) -> None:
   check('seed', lambda v: v >= 0, 'must not be negative.')
   check('data.num_classes', lambda v: v >= 2, 'guidance needs at least 2 classes.')
   check('data.num_per_class', lambda v: v >= 2, 'needs at least 2 for a distance.')
-  for key in ('data.radius', 'data.std', 'log_every', 'checkpoint_every'):
+  check(
+    'data.dir',
+    lambda v: not v or epath.Path(v).expanduser().is_dir(),
+    "no such directory; it is where TFDS keeps its data sets, '' for its default.",
+  )
+  check('data.dim', lambda v: v >= 2, 'a sphere of means needs at least 2.')
+  for key in ('radius', 'std', 'components'):
+    positive(f'data.{key}')
+  for key in ('log_every', 'checkpoint_every'):
     positive(key)
   for section in ('denoiser', 'guidance'):
     for key in ('width', 'batch_size', 'num_steps', 'learning_rate', 'grad_clip'):

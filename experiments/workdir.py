@@ -1,7 +1,9 @@
 """A work directory: what is where, and whether it belongs to a config.
 
 denoiser/           Orbax steps of the base model
+statistics/KIND/    shards of one pass of it over the training data
 guidance/NAME/      Orbax steps of each learned weight
+sweep/              table, figures and chosen setting of a sweep
 metrics.jsonl       one line per logging window of every stage
 tensorboard/        the same for TensorBoard
 results.json|md     of evaluate
@@ -9,14 +11,17 @@ plots/  samples/    of evaluate and sample
 """
 
 from typing import Any
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
 from experiments import launch
+from experiments import statistics_files
 from experiments import validation
 from lgd import checkpointing
 from lgd import training
@@ -35,6 +40,8 @@ _ENTRIES = (
   'results.json',
   'results.md',
   'samples',
+  'statistics',
+  'sweep',
   'tensorboard',
 )
 
@@ -49,6 +56,10 @@ class Workdir:
   def guidance(self, name: str) -> epath.Path:
     """Of the learned weight `name`."""
     return self.path / 'guidance' / name
+
+  def statistics(self, kind: str) -> epath.Path:
+    """Of a statistics pass."""
+    return self.path / 'statistics' / kind
 
   def refuse_foreign(self) -> None:
     """Raises launch.UserError if this is a file, or a directory of something else."""
@@ -170,10 +181,19 @@ def resolve_config(
   return stored
 
 
-def load_guidance(
-  workdir: Workdir, name: str, num_classes: int
-) -> tuple[config_dict.ConfigDict, types.Params]:
-  """Config and averaged parameters of a learned weight.
+class LearnedWeight(NamedTuple):
+  """A learned weight and where it comes from."""
+
+  model: builders.WeightModel
+  params: types.Params  # Averaged.
+  num_evaluations: int  # Denoiser evaluations spent on learning it.
+
+  def __call__(self, cond, s, t):
+    return self.model.apply(self.params, cond, s, t)
+
+
+def load_guidance(workdir: Workdir, name: str, num_classes: int) -> LearnedWeight:
+  """A learned weight of this work directory.
 
   Raises:
     launch.UserError: no such weight, or one learned for another base model.
@@ -187,19 +207,93 @@ def load_guidance(
   stored = checkpointing.load_config(path)
   require_base(workdir, stored, path)
   config = config_from_json(stored['config'])
-  _warn_if_unfinished(path, config.guidance.num_steps)
-  net = builders.guidance_net(config, num_classes)
-  params = _load_ema(path, lambda key: builders.init_guidance_net(net, key))
-  return config, params
+  _warn_if_unfinished(path, stored['num_steps'])
+  model = builders.weight_model(config, num_classes)
+  params = _load_ema(path, model.init)
+  return LearnedWeight(model, params, stored['num_evaluations'])
 
 
-def require_base(workdir: Workdir, stored: dict[str, Any], path: epath.Path) -> None:
-  """Refuses a weight that was learned for another base model, or step of this one.
+def guidance_identity(
+  workdir: Workdir,
+  config: config_dict.ConfigDict,
+  *,
+  num_steps: int,
+  num_evaluations: int,
+) -> dict[str, Any]:
+  """What is stored with a learned weight.
 
   Args:
     workdir: with the base model.
-    stored: what the checkpoint of the weight says of itself.
-    path: of the weight.
+    config: that the weight is learned with.
+    num_steps: of the whole training.
+    num_evaluations: denoiser evaluations that it takes.
+  """
+  return {
+    'config': checkpointing.to_json(config.to_dict()),
+    'base': base_identity(load_denoiser_config(workdir)),
+    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+    'num_steps': num_steps,
+    'num_evaluations': int(num_evaluations),
+  }
+
+
+def save_table(
+  workdir: Workdir,
+  config: config_dict.ConfigDict,
+  directory: epath.Path,
+  params: types.Params,
+  num_evaluations: int,
+) -> training.TrainState:
+  """Stores a table as a learned weight, in one step.
+
+  Args:
+    workdir: with the base model.
+    config: that the table was made with; its `guidance.weight` is 'table'.
+    directory: of the weight.
+    params: of `builders.weight_model`.
+    num_evaluations: denoiser evaluations that it cost.
+  """
+  state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
+  stored = guidance_identity(
+    workdir, config, num_steps=1, num_evaluations=num_evaluations
+  )
+  with checkpointing.Checkpointer(directory, config=stored, keep=1) as checkpointer:
+    checkpointer.save(state)
+  return state
+
+
+def statistics_identity(
+  workdir: Workdir, config: config_dict.ConfigDict
+) -> dict[str, Any]:
+  """What a statistics pass belongs to; how it is cut into calls changes nothing."""
+  sections = config_to_json(config, 'seed', 'statistics')
+  del sections['statistics']['batch_size']
+  return {
+    **sections,
+    'base': base_identity(load_denoiser_config(workdir)),
+    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+  }
+
+
+def require_statistics(workdir: Workdir, config: config_dict.ConfigDict) -> None:
+  """Refuses statistics of another config, base model, or step of it.
+
+  Raises:
+    launch.UserError: they belong elsewhere, or there are none.
+  """
+  directory = workdir.statistics(config.statistics.kind)
+  stored = statistics_files.read_config(directory)
+  require_base(workdir, stored, directory)
+  require_same(stored, statistics_identity(workdir, config), directory)
+
+
+def require_base(workdir: Workdir, stored: dict[str, Any], path: epath.Path) -> None:
+  """Refuses what was made with another base model, or another step of this one.
+
+  Args:
+    workdir: with the base model.
+    stored: what a learned weight or a statistics pass says of itself.
+    path: of it.
 
   Raises:
     launch.UserError: it belongs elsewhere.
@@ -208,8 +302,8 @@ def require_base(workdir: Workdir, stored: dict[str, Any], path: epath.Path) -> 
   step = checkpointing.latest_step(workdir.denoiser)
   if stored['denoiser_step'] != step:
     raise launch.UserError(
-      f'{path}: was learned for the base model at step {stored["denoiser_step"]},'
-      f' which is now at step {step}; remove it and train it again.'
+      f'{path}: was made with the base model at step {stored["denoiser_step"]}, which'
+      f' is now at step {step}; remove it and make it again.'
     )
 
 

@@ -21,16 +21,16 @@ def omega_curves(
     tables: method -> `[num_classes, num_steps]` weights at the sampler's times.
     times: `[num_steps]` the times denoised from.
   """
-  fig, axes = plt.subplots(
-    1, len(tables), figsize=(3.6 * len(tables) + 1.0, 3.2), squeeze=False, sharey=True
-  )
-  for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
+  fig, axes = _panels(len(tables), 3.7, 3.2, num_cols=4)
+  for ax, (name, table) in zip(axes, tables.items(), strict=True):
     for c, row in enumerate(table):
-      ax.plot(times, row, color=plt.cm.tab10(c % 10), label=f'class {c}')
+      label = f'class {c}' if len(table) <= 10 else None  # More would fill the figure.
+      ax.plot(times, row, color=plt.cm.tab10(c % 10), label=label)
     ax.plot(times, table.mean(axis=0), 'k--', linewidth=2, label='mean')
     ax.set(title=name, xlabel='t (0 data, 1 noise)')
-  axes[0, 0].set(ylabel='omega', ylim=(0.0, None))
-  axes[0, -1].legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.02, 1.0))
+    ax.set_ylim(0.0, None)
+  axes[0].set(ylabel='omega')
+  axes[0].legend(fontsize=6)
   _save(fig, path)
 
 
@@ -38,14 +38,12 @@ def omega_heatmap(
   path: epath.PathLike, tables: dict[str, np.ndarray], times: np.ndarray
 ) -> None:
   """omega over (class, t), one panel per method; arguments as in `omega_curves`."""
-  fig, axes = plt.subplots(
-    1, len(tables), figsize=(4.2 * len(tables), 3.4), squeeze=False
-  )
-  for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
+  fig, axes = _panels(len(tables), 4.2, 3.4, num_cols=4)
+  for ax, (name, table) in zip(axes, tables.items(), strict=True):
     mesh = ax.pcolormesh(times, np.arange(len(table)), table, cmap='viridis', vmin=0.0)
     fig.colorbar(mesh, ax=ax, label='omega')
     ax.set(title=name, xlabel='t (0 data, 1 noise)', ylabel='class')
-    ax.set_yticks(np.arange(len(table)))
+    ax.set_yticks(np.arange(0, len(table), -(-len(table) // 10)))
   _save(fig, path)
 
 
@@ -55,7 +53,8 @@ def sample_grid(
   """Samples by class, one block per method that shares its noise with the others.
 
   Images, `[num_classes, n, height, width, 1 or 3]` in [-1, 1], are tiled with one
-  column per class; points, `[num_classes, n, 2]`, are scattered.
+  column per class; of points, `[num_classes, n, dim >= 2]`, the first two
+  coordinates are scattered.
 
   Raises:
     ValueError: data that are neither.
@@ -63,10 +62,10 @@ def sample_grid(
   shape = next(iter(samples.values())).shape[2:]
   if len(shape) == 3 and shape[-1] in (1, 3):
     _image_grid(path, samples, num_rows)
-  elif shape == (2,):
+  elif len(shape) == 1 and shape[0] >= 2:
     _scatter(path, samples)
   else:
-    raise ValueError(f'data shape {shape}: only images and points in 2-d are drawn.')
+    raise ValueError(f'data shape {shape}: only images and points are drawn.')
 
 
 def _panels(num: int, width: float, height: float, num_cols: int):
@@ -104,7 +103,7 @@ def _image_grid(path, samples, num_rows):
 
 def _scatter(path, samples):
   fig, axes = _panels(len(samples), 2.8, 3.0, num_cols=4)
-  limit = 1.3 * np.abs(next(iter(samples.values()))).max()
+  limit = 1.3 * np.abs(next(iter(samples.values()))[..., :2]).max()
   for ax, (name, x) in zip(axes, samples.items(), strict=True):
     for c, points in enumerate(x):
       ax.scatter(points[:, 0], points[:, 1], s=2, color=plt.cm.tab10(c % 10))
@@ -140,6 +139,43 @@ def metrics_against_constant(
     shown = [*mean[: max(2, 2 * len(mean) // 3)], *(v[metric] for v in lines.values())]
     margin = 0.15 * (max(shown) - min(shown)) + 1e-3 * abs(max(shown))
     ax.set_ylim(min(shown) - margin, max(shown) + margin)
+  axes[0].legend(fontsize=7)
+  _save(fig, path)
+
+
+def frontier(
+  path: epath.PathLike, curves: dict[str, np.ndarray], cloud: np.ndarray
+) -> None:
+  """Energy distance against feature distance and against accuracy.
+
+  Args:
+    path: of the PNG.
+    curves: method -> `[n, 3]` (Frechet distance in features, accuracy, energy
+      distance) from no strength to the largest; the first one, constants, in black.
+    cloud: `[m, 3]` of methods without an order, such as intervals.
+  """
+  fig, axes = _panels(2, 5.2, 4.2, num_cols=2)
+  for column, ax in enumerate(axes):
+    for i, (method, points) in enumerate(curves.items()):
+      style = {'color': plt.cm.tab10((i - 1) % 10), 'marker': 'os^vDP*X'[i % 8]}
+      if i == 0:
+        style = {'color': 'k', 'marker': '.', 'linewidth': 2.0}
+      ax.plot(points[:, column], points[:, 2], markersize=4, label=method, **style)
+    ax.plot(
+      cloud[:, column], cloud[:, 2], 'x', color='0.6', markersize=4, label='interval'
+    )
+    # Far beyond the unguided point nothing is worth comparing.
+    everything = np.concatenate([*curves.values(), cloud])[:, 2]
+    start = next(iter(curves.values()))[0, 2]
+    low = everything.min()
+    top = max(start, low) + 0.6 * (start - low) + 0.05 * abs(start)
+    ax.set_ylim(low - 0.1 * (top - low), top)
+    shown = np.concatenate([*curves.values(), cloud])
+    shown = shown[shown[:, 2] <= top][:, column]
+    margin = 0.05 * (shown.max() - shown.min()) + 1e-9
+    ax.set_xlim(shown.min() - margin, shown.max() + margin)
+    ax.set_xlabel(('Frechet distance, features', 'accuracy')[column])
+    ax.set_ylabel('energy distance to test data')
   axes[0].legend(fontsize=7)
   _save(fig, path)
 

@@ -31,6 +31,13 @@ For n data at one t, one particle each, the Gram matrix of {x_i}, {e_i}, {r_i} a
 
 class-conditional if the n data share their condition, pooled if they do not. Several
 guidance directions, omega_1 delta^1 + omega_2 delta^2 + ..., only add vectors to G.
+
+l2 and score matching are quadratic in omega; wherever data share it, the minimum is
+
+  (6)  omega = -E[b^2 <delta, r> + b coef_xt sigma_t <delta, e>] / E[b^2 ||delta||^2]
+  (7)  omega = -E<delta, r> / E||delta||^2
+
+with b = coef_x0.
 """
 
 from collections.abc import Sequence
@@ -268,6 +275,48 @@ def marginal(
     _positive(to_guided), 2.0 * noise_var[:, None], dim, beta
   ).mean(axis=1)
   return attraction - 0.5 * interaction * repulsion
+
+
+def l2_terms(
+  gram: jax.Array,
+  s: jax.Array,
+  t: jax.Array,
+  *,
+  schedule: types.Schedule,
+  churn: float,
+) -> tuple[jax.Array, jax.Array]:
+  """Numerator and denominator of the weight that minimises l2, (6), of each datum.
+
+  Args:
+    gram: `[batch, 3m, 3m]`, one direction.
+    s: `[batch]`.
+    t: `[batch]`, t > s.
+    schedule: noise schedule.
+    churn: in [0, 1].
+
+  Returns:
+    Two `[batch]` arrays: over any set of data that share omega, at whatever (s, t), the
+    best omega is minus the sum of the first over the sum of the second.
+  """
+  (coef_eps, coef_x0), _, _ = _step(schedule, s, t, churn)
+  e_delta, r_delta, delta_delta = _diagonals(gram)
+  numerator = coef_x0 * (coef_x0 * r_delta + coef_eps * e_delta)
+  return numerator, jnp.square(coef_x0) * delta_delta
+
+
+def score_matching_terms(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """As `l2_terms`, for guided score matching, (7)."""
+  _, r_delta, delta_delta = _diagonals(gram)
+  return r_delta, delta_delta
+
+
+def _diagonals(gram):
+  """Means over the particles of <e, delta>, <r, delta> and ||delta||^2, `[batch]`."""
+  m = gram.shape[-1] // 3
+  blocks = gram.reshape(gram.shape[0], 3, m, 3, m)
+  return (
+    jnp.diagonal(blocks[:, i, :, 2], axis1=1, axis2=2).mean(axis=1) for i in range(3)
+  )
 
 
 def _step(schedule, s, t, churn):

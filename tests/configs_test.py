@@ -19,6 +19,14 @@ NAMES = sorted(
 )
 VARIANTS = ('under_trained', 'well_trained', 'smoke')
 
+# Shape and number of classes: known without the data, which may not be there.
+DATA = {
+  'digits': ((8, 8, 1), 10),
+  'mixture': ((2,), 8),
+  'mixture40': ((16,), 40),
+  'mnist': ((28, 28, 1), 10),  # mnist_test.py checks it.
+}
+
 
 def load(name, *variant):
   return importlib.import_module(f'configs.{name}').get_config(*variant)
@@ -26,28 +34,35 @@ def load(name, *variant):
 
 class ConfigsTest(parameterized.TestCase):
   def test_finds_the_configs(self):
-    self.assertEqual(NAMES, ['digits', 'mixture'])
+    self.assertEqual(NAMES, sorted(DATA))
 
   @parameterized.product(name=NAMES, variant=VARIANTS)
   def test_builds(self, name, variant):
     config = load(name, variant)
     validation.validate(config)
-    data = builders.dataset(config)
-    net = builders.network(config, data.num_classes)
-    denoiser = builders.denoiser(config, data.num_classes)
-    guidance_net = builders.guidance_net(config, data.num_classes)
+    shape, num_classes = DATA[name]
+    net = builders.network(config, num_classes)
+    denoiser = builders.denoiser(config, num_classes)
+    guidance_net = builders.guidance_net(config, num_classes)
 
     def build(key):
-      params = builders.init_network(net, key, data.shape)
-      x, t = jnp.zeros((4, *data.shape)), jnp.full(4, 0.5)
+      params = builders.init_network(net, key, shape)
+      x, t = jnp.zeros((4, *shape)), jnp.full(4, 0.5)
       label = jnp.zeros(4, int)
       x0_hat = denoiser(params, x, t, label)
       guidance_params = builders.init_guidance_net(guidance_net, key)
       return x0_hat, guidance_net.apply(guidance_params, label, 0.5 * t, t)
 
     x0_hat, omega = jax.eval_shape(build, jax.random.key(0))
-    self.assertEqual(x0_hat.shape, (4, *data.shape))
+    self.assertEqual(x0_hat.shape, (4, *shape))
     self.assertEqual(omega.shape, (4,))
+
+  @parameterized.parameters('digits', 'mixture', 'mixture40')
+  def test_data(self, name):
+    data = builders.dataset(load(name))
+    self.assertEqual((data.shape, data.num_classes), DATA[name])
+    for split in (data.train, data.validation, data.test):
+      self.assertEqual(set(split.label), set(range(data.num_classes)))
 
   @parameterized.parameters(*NAMES)
   def test_default_is_the_under_trained_variant(self, name):

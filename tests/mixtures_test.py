@@ -186,6 +186,34 @@ class MixturesTest(parameterized.TestCase):
     np.testing.assert_allclose(ring.variances, np.full((8, 1), 0.09), rtol=1e-6)
     np.testing.assert_allclose(np.exp(ring.log_weights).sum(axis=1), np.ones(8))
 
+  def test_random(self):
+    """Equal weights and variances; independent means of a given norm, uniformly.
+
+    Of 1,200 independent directions the mean vanishes, and in 5 dimensions every
+    squared coordinate is 1/5 on average: within 5 standard errors.
+    """
+    mixture = mixtures.random(
+      jax.random.key(0), 400, dim=5, components=3, radius=2.0, std=0.3
+    )
+    self.assertEqual((mixture.num_classes, mixture.dim), (400, 5))
+    means = np.float64(mixture.means)
+    self.assertEqual(means.shape, (400, 3, 5))
+    np.testing.assert_allclose(np.linalg.norm(means, axis=-1), 2.0, rtol=1e-6)
+    direction = means.reshape(1200, 5) / 2.0
+    error = 5.0 / math.sqrt(5 * 1200)
+    np.testing.assert_array_less(np.abs(np.mean(direction, axis=0)), error)
+    error = 5.0 * np.std(direction**2, axis=0) / math.sqrt(1200)
+    np.testing.assert_array_less(np.abs(np.mean(direction**2, axis=0) - 0.2), error)
+    np.testing.assert_allclose(mixture.variances, np.full((400, 3), 0.09), rtol=1e-6)
+    np.testing.assert_allclose(
+      np.exp(mixture.log_weights), np.full((400, 3), 1 / 3), rtol=1e-6
+    )
+    again, other = (
+      mixtures.random(jax.random.key(k), 400, dim=5, components=3) for k in (0, 1)
+    )
+    np.testing.assert_allclose(2.0 * again.means, mixture.means, rtol=1e-6)
+    self.assertGreater(np.abs(other.means - again.means).min(axis=(0, 1)).max(), 0.0)
+
   def test_dataset(self):
     """Three independent draws, balanced, reproducible from the key."""
     ring = mixtures.ring(4, radius=5.0, std=0.1)

@@ -17,6 +17,7 @@ from scipy import special
 from scipy import stats
 
 from lgd import guidance
+from lgd import mmd
 from lgd import objectives
 from lgd import schedules
 
@@ -314,6 +315,93 @@ class SelfConsistencyTest(parameterized.TestCase):
       objectives.l2(x, jnp.zeros((2, 2, 3)))
 
 
+class MarginalTest(parameterized.TestCase):
+  @parameterized.product(
+    kernel=((0.5, 1.0), (1.0, 0.3), (1.75, 1.0), (1.75, 0.0), (2.0, 1.0)),
+    shape=((3, 2, 5), (2, 4, 3, 2, 1)),
+    jit=(False, True),
+  )
+  def test_matches_the_loops(self, kernel, shape, jit):
+    """Over ordered pairs of different data, in float64."""
+    beta, interaction = kernel
+    x_guided, x_true = _draw_pair(shape)
+    fn = functools.partial(objectives.marginal, beta=beta, interaction=interaction)
+    with jax.numpy_rank_promotion('raise'):
+      loss = (jax.jit(fn) if jit else fn)(x_guided, x_true)
+    groups, n = shape[:2]
+    expected = np.zeros(groups)
+    for g in range(groups):
+      guided, true = (np.float64(x[g]).reshape(n, -1) for x in (x_guided, x_true))
+      for i in range(n):
+        for k in range(n):
+          if i != k:
+            expected[g] += math.dist(guided[i], true[k]) ** beta
+            expected[g] -= 0.5 * interaction * math.dist(guided[i], guided[k]) ** beta
+    np.testing.assert_allclose(loss, expected / (n * (n - 1)), rtol=1e-5, atol=1e-6)
+
+  @parameterized.parameters(0.0, 0.9)
+  def test_mean_is_half_the_mmd2_and_a_constant(self, correlation):
+    """1-d, beta = 1: xg_i ~ N(a, 4/9) and x_i ~ N(0, 1), correlated within a datum.
+
+    The mean is E|N(a, 13/9)| - E|N(0, 8/9)| / 2 whatever the correlation, within 5
+    standard errors. At lambda = 1 it is also half the energy MMD of independent samples
+    of the two laws, plus E|N(0, 2)| / 2, which does not depend on the guided one.
+    """
+    groups, n, shift, std = 20_000, 4, 0.6, 2.0 / 3.0
+    x_true, other = jax.random.normal(jax.random.key(0), (2, groups, n, 1))
+    own = math.sqrt(1.0 - correlation**2) * other
+    x_guided = shift + std * (correlation * x_true + own)
+    for interaction in (0.4, 1.0):
+      losses = objectives.marginal(x_guided, x_true, beta=1.0, interaction=interaction)
+      scale = math.sqrt(1.0 + std**2)
+      expected = scale * stats.foldnorm.mean(shift / scale)
+      expected -= 0.5 * interaction * math.sqrt(2.0) * std * stats.foldnorm.mean(0)
+      error = np.std(losses) / math.sqrt(groups)
+      self.assertLess(abs(np.mean(losses) - expected), 5.0 * error)
+    mmd2 = jax.vmap(mmd.energy_mmd2)(shift + std * other, x_true)
+    difference = losses - 0.5 * mmd2
+    error = np.std(difference) / math.sqrt(groups)
+    constant = 0.5 * math.sqrt(2.0) * stats.foldnorm.mean(0)
+    self.assertLess(abs(np.mean(difference) - constant), 5.0 * error)
+
+  @parameterized.parameters(1, 3)
+  def test_groups_of_consecutive_data(self, m):
+    """Particle j of data 0, 1, 2 is one group; of data 3, 4, 5 another."""
+    x_guided, x_true = _draw_pair((6, m, 2, 2))
+    kernel = {'beta': 1.75, 'interaction': 0.7}
+    losses = objectives.group_marginal(x_guided, x_true, group_size=3, **kernel)
+    expected = []
+    for members in (slice(0, 3), slice(3, 6)):
+      for j in range(m):
+        group = (x[None, members, j] for x in (x_guided, x_true))
+        expected.append(objectives.marginal(*group, **kernel)[0])
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+  @parameterized.parameters(0.5, 1.0, 1.75, 2.0)
+  def test_gradient_at_coincident_particles(self, beta):
+    """Finite, and zero by symmetry, when all coincide."""
+    x = jnp.ones((2, 3, 4))
+    fn = functools.partial(objectives.marginal, beta=beta, interaction=1.0)
+    grad = jax.grad(lambda x_guided: jnp.sum(fn(x_guided, x)))(x)
+    np.testing.assert_array_equal(grad, np.zeros(x.shape))
+
+  def test_order_of_data_does_not_matter(self):
+    """As long as both particles of a datum move together."""
+    x_guided, x_true = _draw_pair((2, 5, 3))
+    fn = functools.partial(objectives.marginal, beta=1.0, interaction=1.0)
+    permuted = fn(jnp.roll(x_guided, 2, axis=1), jnp.roll(x_true, 2, axis=1))
+    np.testing.assert_allclose(permuted, fn(x_guided, x_true), rtol=1e-5)
+    parted = fn(x_guided, jnp.roll(x_true, 2, axis=1))
+    self.assertGreater(np.min(np.abs(parted - permuted)), 1e-3)
+
+  def test_errors(self):
+    x = jnp.zeros((2, 1, 3))
+    with self.assertRaisesRegex(ValueError, '1 datum in a group'):
+      objectives.marginal(x, x, beta=1.0, interaction=1.0)
+    with self.assertRaises(AssertionError):
+      objectives.marginal(x, jnp.zeros((2, 2, 3)), beta=1.0, interaction=1.0)
+
+
 class SampleTimesTest(parameterized.TestCase):
   @parameterized.parameters((0.0, 0.0, 0.1), (0.01, 0.01, 0.1), (0.2, 0.05, 0.02))
   def test_distribution(self, s_min, zeta, gap):
@@ -344,6 +432,69 @@ class SampleTimesTest(parameterized.TestCase):
   def test_empty_range(self):
     with self.assertRaisesRegex(ValueError, 's_min=0.5, gap=0.4, zeta=0.2'):
       objectives.sample_times(jax.random.key(0), 3, s_min=0.5, zeta=0.2, gap=0.4)
+
+
+TIMES = (
+  {'s_min': 0.0, 'zeta': 0.0, 'gap': 0.1},
+  {'s_min': 0.01, 'zeta': 0.01, 'gap': 0.1},
+  {'s_min': 0.2, 'zeta': 0.05, 'gap': 0.02},
+)
+
+
+class SampleSTest(parameterized.TestCase):
+  @parameterized.product(settings=TIMES, traced=(False, True))
+  def test_joint_law(self, settings, traced):
+    """t of `sample_times`, then s anew: (s, t) has the same law as s drawn with it.
+
+    Two-sample Kolmogorov-Smirnov on projections of 20,000 pairs, and on s within each
+    quarter of t; p > 1e-3 each, fixed keys.
+    """
+
+    def draw(keys, settings):
+      s, t = objectives.sample_times(keys[0], 20_000, **settings)
+      _, t_other = objectives.sample_times(keys[1], 20_000, **settings)
+      return s, t, objectives.sample_s(keys[2], t_other, **settings), t_other
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    s, t, s_other, t_other = np.float64(
+      (jax.jit(draw) if traced else draw)(keys, settings)
+    )
+    quarters = np.quantile(t, [0.25, 0.5, 0.75])
+
+    def projections(s, t):
+      quarter = np.searchsorted(quarters, t)
+      return t - s, t + s, s * t, s / t, s, *(s[quarter == i] for i in range(4))
+
+    pairs = zip(projections(s, t), projections(s_other, t_other), strict=True)
+    for a, b in pairs:
+      self.assertGreater(stats.ks_2samp(a, b).pvalue, 1e-3)
+
+  @parameterized.parameters(0.15, 0.4, 0.9)
+  def test_density_of_s(self, t):
+    """p(s | t) is as 1 / (1 - zeta - gap - s), the width of dt: KS against its CDF."""
+    s_min, zeta, gap = 0.01, 0.05, 0.1
+    s = objectives.sample_s(
+      jax.random.key(0), jnp.full(20_000, t), s_min=s_min, zeta=zeta, gap=gap
+    )
+    grid = np.linspace(s_min, t - gap, 10_001)
+    width = 1.0 / (1.0 - zeta - gap - 0.5 * (grid[1:] + grid[:-1]))
+    cdf = np.concatenate([[0.0], np.cumsum(width)]) / np.sum(width)
+    test = stats.kstest(np.float64(s), lambda s: np.interp(s, grid, cdf))
+    self.assertGreater(test.pvalue, 1e-3)
+
+  @parameterized.parameters(*TIMES)
+  def test_range(self, **settings):
+    """s in [s_min, t - gap] up to a rounding of t, at and next to both ends of t."""
+    s_min, gap = settings['s_min'], settings['gap']
+    low, high = np.float32(s_min + gap), np.float32(1.0 - settings['zeta'])
+    for t in (low, np.nextafter(low, high), np.nextafter(high, low), high):
+      s = objectives.sample_s(jax.random.key(0), jnp.full(20_000, t), **settings)
+      s = np.float64(s)
+      self.assertTrue(np.all(np.isfinite(s)))
+      self.assertGreaterEqual(np.min(s), max(s_min - 1e-7, 0.0))
+      self.assertLessEqual(np.max(s), float(t) - gap + 1e-7)
+      if t < 0.5:
+        np.testing.assert_allclose(s, s_min, atol=1e-6)
 
 
 def _pixel_denoiser(params, xt, t, cond):

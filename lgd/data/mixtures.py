@@ -11,6 +11,7 @@ with r_k the responsibility of component k for x_t. The null condition pools all
 components. The score of (2) follows from (3): (alpha E[x_0 | x_t, c] - x_t) / sigma^2.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -45,6 +46,34 @@ def ring(num_classes: int = 8, *, radius: float = 1.0, std: float = 0.15) -> Mix
     means=means[:, None],
     variances=jnp.full((num_classes, 1), std**2),
     log_weights=jnp.zeros((num_classes, 1)),
+  )
+
+
+def random(
+  key: jax.Array,
+  num_classes: int,
+  *,
+  dim: int,
+  components: int,
+  radius: float = 1.0,
+  std: float = 0.15,
+) -> Mixture:
+  """Equally likely Gaussians, their means independent and uniform on a sphere.
+
+  Args:
+    key: of the means.
+    num_classes: number of classes.
+    dim: of the data; the sphere is the one in this many dimensions.
+    components: Gaussians of each class.
+    radius: of the sphere, around 0.
+    std: of every Gaussian, in every direction.
+  """
+  direction = jax.random.normal(key, (num_classes, components, dim))
+  norm = jnp.linalg.norm(direction, axis=-1, keepdims=True)
+  return Mixture(
+    means=radius * direction / norm,
+    variances=jnp.full((num_classes, components), std**2),
+    log_weights=jnp.full((num_classes, components), -math.log(components)),
   )
 
 

@@ -26,8 +26,44 @@ class Dataset(NamedTuple):
     return self.train.x.shape[1:]
 
 
+def group_rows(
+  label: np.ndarray, group_size: int, *, by_class: bool, seed: int, epoch: int
+) -> np.ndarray:
+  """One shuffled pass over a split, cut into groups: `[num_groups, group_size]` rows.
+
+  Args:
+    label: `[n]`.
+    group_size: data in a group; what does not fill one is left out of this pass.
+    by_class: whether a group has one label; else it is a plain sample.
+    seed: of the shuffle.
+    epoch: number of the pass; every pass is shuffled anew, into as many groups.
+
+  Raises:
+    ValueError: no group can be filled.
+  """
+  rng = np.random.default_rng((seed, epoch))
+  order = rng.permutation(len(label))
+  pools = [order]
+  if by_class:
+    pools = [order[label[order] == c] for c in np.unique(label)]
+  whole = [pool[: len(pool) - len(pool) % group_size] for pool in pools]
+  groups = np.concatenate(whole).reshape(-1, group_size)
+  if not len(groups):
+    raise ValueError(
+      f'group_size={group_size}: the largest pool of data has only'
+      f' {max(map(len, pools))}.'
+    )
+  return rng.permutation(groups) if by_class else groups
+
+
 def batches(
-  split: Split, batch_size: int, *, seed: int, start: int = 0
+  split: Split,
+  batch_size: int,
+  *,
+  seed: int,
+  start: int = 0,
+  group_size: int = 1,
+  by_class: bool = False,
 ) -> Iterator[Split]:
   """Endless shuffled batches; batch number `start` first.
 
@@ -35,17 +71,31 @@ def batches(
   for the next one. For a given split and batch size, batch i depends on (seed, i)
   alone, so a resumed run sees what an uninterrupted one would have.
 
+  Args:
+    split: the data.
+    batch_size: a multiple of `group_size`.
+    seed: of the shuffle.
+    start: first batch.
+    group_size: consecutive data that form a group.
+    by_class: whether a group has one label, as in `group_rows`.
+
   Raises:
-    ValueError: a batch larger than the split.
+    ValueError: a batch larger than the groups of the split.
   """
-  per_epoch = len(split.label) // batch_size
+
+  def rows_of_epoch(epoch):
+    return group_rows(
+      split.label, group_size, by_class=by_class, seed=seed, epoch=epoch
+    ).ravel()
+
+  per_epoch = len(rows_of_epoch(0)) // batch_size
   if per_epoch == 0:
     raise ValueError(
-      f'batch_size={batch_size}: the split has only {len(split.label)} data.'
+      f'batch_size={batch_size}: the split has only {len(rows_of_epoch(0))} data.'
     )
   epoch, index = divmod(start, per_epoch)
   while True:
-    order = np.random.default_rng((seed, epoch)).permutation(len(split.label))
+    order = rows_of_epoch(epoch)
     for i in range(index, per_epoch):
       rows = order[i * batch_size : (i + 1) * batch_size]
       yield Split(split.x[rows], split.label[rows])

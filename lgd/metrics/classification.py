@@ -11,6 +11,8 @@ logarithm, a clipped mean and a bootstrap interval are reported with it.
 import numpy as np
 from scipy import special
 
+_BLOCK = 1_000_000  # Resampled values in memory at a time.
+
 
 def classification(
   log_prob: np.ndarray,
@@ -38,9 +40,14 @@ def classification(
   n = len(label)
   log_inverse = -log_prob[np.arange(n), label]  # A mean of 1/p would overflow.
   rng = np.random.default_rng(seed)
-  # A resample is n draws of an index: multinomial counts of every sample.
-  counts = rng.multinomial(n, np.full(n, 1.0 / n), size=num_bootstrap)
-  log_means = special.logsumexp(log_inverse, axis=1, b=counts) - np.log(n)
+  log_means = np.empty(num_bootstrap)
+  block = max(1, _BLOCK // n)
+  for i in range(0, num_bootstrap, block):
+    # A resample is n draws of an index: multinomial counts of every sample.
+    size = min(block, num_bootstrap - i)
+    counts = rng.multinomial(n, np.full(n, 1.0 / n), size=size)
+    log_sums = special.logsumexp(log_inverse, axis=1, b=counts)
+    log_means[i : i + size] = log_sums - np.log(n)
   low, high = np.quantile(log_means, [0.025, 0.975])
   log_mean = special.logsumexp(log_inverse) - np.log(n)
   return {

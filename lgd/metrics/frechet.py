@@ -7,21 +7,31 @@ caller's. The trace of the root is that of (S_1^(1/2) S_2 S_1^(1/2))^(1/2), whic
 symmetric, so eigenvalues of symmetric matrices suffice, for singular ones too.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 
-def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-  """Frechet distance (1) in float64; biased upwards for small sets.
+class Gaussian(NamedTuple):
+  """The moments of a set, float64."""
 
-  Args:
-    x: `[n, dim]` features, n >= 2.
-    y: `[m, dim]` features, m >= 2.
-  """
-  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-  cov_x, cov_y = (np.atleast_2d(np.cov(z, rowvar=False)) for z in (x, y))
-  eigval, eigvec = np.linalg.eigh(cov_x)
+  mean: np.ndarray  # [dim]
+  cov: np.ndarray  # [dim, dim], with n - 1
+
+
+def fit_gaussian(x: np.ndarray) -> Gaussian:
+  """Mean and covariance of `x [n, *data]`, flattened; n >= 2."""
+  x = x.reshape(len(x), -1)
+  mean = np.mean(x, axis=0, dtype=np.float64)
+  centered = x - mean
+  return Gaussian(mean, centered.T @ centered / (len(x) - 1))
+
+
+def frechet_distance(x: Gaussian, y: Gaussian) -> float:
+  """Frechet distance (1); biased upwards for moments of small sets."""
+  eigval, eigvec = np.linalg.eigh(x.cov)
   root_x = (eigvec * np.sqrt(np.maximum(eigval, 0.0))) @ eigvec.T
-  cross = np.linalg.eigvalsh(root_x @ cov_y @ root_x)
+  cross = np.linalg.eigvalsh(root_x @ y.cov @ root_x)
   trace_root = np.sum(np.sqrt(np.maximum(cross, 0.0)))
-  mean_term = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2)
-  return float(mean_term + np.trace(cov_x) + np.trace(cov_y) - 2.0 * trace_root)
+  mean_term = np.sum((x.mean - y.mean) ** 2)
+  return float(mean_term + np.trace(x.cov) + np.trace(y.cov) - 2.0 * trace_root)

@@ -1,6 +1,7 @@
 """Networks (Flax linen) that predict x0, eps or velocity, and a classifier."""
 
 from lgd.networks.classifier import Classifier
+from lgd.networks.classifier import NoisyClassifier
 from lgd.networks.mlp import ResidualMLP
 
-__all__ = ('Classifier', 'ResidualMLP')
+__all__ = ('Classifier', 'NoisyClassifier', 'ResidualMLP')

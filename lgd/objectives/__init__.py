@@ -1,5 +1,6 @@
 """Objectives: what a guidance weight, and the base model before it, is trained on."""
 
+from lgd.objectives.consistency import group_marginal
 from lgd.objectives.consistency import l2
 from lgd.objectives.consistency import marginal
 from lgd.objectives.consistency import self_consistency
@@ -11,25 +12,36 @@ from lgd.objectives.guidance_loss import score_matching_objective
 from lgd.objectives.particles import draw_particles
 from lgd.objectives.particles import guided_particles
 from lgd.objectives.particles import Particles
+from lgd.objectives.particles import predict
+from lgd.objectives.particles import Predictions
 from lgd.objectives.particles import sample_s
 from lgd.objectives.particles import sample_times
-from lgd.objectives.particles import time_density
 from lgd.objectives.score_matching import score_matching
+from lgd.objectives.statistics_loss import make_store
+from lgd.objectives.statistics_loss import statistics_loss
+from lgd.objectives.statistics_loss import StatisticsObjective
+from lgd.objectives.statistics_loss import Store
 
 __all__ = (
   'Objective',
   'Particles',
+  'Predictions',
+  'StatisticsObjective',
+  'Store',
   'consistency_objective',
   'denoising',
   'draw_particles',
+  'group_marginal',
   'guidance_loss',
   'guided_particles',
   'l2',
+  'make_store',
   'marginal',
+  'predict',
   'sample_s',
   'sample_times',
   'score_matching',
   'score_matching_objective',
   'self_consistency',
-  'time_density',
+  'statistics_loss',
 )

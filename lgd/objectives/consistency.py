@@ -103,3 +103,34 @@ def marginal(
     for y in (x_true, x_guided)
   )
   return attraction - 0.5 * interaction * repulsion
+
+
+def group_marginal(
+  x_guided: jax.Array,
+  x_true: jax.Array,
+  *,
+  group_size: int,
+  beta: float,
+  interaction: float,
+) -> jax.Array:
+  """`marginal` of a batch whose consecutive `group_size` data form a group.
+
+  Args:
+    x_guided: `[batch, m, *data]`; batch a multiple of `group_size`.
+    x_true: the same shape.
+    group_size: n.
+    beta: as of `marginal`.
+    interaction: as of `marginal`.
+
+  Returns:
+    `[batch / n * m]` losses: particle j of all members makes a group of its own.
+  """
+
+  def regroup(x):
+    x = x.reshape(-1, group_size, *x.shape[1:])  # [groups, n, m, *data]
+    x = jnp.swapaxes(x, 1, 2)
+    return x.reshape(-1, *x.shape[2:])
+
+  return marginal(
+    regroup(x_guided), regroup(x_true), beta=beta, interaction=interaction
+  )

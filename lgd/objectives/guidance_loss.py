@@ -12,6 +12,7 @@ below make them from a comparison of particles, or of clean predictions.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from lgd import types
 from lgd.objectives import particles as particles_lib
@@ -76,6 +77,7 @@ def guidance_loss(
   s_min: float,
   zeta: float,
   gap: float,
+  group_size: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
   """Losses and weights of a batch, (1)-(4); Algorithm 1.
 
@@ -93,16 +95,18 @@ def guidance_loss(
     s_min: smallest s.
     zeta: distance that t keeps from 1.
     gap: smallest t - s.
+    group_size: consecutive data that share (s, t), for a marginal objective.
 
   Returns:
-    `losses, omega`, each `[batch]`.
+    Losses, one for each datum or group, and omega, `[batch]`.
 
   Cost: 2 m denoiser evaluations per datum, in one call.
   """
   key_times, key_particles, key_objective = jax.random.split(key, 3)
   s, t = particles_lib.sample_times(
-    key_times, x0.shape[0], s_min=s_min, zeta=zeta, gap=gap
+    key_times, x0.shape[0] // group_size, s_min=s_min, zeta=zeta, gap=gap
   )
+  s, t = (jnp.repeat(time, group_size) for time in (s, t))
   particles = particles_lib.draw_particles(
     key_particles,
     denoiser,

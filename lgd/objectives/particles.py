@@ -12,11 +12,9 @@ For each datum (x_0, c), with independent noise throughout:
 (1)-(4) do not depend on omega: `draw_particles` makes them once, with stopped
 gradients, and `guided_particles` is the only part that is differentiated.
 
-Where t is given and s is to be drawn, (1) factors into, with T = 1 - zeta and
-A = T - gap - s_min,
+Where t is given and s is to be drawn, (1) has, with T = 1 - zeta, the conditional law
 
-  (7)  p(t) = log(A / (T - t)) / A  for s_min + gap < t < T, else 0
-  (8)  s = T - gap - A^(1-u) (T - t)^u,  u ~ U[0, 1]
+  (7)  s = T - gap - (T - gap - s_min)^(1-u) (T - t)^u,  u ~ U[0, 1]
 """
 
 from typing import NamedTuple
@@ -24,6 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import noising
 from lgd import transitions
@@ -41,6 +40,15 @@ class Particles(NamedTuple):
   x0_null: jax.Array  # [batch, m, *data]
 
 
+class Predictions(NamedTuple):
+  """(3) and (4) for a batch."""
+
+  eps: jax.Array  # [batch, m, *data], the noise in xt
+  xt: jax.Array  # [batch, m, *data]
+  x0_cond: jax.Array  # [batch, m, *data]
+  x0_null: jax.Array  # [batch, m, *data]
+
+
 def sample_times(
   key: jax.Array, batch: int, *, s_min: float, zeta: float, gap: float
 ) -> tuple[jax.Array, jax.Array]:
@@ -51,7 +59,8 @@ def sample_times(
     batch: number of pairs.
     s_min: smallest s, >= 0.
     zeta: distance that t keeps from 1, >= 0.
-    gap: smallest t - s, > 0 (the paper's delta); s_min + gap <= 1 - zeta.
+    gap: smallest t - s, > 0 (the paper's delta); s_min + gap <= 1 - zeta. The three
+      may be traced.
 
   Returns:
     `s, t`, each `[batch]`, with s_min <= s and s + gap <= t <= 1 - zeta.
@@ -59,7 +68,9 @@ def sample_times(
   Raises:
     ValueError: the range of s is empty.
   """
-  if s_min + gap > 1.0 - zeta:
+  settings = (s_min, zeta, gap)
+  traced = any(isinstance(x, jax.core.Tracer) for x in settings)
+  if not traced and s_min + gap > 1.0 - zeta:
     raise ValueError(
       f's_min={s_min}, gap={gap}, zeta={zeta}: s_min + gap must be at most'
       ' 1 - zeta, else no s is left.'
@@ -70,27 +81,15 @@ def sample_times(
   return s, jnp.minimum(s + dt, 1.0 - zeta)  # Rounding must not pass 1.
 
 
-def time_density(t: jax.Array, *, s_min: float, zeta: float, gap: float) -> jax.Array:
-  """Density of t under `sample_times`, (7); infinite at t = 1 - zeta.
-
-  The settings may be traced, as in `sample_s`.
-  """
-  t_max = 1.0 - zeta
-  width = t_max - gap - s_min
-  inside = (s_min + gap < t) & (t <= t_max)
-  ratio = jnp.where(inside, width / (t_max - jnp.where(inside, t, 0.0)), 1.0)
-  return jnp.log(ratio) / width
-
-
 def sample_s(
   key: jax.Array, t: jax.Array, *, s_min: float, zeta: float, gap: float
 ) -> jax.Array:
-  """Draws s given t as `sample_times` does, (8).
+  """Draws s given t as `sample_times` does, (7).
 
   Args:
     key: one key.
     t: any shape, in [s_min + gap, 1 - zeta].
-    s_min: smallest s.
+    s_min: smallest s; it may be traced, as may the next two.
     zeta: distance that t keeps from 1.
     gap: smallest t - s.
 
@@ -103,6 +102,42 @@ def sample_s(
   left = jnp.maximum(t_max - t, 0.0)
   s = t_max - gap - (t_max - gap - s_min) ** (1.0 - u) * left**u
   return jnp.clip(s, s_min, t - gap)
+
+
+def predict(
+  key: jax.Array,
+  denoiser: types.Denoiser,
+  denoiser_params: types.Params,
+  schedule: types.Schedule,
+  x0: jax.Array,
+  cond: types.Cond,
+  null_cond: types.Cond,
+  t: jax.Array,
+  *,
+  num_particles: int,
+) -> Predictions:
+  """Noisy particles and what the denoiser says of them, (3)-(4).
+
+  Arguments as of `draw_particles`; `key` may also be `[batch]` keys, one per datum.
+
+  Gradient: stopped. Cost: 2 m denoiser evaluations per datum, in one call.
+  """
+  shape = (x0.shape[0], num_particles, *x0.shape[1:])
+  eps = arrays.normal(key, shape)
+  xt = noising.add_noise(schedule, x0[:, None], eps, t)
+
+  def per_particle(a):  # [batch, ...] -> [batch * m, ...]
+    return jnp.repeat(a, num_particles, axis=0)
+
+  x0_cond, x0_null = denoiser_lib.pair(
+    denoiser,
+    denoiser_params,
+    xt.reshape(-1, *x0.shape[1:]),
+    per_particle(t),
+    jax.tree.map(per_particle, cond),
+    null_cond,
+  )
+  return Predictions(eps, xt, x0_cond.reshape(shape), x0_null.reshape(shape))
 
 
 def draw_particles(
@@ -139,24 +174,19 @@ def draw_particles(
   """
   shape = (x0.shape[0], num_particles, *x0.shape[1:])
   key_xs, key_xt = jax.random.split(key)
-  x0 = x0[:, None]  # [batch, 1, *data]
-  xs = noising.add_noise(schedule, x0, jax.random.normal(key_xs, shape), s)
-  xt = noising.add_noise(schedule, x0, jax.random.normal(key_xt, shape), t)
-
-  def per_particle(a):  # [batch, ...] -> [batch * m, ...]
-    return jnp.repeat(a, num_particles, axis=0)
-
-  x0_cond, x0_null = denoiser_lib.pair(
+  xs = noising.add_noise(schedule, x0[:, None], jax.random.normal(key_xs, shape), s)
+  _, xt, x0_cond, x0_null = predict(
+    key_xt,
     denoiser,
     denoiser_params,
-    xt.reshape(-1, *x0.shape[2:]),
-    per_particle(t),
-    jax.tree.map(per_particle, cond),
+    schedule,
+    x0,
+    cond,
     null_cond,
+    t,
+    num_particles=num_particles,
   )
-  return jax.lax.stop_gradient(
-    Particles(s, t, xs, xt, x0_cond.reshape(shape), x0_null.reshape(shape))
-  )
+  return jax.lax.stop_gradient(Particles(s, t, xs, xt, x0_cond, x0_null))
 
 
 def guided_particles(

@@ -1,0 +1,39 @@
+"""Forty classes in 16 dimensions, each of two Gaussians whose means are random.
+
+  python -m experiments.train_denoiser --config=configs/mixture40.py --workdir=runs/m40
+  python -m experiments.train_guidance --config=configs/mixture40.py --workdir=runs/m40
+  python -m experiments.evaluate --workdir=runs/m40
+
+All means are uniform on the unit sphere. Not of the paper; all numbers are our choice.
+
+Variants (`--config=configs/mixture40.py:VARIANT`):
+  under_trained  1000 steps, the default: guidance helps.
+  well_trained   10,000 steps: any constant weight hurts.
+  smoke          a minute on one core; its numbers mean nothing.
+"""
+
+from configs import common
+
+
+def get_config(variant: str = 'under_trained'):
+  """The config of one variant."""
+  config = common.get_default()
+  config.data.name = 'random_mixture'
+  config.data.num_classes = 40
+  config.data.radius = 1.0
+  config.data.std = 0.05
+  config.denoiser.width = 128
+  config.denoiser.learning_rate = 1e-3
+  config.evaluation.num_steps = 30
+  config.evaluation.interval_omegas = (0.2, 0.4)
+  config.evaluation.clamp_linear_omegas = (0.1, 0.2, 0.4)
+  if variant == 'under_trained':
+    pass
+  elif variant == 'well_trained':
+    config.denoiser.num_steps = 10_000
+    config.denoiser.ema_decay = 0.999
+  elif variant == 'smoke':
+    config.update(common.get_smoke_overrides())
+  else:
+    raise ValueError(common.unknown_variant(variant))
+  return config

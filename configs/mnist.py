@@ -1,0 +1,30 @@
+"""MNIST"""
+
+from configs import common
+
+
+def get_config(variant: str = 'under_trained'):
+  """The config of one variant."""
+  config = common.get_default()
+  config.data.name = 'mnist'
+  config.denoiser.width = 512
+  config.denoiser.num_steps = 1500
+  config.evaluation.num_seeds = 5
+  config.evaluation.num_steps = 30
+  config.evaluation.constants = (
+      0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0,
+  )  # fmt: skip
+  config.evaluation.interval_omegas = (0.5, 1.0)
+  config.evaluation.interval_bounds = (0.0, 0.5, 1.0)
+  config.evaluation.clamp_linear_omegas = (0.2, 0.5, 1.0)
+  config.evaluation.classifier_width = 128
+  if variant == 'under_trained':
+    pass
+  elif variant == 'well_trained':
+    config.denoiser.num_steps = 15_000
+    config.denoiser.ema_decay = 0.999
+  elif variant == 'smoke':
+    config.update(common.get_smoke_overrides())
+  else:
+    raise ValueError(common.unknown_variant(variant))
+  return config

@@ -1,0 +1,217 @@
+r"""One pass of the frozen base model over the training data, kept as Gram statistics.
+
+  python -m experiments.collect_statistics --config=configs/digits.py \
+      --workdir=runs/digits
+  ... --config.statistics.kind=class_groups      # for the objective class_marginal
+
+Writes statistics/KIND/. From it, train_guidance and sweep learn weights for any
+objective of that kind, beta, lambda, gap, s_min, churn and network, without the
+denoiser. The same command again resumes: shards that are there are kept, and what a
+shard holds depends on the config alone.
+"""
+
+import datetime
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import launch
+from experiments import statistics_files
+from experiments import validation
+from experiments import workdir as workdir_lib
+from lgd import arrays
+from lgd import denoiser as denoiser_lib
+from lgd import objectives
+from lgd import reporting
+from lgd import statistics
+from lgd import training
+from lgd.data import splits
+
+# t of item i is frac((i + 1) * this): evenly spread after any number of items.
+_GOLDEN_RATIO = 0.6180339887498949
+
+
+def run(config: config_dict.ConfigDict, workdir: str) -> None:
+  """Collects or resumes."""
+  validation.validate(config)
+  workdir = workdir_lib.Workdir(workdir)
+  workdir_lib.require_base_of(workdir, config)
+  directory = workdir.statistics(config.statistics.kind)
+  identity = workdir_lib.statistics_identity(workdir, config)
+  if (directory / 'config.json').exists():
+    workdir_lib.require_statistics(workdir, config)
+  builders.log_config(config)
+  dataset = builders.dataset(config)
+  plan = Plan(config, dataset.train)
+  params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
+  statistics_files.write_config(directory, identity)
+
+  counter = denoiser_lib.EvaluationCounter()
+  collect = make_collect(config, dataset.num_classes, counter)
+  missing = [
+    i
+    for i in range(plan.num_shards)
+    if not statistics_files.shard_path(directory, i).exists()
+  ]
+  logging.info('statistics: %d of %d shards to do', len(missing), plan.num_shards)
+  start, num_done = time.perf_counter(), 0
+  for done, shard in enumerate(missing, 1):
+    before = counter.count
+    items = plan.items(shard)
+    chunks = [
+      collect(params, *plan.batch(items[i : i + plan.items_per_batch]))
+      for i in range(0, len(items), plan.items_per_batch)
+    ]
+    gram, t, label = (
+      np.concatenate(parts)[: len(items)] for parts in zip(*chunks, strict=True)
+    )
+    if not np.isfinite(gram).all():
+      bad = items[np.argmin(np.isfinite(gram).all(axis=1))]
+      raise reporting.NonFiniteError(
+        f'statistics of item {bad} are not finite; nothing of shard {shard} was'
+        ' written; the base model may have diverged.'
+      )
+    statistics_files.write_shard(
+      directory,
+      shard,
+      statistics_files.Statistics(
+        gram, t, label, items, np.int64(counter.count - before)
+      ),
+    )
+    num_done += len(items) * plan.group_size
+    elapsed = time.perf_counter() - start
+    logging.info(
+      'statistics %d/%d shards  %.0f data/s  ETA %s',
+      plan.num_shards - len(missing) + done,
+      plan.num_shards,
+      num_done / elapsed,
+      datetime.timedelta(seconds=round(elapsed / done * (len(missing) - done))),
+    )
+  summarise(directory, plan)
+
+
+def summarise(directory, plan: 'Plan') -> None:
+  """Reads everything back and says what it cost."""
+  stored = statistics_files.read(directory, plan.num_shards)
+  paths = [statistics_files.shard_path(directory, i) for i in range(plan.num_shards)]
+  num_data = len(stored.t) * plan.group_size
+  logging.info(
+    '%s: %d data, %.0f bytes each, %d denoiser evaluations',
+    directory,
+    num_data,
+    sum(p.stat().length for p in paths) / num_data,
+    stored.num_evaluations.sum(),
+  )
+
+
+class Plan:
+  """Which datum, time and noise every item of a pass has; of the config alone.
+
+  An item is a datum with its particles, or a group of data with one particle each. A
+  shard is a range of items.
+  """
+
+  def __init__(self, config: config_dict.ConfigDict, train: splits.Split):
+    section = config.statistics
+    self._config, self._train = config, train
+    grouped = section.kind != 'particles'
+    self._by_class = section.kind == 'class_groups'
+    self.group_size = section.group_size if grouped else 1
+    self.num_items = section.num_data // self.group_size
+    self.items_per_batch = section.batch_size // self.group_size
+    self._items_per_shard = section.shard_size // self.group_size
+    self.num_shards = builders.num_shards(config)
+    if self.items_per_batch % jax.device_count():
+      raise launch.UserError(
+        f'statistics.batch_size={section.batch_size}: makes {self.items_per_batch}'
+        f' items a call, which must be a multiple of the {jax.device_count()} devices'
+        ' that share them.'
+      )
+    self._passes: dict[int, np.ndarray] = {}
+
+  def items(self, shard: int) -> np.ndarray:
+    """The items of a shard."""
+    first = shard * self._items_per_shard
+    return np.arange(first, min(first + self._items_per_shard, self.num_items))
+
+  def batch(self, items: np.ndarray) -> tuple[Any, ...]:
+    """`index, x0 [items, n, *data], label [items, n], t [items]`, padded by repeats."""
+    items = np.resize(items, self.items_per_batch)
+    per_pass = len(self._rows_of_pass(0))
+    rows = np.stack([self._rows_of_pass(i // per_pass)[i % per_pass] for i in items])
+    t = np.modf((items + 1.0) * _GOLDEN_RATIO)[0] * self._config.statistics.t_max
+    return (
+      items.astype(np.uint32),
+      self._train.x[rows],
+      self._train.label[rows],
+      t.astype(np.float32),
+    )
+
+  def _rows_of_pass(self, epoch: int) -> np.ndarray:
+    if epoch not in self._passes:
+      self._passes[epoch] = builders.group_rows(
+        self._config,
+        'statistics',
+        self._train,
+        self.group_size,
+        self._by_class,
+        epoch=epoch,
+      )
+    return self._passes[epoch]
+
+
+def make_collect(
+  config: config_dict.ConfigDict,
+  num_classes: int,
+  counter: denoiser_lib.EvaluationCounter,
+):
+  """`(params, index, x0, label, t) -> (gram, t, label)` on the host, compiled."""
+  denoiser = counter.wrap(builders.denoiser(config, num_classes))
+  schedule = builders.schedule(config)
+  section = config.statistics
+  root = arrays.stream(config.seed, f'statistics/{section.kind}')
+  grouped = section.kind != 'particles'
+
+  def collect(params, index, x0, label, t):
+    n = label.shape[1]
+    # One key per datum: what a shard holds does not depend on batches or devices.
+    keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(
+      (index[:, None] * n + jnp.arange(n, dtype=jnp.uint32)).reshape(-1)
+    )
+    eps, _, x0_cond, x0_null = objectives.predict(
+      keys,
+      denoiser,
+      params,
+      schedule,
+      x0.reshape(-1, *x0.shape[2:]),
+      label.reshape(-1),
+      num_classes,
+      jnp.repeat(t, n),
+      num_particles=1 if grouped else section.num_particles,
+    )
+    if grouped:
+      eps, x0_cond, x0_null = (x.reshape(x0.shape) for x in (eps, x0_cond, x0_null))
+      return statistics.pack(statistics.group_gram(eps, x0, x0_cond, x0_null))
+    return statistics.pack(statistics.gram(eps, x0[:, 0], x0_cond, x0_null))
+
+  mesh = training.make_mesh()
+  whole, split = training.replicated(mesh), training.sharded(mesh)
+  compiled = jax.jit(
+    collect, in_shardings=(whole, split, split, split, split), out_shardings=split
+  )
+
+  def collect_on_host(params, index, x0, label, t):
+    gram = np.asarray(compiled(params, index, x0, label, t))
+    return gram, t, label if grouped else label[:, 0]
+
+  return collect_on_host
+
+
+if __name__ == '__main__':
+  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

@@ -1,0 +1,217 @@
+r"""Chooses weights along guided trajectories, and fits a network to them.
+
+  python -m experiments.search_trajectory --config=configs/digits.py \
+      --workdir=runs/digits
+  ... --config.trajectory.distance=features      # of a small noise-aware classifier
+
+Guides particles of every class with the sampler of `config.evaluation`, and picks each
+step's weight by a line search on held-out data. The tables of several searches are
+averaged. Writes guidance/trajectory_DISTANCE_table/, the average, and
+guidance/trajectory_DISTANCE/, a network that also serves other time grids.
+"""
+
+import datetime
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import judge
+from experiments import launch
+from experiments import train_guidance
+from experiments import train_loop
+from experiments import validation
+from experiments import workdir as workdir_lib
+from lgd import arrays
+from lgd import checkpointing
+from lgd import denoiser as denoiser_lib
+from lgd import trajectory
+from lgd import types
+from lgd.data import splits
+
+
+def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
+  """Searches and fits; returns the table, `[num_classes, num_steps]`."""
+  validation.validate(config)
+  workdir = workdir_lib.Workdir(workdir)
+  train_guidance.require_finished_base(workdir, config)
+  config = config.copy_and_resolve_references()
+  config.guidance.objective = f'trajectory_{config.trajectory.distance}'
+  config.guidance.num_steps = config.trajectory.fit_steps
+  table_config = config.copy_and_resolve_references()
+  table_config.guidance.weight = 'table'
+  for each in (config, table_config):
+    refuse_other_search(workdir, each)
+  builders.log_config(config)
+
+  dataset = builders.dataset(config)
+  params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
+  directory = workdir.guidance(builders.guidance_name(table_config))
+  if checkpointing.latest_step(directory) is None:
+    values, num_evaluations = search(config, dataset, params)
+    table = {'values': values, 'times': builders.time_grid(config)}
+    workdir_lib.save_table(workdir, table_config, directory, table, num_evaluations)
+  learned = workdir_lib.load_guidance(workdir, directory.name, dataset.num_classes)
+  fit(config, workdir, dataset, learned)
+  return np.asarray(learned.params['values'])
+
+
+def refuse_other_search(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> None:
+  """Raises launch.UserError if the weight is there and was searched differently."""
+  directory = workdir.guidance(builders.guidance_name(config))
+  if checkpointing.latest_step(directory) is None:
+    return
+  stored = checkpointing.load_config(directory)
+  workdir_lib.require_base(workdir, stored, directory)
+  sections = ('seed', 'trajectory', 'guidance', 'evaluation')
+  wanted = workdir_lib.config_to_json(config, *sections)
+  sampler_keys = ('num_steps', 't_max', 'churn')
+  wanted['evaluation'] = {k: wanted['evaluation'][k] for k in sampler_keys}
+  workdir_lib.require_same(stored['config'], wanted, directory)
+
+
+def search(
+  config: config_dict.ConfigDict, dataset: splits.Dataset, params: types.Params
+) -> tuple[jax.Array, int]:
+  """The averaged table and the denoiser evaluations that it took."""
+  section = config.trajectory
+  counter = denoiser_lib.EvaluationCounter()
+  searcher = make_search(config, dataset, counter)
+  root = arrays.stream(config.seed, f'trajectory/{section.distance}')
+  tables, start = [], time.perf_counter()
+  for i in range(section.num_repeats):
+    rng = np.random.default_rng((config.seed, i))
+    reference = draw_reference(rng, getattr(dataset, section.reference), section)
+    table = searcher(params, jax.random.fold_in(root, i), reference)
+    tables.append(jax.block_until_ready(table))
+    elapsed = time.perf_counter() - start
+    logging.info(
+      'trajectory %d/%d  omega_mean %.4g  omega_max %.4g  ETA %s',
+      i + 1,
+      section.num_repeats,
+      table.mean(),
+      table.max(),
+      datetime.timedelta(
+        seconds=round(elapsed / (i + 1) * (section.num_repeats - i - 1))
+      ),
+    )
+  logging.info('trajectory: %d denoiser evaluations', counter.count)
+  return jnp.mean(jnp.stack(tables), axis=0), counter.count
+
+
+def make_search(
+  config: config_dict.ConfigDict,
+  dataset: splits.Dataset,
+  counter: denoiser_lib.EvaluationCounter,
+):
+  """`(params, key, reference [num_classes, n, *data]) -> table`, compiled."""
+  section = config.trajectory
+  schedule = builders.schedule(config)
+  denoiser = counter.wrap(builders.denoiser(config, dataset.num_classes))
+  # Closer together near 0, where most weights are.
+  unit = jnp.linspace(0.0, 1.0, section.num_candidates)
+  omegas = section.omega_max * unit**1.5
+  if section.distance == 'features':
+    features, features_params = judge.train_noisy_features(config, dataset)
+  else:
+    features, features_params = None, None
+
+  @jax.jit
+  def compiled(params, features_params, key, reference):
+    settings = {'schedule': schedule, 'beta': section.beta}
+    if features is None:
+      curves = trajectory.pixel_curves(reference, **settings)
+    else:
+      embed = functools.partial(features, features_params)
+      curves = trajectory.feature_curves(embed, reference, **settings)
+    return trajectory.search(
+      key,
+      denoiser,
+      params,
+      schedule,
+      curves,
+      jnp.arange(dataset.num_classes),
+      dataset.num_classes,
+      dataset.shape,
+      times=builders.time_grid(config),
+      churn=config.evaluation.churn,
+      num_particles=section.num_particles,
+      omegas=omegas,
+      memory=section.memory,
+    )
+
+  return lambda params, key, reference: compiled(
+    params, features_params, key, reference
+  )
+
+
+def draw_reference(
+  rng: np.random.Generator, split: splits.Split, section: config_dict.ConfigDict
+) -> np.ndarray:
+  """Random data of each class, `[num_classes, n, *data]`: as many as all have."""
+  counts = np.bincount(split.label)
+  n = min(section.num_references, counts.min())
+  rows = [
+    rng.permutation(np.flatnonzero(split.label == c))[:n] for c in range(len(counts))
+  ]
+  return split.x[np.stack(rows)]
+
+
+def fit(
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  dataset: splits.Dataset,
+  table: workdir_lib.LearnedWeight,
+) -> None:
+  """Trains the network to follow the table; no denoiser."""
+  section = config.guidance
+  model = builders.weight_model(config, dataset.num_classes)
+
+  def loss_fn(params, table_params, label, key):
+    losses = trajectory.fit_loss(
+      key,
+      functools.partial(model.apply, params),
+      functools.partial(table.model.apply, table_params),
+      label,
+      table_params['times'],
+    )
+    return losses.mean(), {}
+
+  label = np.arange(section.batch_size, dtype=np.int32) % dataset.num_classes
+
+  def batches(start):
+    del start
+    while True:
+      yield label
+
+  name = builders.guidance_name(config)
+  train_loop.train(
+    config=config,
+    section=section,
+    workdir=workdir.path,
+    directory=workdir.guidance(name),
+    stage=f'guidance/{name}',
+    stored_config=workdir_lib.guidance_identity(
+      workdir,
+      config,
+      num_steps=section.num_steps,
+      num_evaluations=table.num_evaluations,
+    ),
+    init=model.init,
+    tx=optax.adam(optax.cosine_decay_schedule(2e-3, section.num_steps)),
+    loss_fn=loss_fn,
+    frozen=table.params,
+    batches=batches,
+  )
+
+
+if __name__ == '__main__':
+  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

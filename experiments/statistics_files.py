@@ -1,0 +1,113 @@
+"""The shards of a statistics pass: written whole or not at all, checked when read.
+
+statistics/KIND/config.json        what the pass belongs to
+statistics/KIND/shard-00003.npz    gram [n, p (p + 1) / 2], t [n], label [n] or
+                                   [n, group_size], index [n], num_evaluations []
+"""
+
+import json
+import zipfile
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+
+from experiments import launch
+
+
+class Statistics(NamedTuple):
+  """All shards of a pass."""
+
+  gram: np.ndarray  # [num, p (p + 1) / 2] float32, packed
+  t: np.ndarray  # [num] float32
+  label: np.ndarray  # [num] or [num, group_size] int32
+  index: np.ndarray  # [num], 0..num-1
+  num_evaluations: np.ndarray  # [num_shards], network evaluations made for each
+
+
+def shard_path(directory: epath.Path, shard: int) -> epath.Path:
+  """Of shard number `shard`."""
+  return directory / f'shard-{shard:05d}.npz'
+
+
+def write_config(directory: epath.Path, stored: dict[str, Any]) -> None:
+  """Says what the pass belongs to; before its first shard."""
+  directory.mkdir(parents=True, exist_ok=True)
+  _write(directory / 'config.json', lambda f: f.write(json.dumps(stored).encode()))
+
+
+def read_config(directory: epath.Path) -> dict[str, Any]:
+  """What the pass under `directory` belongs to.
+
+  Raises:
+    launch.UserError: no statistics there, or a damaged file.
+  """
+  path = directory / 'config.json'
+  if not path.exists():
+    raise launch.UserError(
+      f'{directory}: holds no statistics; run python -m experiments.collect_statistics'
+      f' with --config.statistics.kind={directory.name} first.'
+    )
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise launch.UserError(
+      f'{path}: is damaged ({error}); remove {directory} and collect again.'
+    ) from error
+
+
+def write_shard(directory: epath.Path, shard: int, statistics: Statistics) -> None:
+  """One file, under its name only when it is complete."""
+  _write(shard_path(directory, shard), lambda f: np.savez(f, **statistics._asdict()))
+
+
+def read_shard(path: epath.Path) -> Statistics:
+  """One file.
+
+  Raises:
+    launch.UserError: it is missing, cut short, damaged (npz carries checksums), or
+      holds values that are not finite.
+  """
+  again = f'delete it and run collect_statistics again: only {path.name} is made anew.'
+  if not path.exists():
+    raise launch.UserError(
+      f'{path}: is missing; run collect_statistics again to finish.'
+    )
+  try:
+    with path.open('rb') as f, np.load(f, allow_pickle=False) as arrays:
+      statistics = Statistics(**{name: arrays[name] for name in Statistics._fields})
+  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    raise launch.UserError(
+      f'{path}: is cut short or damaged ({error}); {again}'
+    ) from error
+  finite = np.isfinite(statistics.gram).all(axis=1) & np.isfinite(statistics.t)
+  if not finite.all():
+    raise launch.UserError(
+      f'{path}: datum {statistics.index[np.argmin(finite)]} is not finite; {again}'
+    )
+  return statistics
+
+
+def read(directory: epath.Path, num_shards: int) -> Statistics:
+  """All shards under `directory`, in order."""
+  shards = [read_shard(shard_path(directory, i)) for i in range(num_shards)]
+  joined = Statistics(
+    *(
+      np.concatenate([np.atleast_1d(a) for a in arrays])
+      for arrays in zip(*shards, strict=True)
+    )
+  )
+  if not np.array_equal(joined.index, np.arange(len(joined.index))):
+    raise launch.UserError(
+      f'{directory}: its shards do not hold every datum once; remove them and run'
+      ' collect_statistics again.'
+    )
+  return joined
+
+
+def _write(path: epath.Path, write) -> None:
+  partial = path.parent / f'{path.name}.partial'
+  with partial.open('wb') as f:
+    write(f)
+  partial.rename(path)

@@ -1,0 +1,234 @@
+"""Weights chosen along guided trajectories: a line search at every step.
+
+One-step objectives look at true x_t; the sampler visits states that carry the error of
+all steps before. Here N particles per condition are guided from noise to data, and at
+each transition t -> s the weight of a condition is the one that brings them closest to
+its true marginal at s. With predictions at the particles x_i,
+
+  (1)  xs_i(omega) = a_i + omega b_i + std z_i
+       a = coef_xt x_t + coef_x0 x0_cond,  b = coef_x0 (x0_cond - x0_null)
+  (2)  D(omega) = 1/(N R) sum_ik E||xs_i(omega) - y_k||^beta
+                  - 1/2 1/(N(N-1)) sum_{i != j} E||xs_i(omega) - xs_j(omega)||^beta
+  (3)  C_k = memory C_k-1 + D_k,  omega_k = argmin C_k over the candidates
+
+for reference data y ~ q(y_s | c): the energy distance up to a constant. In pixels every
+candidate follows from inner products of {a_i}, {b_i} and the data, with z and the noise
+of y_s integrated out (`mmd`, (3)); in features f the candidates cost f alone. The
+denoiser is called twice per particle and step, as by the sampler, whatever the number
+of candidates. (3) smooths over steps: curves are added up with a fading memory before
+the minimum is taken, so that the particles follow the weights that are returned.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgd import arrays
+from lgd import denoiser as denoiser_lib
+from lgd import mmd
+from lgd import noising
+from lgd import transitions
+from lgd import types
+
+# (key, a [conds, N, *data], b, std [], s [], omegas [K]) -> curves (2) [conds, K].
+CurveFn = Callable[
+  [jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array
+]
+
+
+def pixel_curves(
+  reference: jax.Array, *, schedule: types.Schedule, beta: float
+) -> CurveFn:
+  """Curves (2) of the particles themselves, all noise integrated out.
+
+  Args:
+    reference: `[num_conds, R, *data]` data of each condition.
+    schedule: noise schedule.
+    beta: kernel exponent, in (0, 2).
+
+  Cost: three products of N and R vectors per condition, then O(N (N + R)) a candidate.
+  """
+  num_conds, num_references = reference.shape[:2]
+  reference = reference.reshape(num_conds, num_references, -1)
+  dim = reference.shape[-1]
+
+  def curve(a, b, y, noise_var, sigma_s, omegas):  # Of one condition.
+    centre = y.mean(axis=0)  # Only differences matter.
+    a, y = a - centre, y - centre
+
+    def product(x, z):
+      return jnp.matmul(x, z.T, precision=jax.lax.Precision.HIGHEST)
+
+    aa, ab, bb, ay, by = (
+      product(x, z) for x, z in ((a, a), (a, b), (b, b), (a, y), (b, y))
+    )
+    y_norm = jnp.sum(jnp.square(y), axis=1)
+    i, j = np.triu_indices(len(a), 1)
+
+    def distance(omega):
+      xx = aa + omega * (ab + ab.T) + omega**2 * bb
+      x_norm = jnp.diagonal(xx)
+      to_data = x_norm[:, None] + y_norm - 2.0 * (ay + omega * by)
+      to_each_other = x_norm[i] + x_norm[j] - 2.0 * xx[i, j]
+      attraction, repulsion = (
+        mmd.expected_norm_power(jnp.maximum(q, 0.0), v, dim, beta).mean()
+        for q, v in (
+          (to_data, noise_var + sigma_s**2),
+          (to_each_other, 2.0 * noise_var),
+        )
+      )
+      return attraction - 0.5 * repulsion
+
+    return jax.lax.map(distance, omegas)
+
+  def curves(key, a, b, std, s, omegas):
+    del key
+    flat = (num_conds, a.shape[1], dim)
+    y = schedule.alpha(s) * reference
+    args = (a.reshape(flat), b.reshape(flat), y)
+    return jax.lax.map(
+      lambda abc: curve(*abc, jnp.square(std), schedule.sigma(s), omegas), args
+    )
+
+  return curves
+
+
+def feature_curves(
+  features: Callable[[jax.Array, jax.Array], jax.Array],
+  reference: jax.Array,
+  *,
+  schedule: types.Schedule,
+  beta: float,
+) -> CurveFn:
+  """Curves (2) in the features of noisy data; noise is drawn, the same for all omega.
+
+  Args:
+    features: `(xs [batch, *data], s [batch]) -> [batch, num_features]`.
+    reference: `[num_conds, R, *data]` data of each condition.
+    schedule: noise schedule.
+    beta: kernel exponent, in (0, 2).
+
+  Cost: one evaluation of `features` per particle and candidate.
+  """
+
+  def curves(key, a, b, std, s, omegas):
+    key_z, key_y = jax.random.split(key)
+    z = std * jax.random.normal(key_z, a.shape)
+    eps = jax.random.normal(key_y, reference.shape)
+    ys = noising.add_noise(schedule, reference, eps, s)
+
+    def embed(x):  # [conds, n, *data] -> [conds, n, num_features]
+      flat = x.reshape(-1, *x.shape[2:])
+      return features(flat, jnp.full(len(flat), s)).reshape(*x.shape[:2], -1)
+
+    y = embed(ys)
+
+    def distance(omega):
+      x = embed(a + omega * b + z)
+      n = x.shape[1]
+      pairwise = jax.vmap(mmd.pairwise_energy, in_axes=(0, 0, None))
+      attraction = pairwise(x, y, beta).mean(axis=(1, 2))
+      repulsion = pairwise(x, x, beta).sum(axis=(1, 2)) / (n * (n - 1))
+      return attraction - 0.5 * repulsion
+
+    return jax.lax.map(distance, omegas).T
+
+  return curves
+
+
+def search(
+  key: jax.Array,
+  denoiser: types.Denoiser,
+  denoiser_params: types.Params,
+  schedule: types.Schedule,
+  curve_fn: CurveFn,
+  cond: types.Cond,
+  null_cond: types.Cond,
+  shape: tuple[int, ...],
+  *,
+  times: jax.Array,
+  churn: float,
+  num_particles: int,
+  omegas: jax.Array,
+  memory: float,
+) -> jax.Array:
+  """The weight of every condition at every transition, (1)-(3).
+
+  Args:
+    key: one key.
+    denoiser: the frozen denoiser.
+    denoiser_params: its parameters.
+    schedule: noise schedule.
+    curve_fn: `pixel_curves` or `feature_curves` of reference data.
+    cond: pytree of `[num_conds, ...]`.
+    null_cond: the null condition, without the leading axis.
+    shape: of a datum.
+    times: `[num_steps + 1]` decreasing times, the sampler's.
+    churn: of the sampler, in [0, 1].
+    num_particles: N, at least 2.
+    omegas: `[K]` candidates.
+    memory: of (3), in [0, 1).
+
+  Returns:
+    `[num_conds, num_steps]`, as `guidance.table` takes it.
+
+  Cost: 2 N num_steps denoiser evaluations per condition.
+  """
+  num_conds = jax.tree.leaves(cond)[0].shape[0]
+  total = num_conds * num_particles
+  particle_cond = jax.tree.map(lambda c: jnp.repeat(c, num_particles, axis=0), cond)
+  xt = schedule.sigma(times[0]) * arrays.normal(arrays.fold_in(key, 0), (total, *shape))
+
+  def transition(carry, step):
+    xt, curves = carry
+    index, t, s = step
+    key_curves, key_z = jax.random.split(arrays.fold_in(key, index))
+    x0_cond, x0_null = denoiser_lib.pair(
+      denoiser, denoiser_params, xt, jnp.full(total, t), particle_cond, null_cond
+    )
+    coef_xt, coef_x0, std = transitions.coefficients(schedule, s, t, churn)
+    a, b = coef_xt * xt + coef_x0 * x0_cond, coef_x0 * (x0_cond - x0_null)
+    by_cond = (num_conds, num_particles, *shape)
+    curves = memory * curves + curve_fn(
+      key_curves, a.reshape(by_cond), b.reshape(by_cond), std, s, omegas
+    )
+    omega = omegas[jnp.argmin(curves, axis=1)]  # [num_conds]
+    scale = arrays.expand_right(jnp.repeat(omega, num_particles), xt)
+    return (a + scale * b + std * arrays.normal(key_z, xt.shape), curves), omega
+
+  start = (xt, jnp.zeros((num_conds, len(omegas))))
+  steps = (jnp.arange(1, len(times)), times[:-1], times[1:])
+  _, table = jax.lax.scan(transition, start, steps)
+  return table.T
+
+
+def fit_loss(
+  key: jax.Array,
+  weight: types.Weight,
+  table: types.Weight,
+  cond: types.Cond,
+  times: jax.Array,
+) -> jax.Array:
+  """Squared error of a weight as an interpolant of a table, at random (s, t).
+
+    E (weight(c, s, t) - table(c, t))^2,  t ~ U[t_0, t_N], s ~ U[0, t]
+
+  A table knows t alone; with s at random the weight can serve other time grids.
+
+  Args:
+    key: one key.
+    weight: to be fitted; the loss is differentiable in its parameters.
+    table: from `guidance.table`.
+    cond: pytree of `[batch, ...]`.
+    times: `[num_steps + 1]` decreasing times of the table.
+
+  Returns:
+    `[batch]` losses.
+  """
+  batch = jax.tree.leaves(cond)[0].shape[0]
+  key_s, key_t = jax.random.split(key)
+  t = jax.random.uniform(key_t, (batch,), minval=times[-2], maxval=times[0])
+  s = t * jax.random.uniform(key_s, (batch,))
+  return jnp.square(weight(cond, s, t) - table(cond, s, t))
