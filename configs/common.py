@@ -95,7 +95,7 @@ def get_default() -> config_dict.ConfigDict:
   config.sweep.gap = (0.01, 0.1, 0.2, 0.3)
   config.sweep.s_min = (0.001, 0.01, 0.1, 0.2)
   config.sweep.churn = (1.0,)
-  config.sweep.num_particles = (2, 4, 8)
+  config.sweep.num_particles = (2, 4)  # At most statistics.num_particles.
   config.sweep.learning_rate = (1e-3,)
   config.sweep.num_seeds = 3
   config.sweep.num_steps = 500

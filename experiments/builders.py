@@ -6,8 +6,10 @@ the values must keep.
 """
 
 import functools
+import types as types_lib
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -109,6 +111,11 @@ def batches(
     group_size=group_size,
     by_class=by_class,
   )
+
+
+def overridden(section: config_dict.ConfigDict, overrides: dict[str, Any]):
+  """The section with some values replaced, by traced ones too."""
+  return types_lib.SimpleNamespace(**{**section.to_dict(), **overrides})
 
 
 def num_shards(config: config_dict.ConfigDict) -> int:
@@ -240,10 +247,13 @@ def guidance_objective(config: config_dict.ConfigDict) -> objectives.Objective:
 
 
 def statistics_objective(
-  config: config_dict.ConfigDict, dim: int
+  config: config_dict.ConfigDict, dim: int, **overrides: jax.Array
 ) -> objectives.StatisticsObjective:
-  """The objective that `guidance.objective` names, from statistics of `dim`-d data."""
-  section = config.guidance
+  """The objective that `guidance.objective` names, from statistics of `dim`-d data.
+
+  `overrides` replace numbers of `config.guidance`, and may be traced.
+  """
+  section = overridden(config.guidance, overrides)
   if section.objective == 'score_matching':
     return lambda gram, omega, s, t: statistics.score_matching(gram, omega)
   step = {'schedule': schedule(config), 'churn': section.churn, 'dim': dim}

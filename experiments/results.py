@@ -182,7 +182,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
     ' omega = 0 is the conditional model; w = 1 + omega. NFE: denoiser evaluations of a'
     ' sample; evaluations to learn: all that learning the weights took.',
     '',
-    *_table(
+    *table(
       (
         'method',
         'w',
@@ -211,7 +211,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
     'Learned weights times kappa: fidelity traded for alignment along the learned'
     ' shape (plots/frontier.png).',
     '',
-    *_table(
+    *table(
       ('method', *(title for _, title in COLUMNS), 'gain'),
       [
         (
@@ -229,7 +229,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
     ' of the mean, its bootstrap interval and the mean of values clipped at 100 with'
     ' it (all averaged over seeds).',
     '',
-    *_table(
+    *table(
       ('method', 'mean', 'log of mean', '95% interval of it', 'clipped mean'),
       [
         (
@@ -246,7 +246,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
     '',
     '## Grids',
     '',
-    *_table(
+    *table(
       ('method', 'w', 'energy, validation', *(title for _, title in COLUMNS)),
       [
         (
@@ -276,7 +276,8 @@ def _recovered(
   ]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+  """Lines of a Markdown table."""
   return [
     f'| {" | ".join(cells)} |' for cells in (header, ['---'] * len(header), *rows)
   ]

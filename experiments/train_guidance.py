@@ -217,12 +217,16 @@ def load_store(
 
 
 def make_statistics_loss_fn(
-  config: config_dict.ConfigDict, dataset: splits.Dataset
+  config: config_dict.ConfigDict, dataset: splits.Dataset, **overrides: jax.Array
 ) -> training.LossFn:
-  """`(guidance_params, store, (), key) -> loss` from stored statistics."""
-  section = config.guidance
+  """`(guidance_params, store, (), key) -> loss` from stored statistics.
+
+  `overrides` replace numbers of `config.guidance`, and may be traced.
+  """
+  section = builders.overridden(config.guidance, overrides)
   model = builders.weight_model(config, dataset.num_classes)
-  objective = builders.statistics_objective(config, int(np.prod(dataset.shape)))
+  dim = int(np.prod(dataset.shape))
+  objective = builders.statistics_objective(config, dim, **overrides)
   grouped = section.objective in builders.GROUPED
   counts = {
     'num_stored': config.statistics.group_size,

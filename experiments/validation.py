@@ -72,6 +72,19 @@ def validate(config: config_dict.ConfigDict) -> None:
     lambda v: 0.0 < v < 1.0,
     'must be in (0, 1): without dropped labels the null prediction is untrained.',
   )
+  one_of('guidance.source', ('statistics', 'direct'))
+  one_of('guidance.weight', ('network', 'table'))
+  if config.guidance.weight == 'table':
+    check(
+      'guidance.objective',
+      lambda v: v in ('l2', 'score_matching') and config.guidance.source != 'direct',
+      'only l2 and score_matching have a closed form, from statistics; use'
+      ' --config.guidance.weight=network.',
+    )
+  positive('guidance.num_bins')
+  _validate_statistics(config, check, positive, one_of)
+  _validate_trajectory(check, positive, fraction, one_of)
+  _validate_sweep(config, check, positive, numbers)
   check('guidance.depth', lambda v: v >= 2, 'needs an input and an output layer.')
   positive('guidance.num_particles')
   check(
@@ -122,6 +135,7 @@ def validate(config: config_dict.ConfigDict) -> None:
     )
   for key in ('constants', 'interval_omegas', 'clamp_linear_omegas'):
     numbers(f'evaluation.{key}', lambda v: v > 0.0, 'above 0')
+  numbers('evaluation.kappas', lambda v: v > 0.0, 'above 0')
   numbers('evaluation.clamp_linear_floors', lambda v: v >= 0.0, 'at least 0')
   numbers('evaluation.interval_bounds', lambda v: 0.0 <= v <= 1.0, 'in [0, 1]')
   check(
@@ -129,3 +143,77 @@ def validate(config: config_dict.ConfigDict) -> None:
     lambda v: len(v) >= 2 and all(a < b for a, b in itertools.pairwise(v)),
     'needs at least 2 times in increasing order.',
   )
+
+
+def _validate_statistics(config, check, positive, one_of) -> None:
+  """The statistics pass, and that the guidance to be learned can use it."""
+  section, guidance = config.statistics, config.guidance
+  one_of('statistics.kind', builders.STATISTICS)
+  for key in ('num_data', 'num_particles', 'batch_size', 'shard_size'):
+    positive(f'statistics.{key}')
+  check('statistics.group_size', lambda v: v >= 2, 'a marginal needs at least 2.')
+  for key in ('num_data', 'batch_size', 'shard_size'):
+    check(
+      f'statistics.{key}',
+      lambda v: v % section.group_size == 0,
+      f'must be a multiple of statistics.group_size={section.group_size}.',
+    )
+  check('statistics.t_max', lambda v: 0.0 < v <= 1.0, 'must be in (0, 1].')
+  if config.denoiser.prediction == 'eps':
+    check(
+      'statistics.t_max',
+      lambda v: v < 1.0,
+      "denoiser.prediction='eps' leaves x0 undetermined at t = 1; stay below it by"
+      ' --config.statistics.t_max=0.99.',
+    )
+  check('guidance.group_size', lambda v: v >= 2, 'a marginal needs at least 2.')
+  if guidance.objective in builders.GROUPED:
+    check(
+      'guidance.batch_size',
+      lambda v: v % guidance.group_size == 0,
+      f'must be a multiple of guidance.group_size={guidance.group_size}.',
+    )
+  if guidance.source == 'statistics':
+    for key, stored in (('num_particles', 'particles'), ('group_size', 'members')):
+      check(
+        f'guidance.{key}',
+        lambda v, key=key: v <= section[key],
+        f'the statistics hold {section[key]} {stored}; use at most that many, or'
+        f' collect with --config.statistics.{key}={guidance[key]}.',
+      )
+    check(
+      'guidance.zeta',
+      lambda v: 1.0 - v <= section.t_max + 1e-6,
+      f'the statistics have no t above statistics.t_max={section.t_max}; zeta must be'
+      ' at least 1 - t_max.',
+    )
+
+
+def _validate_trajectory(check, positive, fraction, one_of) -> None:
+  """The search along trajectories."""
+  one_of('trajectory.distance', ('pixels', 'features'))
+  one_of('trajectory.reference', ('validation', 'train'))
+  for key in ('num_references', 'num_particles', 'num_candidates'):
+    check(f'trajectory.{key}', lambda v: v >= 2, 'needs at least 2.')
+  for key in (
+    'num_repeats', 'omega_max', 'classifier_width', 'classifier_steps', 'fit_steps'
+  ):  # fmt: skip
+    positive(f'trajectory.{key}')
+  fraction('trajectory.memory')
+  check('trajectory.beta', lambda v: 0.0 < v < 2.0, 'must be in (0, 2).')
+
+
+def _validate_sweep(config, check, positive, numbers) -> None:
+  """Every value that a sweep sets keeps the rule of the key it replaces."""
+  numbers('sweep.beta', lambda v: 0.0 < v < 2.0, 'in (0, 2)')
+  for key in ('interaction', 'churn'):
+    numbers(f'sweep.{key}', lambda v: 0.0 <= v <= 1.0, 'in [0, 1]')
+  numbers('sweep.gap', lambda v: 0.0 < v < 1.0, 'in (0, 1)')
+  numbers('sweep.s_min', lambda v: 0.0 <= v < 1.0, 'in [0, 1)')
+  numbers(
+    'sweep.num_particles', lambda v: v >= 2 and v == int(v), 'that are integers >= 2'
+  )
+  numbers('sweep.learning_rate', lambda v: v > 0.0, 'above 0')
+  for key in ('num_seeds', 'num_steps', 'batch_size'):
+    positive(f'sweep.{key}')
+  check('sweep.samples_per_class', lambda v: v >= 2, 'a distance needs at least 2.')

@@ -180,6 +180,39 @@ def frontier(
   _save(fig, path)
 
 
+def sweep_axis(
+  path: epath.PathLike,
+  axis: str,
+  values: np.ndarray,
+  validation: np.ndarray,
+  test: np.ndarray,
+) -> None:
+  """Energy distance against one setting: every point, their mean and the best.
+
+  Args:
+    path: of the PNG.
+    axis: name of the setting.
+    values: `[n]` of the setting.
+    validation: `[n]` distances to validation data.
+    test: `[n]` distances to test data.
+  """
+  fig, axes = _panels(2, 4.2, 3.4, num_cols=2)
+  levels = np.unique(values)
+  position = np.searchsorted(levels, values)
+  for ax, name, distance in zip(
+    axes, ('validation', 'test'), (validation, test), strict=True
+  ):
+    ax.plot(position, distance, '.', color='0.7', markersize=4, label='a setting')
+    by_level = [distance[position == i] for i in range(len(levels))]
+    ticks = np.arange(len(levels))
+    ax.plot(ticks, [d.mean() for d in by_level], 'ko-', label='mean')
+    ax.plot(ticks, [d.min() for d in by_level], 'C0s--', label='best')
+    ax.set_xticks(ticks, [f'{level:g}' for level in levels])
+    ax.set(title=f'energy distance, {name}', xlabel=axis)
+  axes[0].legend(fontsize=7)
+  _save(fig, path)
+
+
 def _save(fig, path: epath.PathLike) -> None:
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,13 @@ def load(name, *variant):
   return importlib.import_module(f'configs.{name}').get_config(*variant)
 
 
+def _keys(tree):
+  """All paths of keys."""
+  if not isinstance(tree, dict):
+    return {()}
+  return {(key, *rest) for key, node in tree.items() for rest in _keys(node)}
+
+
 class ConfigsTest(parameterized.TestCase):
   def test_finds_the_configs(self):
     self.assertEqual(NAMES, sorted(DATA))
@@ -43,15 +50,14 @@ class ConfigsTest(parameterized.TestCase):
     shape, num_classes = DATA[name]
     net = builders.network(config, num_classes)
     denoiser = builders.denoiser(config, num_classes)
-    guidance_net = builders.guidance_net(config, num_classes)
+    weight = builders.weight_model(config, num_classes)
 
     def build(key):
       params = builders.init_network(net, key, shape)
       x, t = jnp.zeros((4, *shape)), jnp.full(4, 0.5)
       label = jnp.zeros(4, int)
       x0_hat = denoiser(params, x, t, label)
-      guidance_params = builders.init_guidance_net(guidance_net, key)
-      return x0_hat, guidance_net.apply(guidance_params, label, 0.5 * t, t)
+      return x0_hat, weight.apply(weight.init(key), label, 0.5 * t, t)
 
     x0_hat, omega = jax.eval_shape(build, jax.random.key(0))
     self.assertEqual(x0_hat.shape, (4, *shape))
@@ -77,9 +83,7 @@ class ConfigsTest(parameterized.TestCase):
   def test_configs_add_no_keys(self, name):
     """One family: every key is in the default, where its comment is."""
     default, config = common.get_default(), load(name)
-    self.assertEqual(set(default), set(config))
-    for section in ('data', 'denoiser', 'guidance', 'evaluation'):
-      self.assertEqual(set(default[section]), set(config[section]))
+    self.assertEqual(_keys(default.to_dict()), _keys(config.to_dict()))
 
 
 if __name__ == '__main__':

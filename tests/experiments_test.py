@@ -13,16 +13,35 @@ from configs import digits
 from configs import mixture
 from experiments import benchmark
 from experiments import builders
+from experiments import collect_statistics
 from experiments import evaluate
 from experiments import launch
 from experiments import sample
+from experiments import search_trajectory
+from experiments import sweep
 from experiments import train_denoiser
 from experiments import train_guidance
 from lgd import checkpointing
+from lgd import objectives
 from lgd import reporting
+from lgd import statistics
 from lgd import training
 
 CONFIGS = {'digits': digits, 'mixture': mixture}
+
+# (guidance.objective, guidance.source, guidance.weight) of every kind of learning,
+# and the directory that it writes.
+LEARNED = {
+  'self_consistency': ('self_consistency', 'statistics', 'network'),
+  'l2': ('l2', 'statistics', 'network'),
+  'score_matching': ('score_matching', 'statistics', 'network'),
+  'class_marginal': ('class_marginal', 'statistics', 'network'),
+  'marginal': ('marginal', 'statistics', 'network'),
+  'l2_table': ('l2', 'statistics', 'table'),
+  'score_matching_table': ('score_matching', 'statistics', 'table'),
+  'self_consistency_direct': ('self_consistency', 'direct', 'network'),
+  'class_marginal_direct': ('class_marginal', 'direct', 'network'),
+}
 
 
 def smoke_config(name='digits', **overrides):
@@ -41,22 +60,35 @@ def assert_trees_equal(a, b):
 
 
 class EndToEndTest(parameterized.TestCase):
-  @parameterized.parameters('digits', 'mixture')
-  def test_all_binaries(self, name):
-    workdir = pathlib.Path(self.create_tempdir().full_path)
-    config = smoke_config(name)
+  def run_all(self, config, workdir, learned):
+    """Every binary but the sweep; returns the rows of the evaluation."""
     state = train_denoiser.run(config, workdir)
     self.assertEqual(int(state.step), config.denoiser.num_steps)
-    for objective in ('self_consistency', 'l2', 'score_matching'):
-      config.guidance.objective = objective
+    kinds = {
+      builders.GROUPED.get(learned[name][0], 'particles')
+      for name in learned
+      if learned[name][1] == 'statistics'
+    }
+    for kind in sorted(kinds):
+      config.statistics.kind = kind
+      collect_statistics.run(config, workdir)
+    for name, (objective, source, weight) in learned.items():
+      config.guidance.update(objective=objective, source=source, weight=weight)
       state = train_guidance.run(config, workdir)
-      self.assertEqual(int(state.step), config.guidance.num_steps)
+      num_steps = 1 if weight == 'table' else config.guidance.num_steps
+      self.assertEqual(int(state.step), num_steps)
+      self.assertTrue((workdir / 'guidance' / name).is_dir())
+    return evaluate.run(None, workdir)
 
-    rows = evaluate.run(None, workdir)
+  def check_rows(self, rows, workdir, names, num_classes):
     self.assertEqual(json.loads((workdir / 'results.json').read_text()), rows)
-    num_methods = 1 + 2 + 1 + 1 + 3  # Unguided, the smoke grids, learned.
-    self.assertLen(rows, 1 + 2 * num_methods)
-    num_classes = {'digits': 10, 'mixture': 8}[name]
+    strengths = [(), ('kappa',)]  # 1, and the one of the smoke config.
+    keys = [('unguided', ()), *2 * [('constant', ('omega',))]]
+    keys += [('interval', ('omega', 'lo', 'hi')), ('clamp_linear', ('omega', 'floor'))]
+    for name in names:
+      keys += [(name, p) for p in (strengths[:1] if 'table' in name else strengths)]
+    methods = [(r['method'], tuple(r['params'])) for r in rows[1:]]
+    self.assertCountEqual(methods, 2 * keys)  # Two seeds.
     for row in rows[1:]:
       self.assertEqual(row['num_samples'], 4 * num_classes)
       self.assertTrue(all(np.isfinite(v) for v in row['metrics'].values()), row)
@@ -69,26 +101,71 @@ class EndToEndTest(parameterized.TestCase):
       json.loads(line)['stage']
       for line in (workdir / 'metrics.jsonl').read_text().splitlines()
     }
-    self.assertEqual(
-      stages,
-      {
-        'denoiser',
-        'guidance/self_consistency',
-        'guidance/l2',
-        'guidance/score_matching',
-      },
+    networks = {f'guidance/{name}' for name in names if 'table' not in name}
+    self.assertEqual(stages, {'denoiser', *networks})
+
+  def test_digits(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    config = smoke_config(**{'statistics.num_data': 128, 'statistics.shard_size': 64})
+    searched = config.copy_and_resolve_references()
+    train_denoiser.run(config, workdir)
+    for distance in ('pixels', 'features'):
+      searched.trajectory.distance = distance
+      table = search_trajectory.run(searched, workdir)
+      self.assertEqual(table.shape, (10, 3))
+      self.assertTrue(np.all((table >= 0.0) & (table <= 4.0)))
+
+    rows = self.run_all(config, workdir, LEARNED)
+    trajectories = {
+      f'trajectory_{distance}{suffix}'
+      for distance in ('pixels', 'features')
+      for suffix in ('', '_table')
+    }
+    self.check_rows(rows, workdir, {*LEARNED, *trajectories}, num_classes=10)
+    costs = {r['method']: r['learning_evaluations'] for r in rows}
+    of_pass, of_group_pass = 2 * 3 * 128, 2 * 128  # Two for each noisy particle.
+    of_search = 2 * 3 * 4 * 10  # At each of 3 steps, for 4 particles of 10 classes.
+    expected = dict.fromkeys(LEARNED, of_pass) | dict.fromkeys(trajectories, of_search)
+    expected |= dict.fromkeys(('class_marginal', 'marginal'), of_group_pass)
+    of_update = 2 * 2 * 8  # For 2 particles of 8 data.
+    expected |= dict.fromkeys(
+      ('self_consistency_direct', 'class_marginal_direct'), 20 * of_update
     )
+    expected |= dict.fromkeys(
+      ('real', 'unguided', 'constant', 'interval', 'clamp_linear'), 0
+    )
+    self.assertEqual(costs, expected)
 
     # The evaluation section of a config that is given replaces the stored one.
-    config.evaluation.num_seeds = 1
-    config.evaluation.constants = (0.5,)
-    self.assertLen(evaluate.run(config, workdir), 1 + num_methods - 1)
+    config.evaluation.update(num_seeds=1, constants=(0.5,), kappas=(0.5, 2.0))
+    shorter = evaluate.run(config, workdir)
+    self.assertLen(shorter, 1 + (len(rows) - 1) // 2 - 1 + 9)
 
-    x = sample.run(None, workdir, method='constant:0.25', seed=0)
-    stored = np.load(workdir / 'samples' / 'constant_0.25_seed0.npz')
-    np.testing.assert_array_equal(stored['x'], x)
-    np.testing.assert_array_equal(np.bincount(stored['label']), [4] * num_classes)
-    self.assertTrue((workdir / 'samples' / 'constant_0.25_seed0.png').exists())
+    for method in ('constant:0.25', 'class_marginal', 'l2_table'):
+      x = sample.run(None, workdir, method=method, seed=0)
+      stem = method.replace(':', '_')
+      stored = np.load(workdir / 'samples' / f'{stem}_seed0.npz')
+      np.testing.assert_array_equal(stored['x'], x)
+      np.testing.assert_array_equal(np.bincount(stored['label']), [4] * 10)
+      self.assertTrue((workdir / 'samples' / f'{stem}_seed0.png').exists())
+
+    config.guidance.update(
+      objective='self_consistency', source='statistics', weight='network'
+    )
+    rows = sweep.run(config, workdir)
+    self.assertLen(rows, 2 * 2 * 2 * 2)  # beta, s_min, num_particles, seeds.
+    self.assertTrue(all(np.isfinite(v) for row in rows for v in row.values()))
+    # Neither the sweep nor evaluation changes what the others wrote.
+    self.assertCountEqual(
+      [p.name for p in (workdir / 'guidance').iterdir()], {*LEARNED, *trajectories}
+    )
+
+  def test_mixture(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    names = ('self_consistency', 'score_matching_table')
+    learned = {name: LEARNED[name] for name in names}
+    rows = self.run_all(smoke_config('mixture'), workdir, learned)
+    self.check_rows(rows, workdir, learned, num_classes=8)
 
   def test_sampling_methods(self):
     workdir = pathlib.Path(self.create_tempdir().full_path)
@@ -120,7 +197,7 @@ class EndToEndTest(parameterized.TestCase):
     self.assertTrue(all(np.isfinite(r) and r > 0.0 for r in ratios.values()))
 
 
-class ResumeTest(absltest.TestCase):
+class ResumeTest(parameterized.TestCase):
   """4 steps equal 2, a restart, and 2 more, leaf for leaf."""
 
   def test_denoiser(self):
@@ -141,47 +218,43 @@ class ResumeTest(absltest.TestCase):
     assert_trees_equal(train_denoiser.run(four, resumed), expected)
     self.assertEqual(files_under(resumed / 'denoiser'), before)
 
-  def test_guidance(self):
+  @parameterized.parameters('statistics', 'direct')
+  def test_guidance(self, source):
     straight = pathlib.Path(self.create_tempdir().full_path)
     resumed = pathlib.Path(self.create_tempdir().full_path)
-    overrides = {'checkpoint_every': 2, 'denoiser.num_steps': 4}
+    overrides = {
+      'checkpoint_every': 2,
+      'denoiser.num_steps': 4,
+      'guidance.source': source,
+    }
     four = smoke_config(**overrides, **{'guidance.num_steps': 4})
     two = smoke_config(**overrides, **{'guidance.num_steps': 2})
-    for workdir in (straight, resumed):
-      train_denoiser.run(four, workdir)
+    train_denoiser.run(four, straight)
+    if source == 'statistics':
+      collect_statistics.run(four, straight)
+    shutil.copytree(straight, resumed, dirs_exist_ok=True)
     expected = train_guidance.run(four, straight)
     train_guidance.run(two, resumed)
     assert_trees_equal(train_guidance.run(four, resumed), expected)
 
 
 class DevicesTest(parameterized.TestCase):
-  @parameterized.parameters('self_consistency', 'l2', 'score_matching')
-  def test_guidance_loss_on_eight_devices_equals_one(self, objective):
-    """And so do the parameters after two updates with it."""
-    config = smoke_config(**{'guidance.objective': objective})
-    data = builders.dataset(config)
-    net = builders.guidance_net(config, data.num_classes)
-    key = jax.random.key(0)
-    denoiser_params = builders.init_network(
-      builders.network(config, data.num_classes), key, data.shape
-    )
-    # Away from its start, where the network is 0 and so are both predictions.
-    denoiser_params = jax.tree.map(lambda p: p + 0.1, denoiser_params)
-    tx = builders.optimizer(config.guidance)
-    step = training.make_train_step(
-      train_guidance.make_loss_fn(config, data.num_classes), tx, ema_decay=0.9
-    )
+  """Losses on 8 devices equal those on one, and so do parameters after two updates."""
+
+  def assert_same_on_eight_devices(self, config, data, loss_fn, frozen, batches):
+    model = builders.weight_model(config, data.num_classes)
+    key, tx = jax.random.key(0), builders.optimizer(config.guidance)
+    step = training.make_train_step(loss_fn, tx, ema_decay=0.9)
     results = []
     for devices in (jax.devices()[:1], jax.devices()):
       mesh = training.make_mesh(devices)
       compiled = training.compile_step(step, mesh)
-      state = training.init_state(builders.init_guidance_net(net, key), tx)
+      state = training.init_state(model.init(key), tx)
       state = jax.device_put(state, training.replicated(mesh))
-      batches = builders.batches(config, 'guidance', data.train)(0)
       losses = []
-      for _ in range(2):
-        batch = training.global_batch(next(batches), mesh)
-        state, metrics = compiled(state, denoiser_params, batch, key)
+      for batch in batches:
+        batch = training.global_batch(batch, mesh)
+        state, metrics = compiled(state, frozen, batch, key)
         losses.append(float(metrics['loss']))
       results.append((losses, jax.device_get(state.params)))
     self.assertLen(jax.devices(), 8)
@@ -191,6 +264,48 @@ class DevicesTest(parameterized.TestCase):
       results[0][1],
       results[1][1],
     )
+
+  @parameterized.parameters('self_consistency', 'score_matching', 'class_marginal')
+  def test_direct(self, objective):
+    config = smoke_config(
+      **{
+        'guidance.objective': objective,
+        'guidance.batch_size': 16,
+      }
+    )
+    data = builders.dataset(config)
+    params = builders.init_network(
+      builders.network(config, data.num_classes), jax.random.key(0), data.shape
+    )
+    # Away from its start, where the network is 0 and so are both predictions.
+    params = jax.tree.map(lambda p: p + 0.1, params)
+    batches = builders.batches(
+      config,
+      'guidance',
+      data.train,
+      group_size=4 if objective == 'class_marginal' else 1,
+      by_class=objective == 'class_marginal',
+    )(0)
+    loss_fn = train_guidance.make_direct_loss_fn(config, data.num_classes)
+    self.assert_same_on_eight_devices(
+      config, data, loss_fn, params, [next(batches), next(batches)]
+    )
+
+  @parameterized.parameters('self_consistency', 'l2', 'class_marginal')
+  def test_statistics(self, objective):
+    config = smoke_config(**{'guidance.objective': objective})
+    data = builders.dataset(config)
+    num, num_vectors = 64, 4 * 8 if objective == 'class_marginal' else 3 * 3
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(num, num_vectors, 64)).astype(np.float32)
+    label = rng.integers(10, size=(num, 8) if objective == 'class_marginal' else num)
+    store = objectives.make_store(
+      statistics.pack(vectors @ vectors.swapaxes(1, 2)),
+      (np.arange(num, dtype=np.float32) + 0.5) / num,
+      label,
+    )
+    loss_fn = train_guidance.make_statistics_loss_fn(config, data)
+    self.assert_same_on_eight_devices(config, data, loss_fn, store, [(), ()])
 
 
 class RefusalTest(parameterized.TestCase):
@@ -257,22 +372,32 @@ class RefusalTest(parameterized.TestCase):
       self.workdir,
     )
 
-  def test_weight_of_another_base(self):
-    config = self.train_base(**{'guidance.num_steps': 2})
+  def train_guidance(self, **overrides):
+    settings = {'guidance.source': 'direct', 'guidance.num_steps': 2, **overrides}
+    config = self.train_base(**settings)
     train_guidance.run(config, self.workdir)
+    return config
+
+  def test_weight_and_statistics_of_another_base(self):
+    config = self.train_guidance()
+    collect_statistics.run(config, self.workdir)
     config.denoiser.num_steps = 4
     train_denoiser.run(config, self.workdir)
-    pattern = 'learned for the base model at step 2, which is now at step 4'
+    pattern = 'was made with the base model at step 2, which is now at step 4'
     self.assert_refused(pattern, train_guidance.run, config, self.workdir)
     self.assert_refused(pattern, evaluate.run, None, self.workdir)
+    pattern = f'statistics/particles: {pattern}'
+    self.assert_refused(pattern, collect_statistics.run, config, self.workdir)
+    config.guidance.source = 'statistics'
+    self.assert_refused(pattern, train_guidance.run, config, self.workdir)
+    self.assert_refused(pattern, sweep.run, config, self.workdir)
 
   def test_weight_of_another_base_at_the_same_step(self):
-    config = self.train_base(**{'guidance.num_steps': 2})
-    train_guidance.run(config, self.workdir)
+    self.train_guidance()
     shutil.rmtree(self.workdir / 'denoiser')
     self.train_base(**{'denoiser.learning_rate': 0.5})
     self.assert_refused(
-      'denoiser.learning_rate=0.5: .*self_consistency was written with 0.01',
+      'denoiser.learning_rate=0.5: .*self_consistency_direct was written with 0.01',
       evaluate.run,
       None,
       self.workdir,
@@ -281,22 +406,20 @@ class RefusalTest(parameterized.TestCase):
   def test_base_of_another_seed(self):
     self.train_base()
     pattern = 'seed=1: .* was written with 0'
-    self.assert_refused(pattern, train_guidance.run, smoke_config(seed=1), self.workdir)
+    for binary in (collect_statistics, train_guidance, search_trajectory, sweep):
+      self.assert_refused(pattern, binary.run, smoke_config(seed=1), self.workdir)
 
   def test_unfinished_base(self):
     """A run that was cut short after its checkpoint at step 2."""
     config = self.train_base(**{'denoiser.num_steps': 4, 'checkpoint_every': 2})
     shutil.rmtree(self.workdir / 'denoiser' / '4')
-    self.assert_refused(
-      'is at step 2 of 4; run train_denoiser again',
-      train_guidance.run,
-      config,
-      self.workdir,
-    )
+    for binary in (train_guidance, search_trajectory, sweep):
+      self.assert_refused(
+        'is at step 2 of 4; run train_denoiser again', binary.run, config, self.workdir
+      )
 
   def test_weight_of_another_config(self):
-    config = self.train_base(**{'guidance.num_steps': 2})
-    train_guidance.run(config, self.workdir)
+    config = self.train_guidance()
     config.guidance.beta = 1.0
     self.assert_refused(
       'guidance.beta=1.0: .* was written with 1.75',
@@ -304,6 +427,27 @@ class RefusalTest(parameterized.TestCase):
       config,
       self.workdir,
     )
+
+  def test_without_a_base(self):
+    for binary in (collect_statistics, train_guidance, search_trajectory, sweep):
+      self.assert_refused(
+        'holds no trained base model', binary.run, smoke_config(), self.workdir
+      )
+
+  @parameterized.parameters(
+    ('self_consistency', 'particles'),
+    ('l2', 'particles'),
+    ('class_marginal', 'class_groups'),
+    ('marginal', 'pooled_groups'),
+  )
+  def test_without_statistics(self, objective, kind):
+    config = self.train_base(**{'guidance.objective': objective})
+    pattern = (
+      f'statistics/{kind}: holds no statistics; run python -m'
+      f' experiments.collect_statistics with --config.statistics.kind={kind} first'
+    )
+    for binary in (train_guidance, sweep):
+      self.assert_refused(pattern, binary.run, config, self.workdir)
 
   def test_non_finite_loss_leaves_the_last_checkpoint(self):
     config = self.train_base(**{'checkpoint_every': 2, 'log_every': 2})

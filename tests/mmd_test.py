@@ -263,7 +263,7 @@ class ExpectedNormPowerTest(parameterized.TestCase):
       abs(np.mean(powers) - float(value)), 5.0 * np.std(powers) / math.sqrt(n)
     )
 
-  @parameterized.product(dim=(1, 2, 8, 15, 16, 3072), jit=(False, True))
+  @parameterized.product(dim=(1, 15, 16, 3072), jit=(False, True))
   def test_corners(self, dim, jit):
     """Zeros of q and v: both zero gives 0 with zero gradients, one a finite result.
 
@@ -272,7 +272,7 @@ class ExpectedNormPowerTest(parameterized.TestCase):
     q = jnp.asarray([0.0, 0.0, 1.0, 1.0, 0.0, 1e-16, 1e16])
     v = jnp.asarray([0.0, 1.0, 0.0, 1.0, 1e-16, 0.0, 1e-16])
     fn = _value_and_slopes if jit else _value_and_slopes.__wrapped__
-    for beta in BETAS:
+    for beta in BETAS if jit else (0.5, 1.75):
       with jax.numpy_rank_promotion('raise'):
         results = fn(q, v, beta, dim)
       for result in results:
@@ -281,7 +281,7 @@ class ExpectedNormPowerTest(parameterized.TestCase):
       self.assertTrue(np.all(results[0][1:] > 0.0))
       self.assertTrue(np.all(results[1][1:] > 0.0))
 
-  @parameterized.parameters(1, 2, 3, 8, 15)
+  @parameterized.parameters(1, 3, 15)
   def test_continuous_where_the_series_change(self, dim):
     """Small dimensions, one float32 spacing to either side of q / v = 32."""
     q = np.nextafter(np.float32(32.0), np.float32([0.0, 64.0]))
@@ -324,14 +324,14 @@ class ExpectedNormPowerTest(parameterized.TestCase):
           np.testing.assert_allclose(fn(q[i, 0], v[0, j]), table[i, j], rtol=1e-6)
       np.testing.assert_allclose(fn(q, jnp.float32(9.0)), table[:, 3:], rtol=1e-6)
 
-  @parameterized.parameters(1, 3, 16, 784)
+  @parameterized.parameters(3, 784)
   def test_traced_beta(self, dim):
     """vmap over beta is the loop over Python floats, gradients included."""
     q, v = jnp.asarray([0.0, 0.5, 20.0, 900.0]), jnp.asarray([1.0, 2.0, 0.3, 0.0])
     traced = jax.vmap(_value_and_slopes, in_axes=(None, None, 0, None))(
       q, v, jnp.asarray(BETAS), dim
     )
-    for i, beta in enumerate(BETAS):
+    for i, beta in list(enumerate(BETAS))[1::2]:
       loop = _value_and_slopes.__wrapped__(q, v, beta, dim)
       for a, b in zip(traced, loop, strict=True):
         np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6 * np.max(np.abs(b)))

@@ -223,26 +223,27 @@ class GramTest(parameterized.TestCase):
   def test_first_particles(self):
     """The Gram matrix of the subset; for groups up to its centre, without effect."""
     eps, x0, x0_cond, x0_null = _draw((2, 5, 4), directions=2)
-    for num in (1, 3, 5):
+    whole = statistics.gram(eps, x0, x0_cond, x0_null)
+    for num in (1, 3):
       nulls = [null[:, :num] for null in x0_null]
       subset = statistics.gram(eps[:, :num], x0, x0_cond[:, :num], nulls)
-      first = statistics.first_particles(
-        statistics.gram(eps, x0, x0_cond, x0_null), 5, num
-      )
+      first = statistics.first_particles(whole, 5, num)
       np.testing.assert_allclose(first, subset, rtol=1e-5, atol=1e-5)
     eps, x0, x0_cond, x0_null = _group(_draw((2, 5, 20)))
     whole = statistics.group_gram(eps, x0, x0_cond, x0_null)
     subset = statistics.group_gram(*(a[:, :3] for a in (eps, x0, x0_cond, x0_null[0])))
-    loss = functools.partial(
-      statistics.marginal,
-      omega=jnp.ones((2, 3)),
-      s=jnp.full(2, 0.2),
-      t=jnp.full(2, 0.5),
-      schedule=FLOW[0],
-      churn=0.5,
-      beta=1.0,
-      interaction=1.0,
-      dim=20,
+    loss = jax.jit(
+      functools.partial(
+        statistics.marginal,
+        omega=jnp.ones((2, 3)),
+        s=jnp.full(2, 0.2),
+        t=jnp.full(2, 0.5),
+        schedule=FLOW[0],
+        churn=0.5,
+        beta=1.0,
+        interaction=1.0,
+        dim=20,
+      )
     )
     np.testing.assert_allclose(
       loss(statistics.first_particles(whole, 5, 3)), loss(subset), rtol=1e-4
@@ -355,14 +356,15 @@ class SelfConsistencyTest(parameterized.TestCase):
     omega = np.asarray([[-0.3], [0.5], [2.0]])
     given = jnp.float32(omega[:, 0])
     s, t = np.float32([0.01, 0.2, 0.5]), np.float32([0.3, 0.25, 0.9])
+    gram = statistics.gram(*vectors)
+    l2 = jax.jit(
+      functools.partial(statistics.l2, gram, given, s, t, schedule=FLOW[0], dim=20)
+    )
     for churn in (0.0, 0.6, 1.0):
       exact = functools.partial(
         _losses, vectors, s=s, t=t, reference=FLOW[1], churn=churn, beta=2.0
       )
-      losses = statistics.l2(
-        statistics.gram(*vectors), given, s, t, schedule=FLOW[0], churn=churn, dim=20
-      )
-      np.testing.assert_allclose(losses, exact(omega)[0], rtol=1e-5)
+      np.testing.assert_allclose(l2(churn=churn), exact(omega)[0], rtol=1e-5)
       losses, grad = _evaluate(
         statistics.self_consistency, vectors, given, s, t, churn, 2.0, 0.0, dim=20
       )
@@ -388,10 +390,14 @@ class SelfConsistencyTest(parameterized.TestCase):
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
   def test_best_weight_of_squared_losses(self):
-    """The vertex of the mean l2, and of the mean score matching, over six data."""
+    """The vertex of the mean l2, and of the mean score matching, over six data.
+
+    They share omega, and neither s nor t.
+    """
     vectors = _draw((6, 3, 4))
     gram = statistics.gram(*vectors)
-    s, t = np.full(6, np.float32(0.2)), np.full(6, np.float32(0.5))
+    s = np.float32([0.01, 0.1, 0.2, 0.3, 0.5, 0.7])
+    t = np.float32([0.3, 0.9, 0.25, 0.6, 0.55, 0.99])
 
     def vertex(loss):
       below, middle, above = (
@@ -439,9 +445,9 @@ class SelfConsistencyTest(parameterized.TestCase):
         self.assertEqual(float(losses[2]), 0.0)
         self.assertEqual(float(grad[2]), 0.0)
 
-  @parameterized.parameters(4, 64)
-  def test_traced_settings(self, dim):
+  def test_traced_settings(self):
     """vmap over churn, beta and lambda under jit is the loop over Python floats."""
+    dim = 20
     vectors = _draw((3, 4, dim))
     s, t = jnp.asarray([0.1, 0.2, 0.5]), jnp.asarray([0.2, 0.9, 0.6])
     omega = jnp.asarray([-0.5, 0.0, 2.0])
@@ -493,6 +499,31 @@ class SelfConsistencyTest(parameterized.TestCase):
 
     self.assertEqual(shapes(64), shapes(12288))
     self.assertLessEqual(max(map(math.prod, shapes(64))), 7 * 12 * 12)
+
+  @parameterized.parameters(2, 64)
+  def test_rounding_below_zero(self, dim):
+    """A squared distance that rounds below 0 is 0: coincident particles, no noise."""
+    eps, x0, x0_cond, x0_null = (np.ones((1, 2, dim), np.float32) for _ in range(4))
+    gram = statistics.gram(0.6 * eps, 0.1 * x0[:, 0], 0.7 * x0_cond, 0.3 * x0_null)
+    between = np.tile(~np.eye(2, dtype=bool), (3, 3))
+    rounded = jnp.where(between, np.nextafter(gram, np.float32(np.inf)), gram)
+
+    @jax.jit
+    def loss(gram, beta, interaction):
+      return statistics.self_consistency(
+        gram,
+        jnp.ones(1),
+        jnp.full(1, 0.2),
+        jnp.full(1, 0.5),
+        schedule=FLOW[0],
+        churn=0.0,
+        beta=beta,
+        interaction=interaction,
+        dim=dim,
+      )
+
+    for beta in (0.5, 1.75):
+      np.testing.assert_array_equal(loss(rounded, beta, 1.0), loss(gram, beta, 0.0))
 
 
 class MarginalTest(parameterized.TestCase):
@@ -610,6 +641,7 @@ def _denoiser(params, xt, t, cond):
   return jnp.tanh((params - t[:, None]) * mixed + 0.4 * cond[:, None])
 
 
+@functools.partial(jax.jit, static_argnames=('num', 'dim'))
 def _points(seed, num, dim):
   """Random x_0, c, s, t and omega."""
   key_x0, key_cond, key_times, key_omega = jax.random.split(jax.random.key(seed), 4)
@@ -619,6 +651,7 @@ def _points(seed, num, dim):
   return x0, cond, s, t, jax.random.uniform(key_omega, (num,), minval=-0.5, maxval=3.0)
 
 
+@functools.partial(jax.jit, static_argnames='m')
 def _predict(key, x0, cond, t, m):
   """eps, xt, x0_cond and x0_null of m particles, each `[num, m, dim]`."""
   num, dim = x0.shape
@@ -691,7 +724,7 @@ class UnbiasedTest(parameterized.TestCase):
     kernel = {'beta': beta, 'interaction': 0.9}
     x0, cond, s, t, omega = _points(dim, num, dim)
     eps, xt, x0_cond, x0_null = _predict(jax.random.key(1), x0, cond, t, 4)
-    gram = statistics.gram(eps, x0, x0_cond, x0_null)
+    gram = jax.jit(statistics.gram)(eps, x0, x0_cond, x0_null)
 
     def sampled(key, churn, omega):
       key_xs, key_step = jax.random.split(key)
@@ -769,7 +802,7 @@ class UnbiasedTest(parameterized.TestCase):
       jax.random.key(1), x0, cond, every_t, 1
     )
     shape = (groups, n, dim)
-    gram = statistics.group_gram(
+    gram = jax.jit(statistics.group_gram)(
       *(a.reshape(shape) for a in (eps, x0, x0_cond, x0_null))
     )
 
@@ -807,10 +840,11 @@ class UnbiasedTest(parameterized.TestCase):
     one datum the same holds of the marginal loss.
     """
     num, m, s = 5_000, 3, 0.4
-    eps = jax.random.normal(jax.random.key(0), (num, m, dim))
-    x0 = jnp.full((num, m, dim), 0.7)
-    x0_null = x0 - jnp.sin(2.0 * eps) - 0.5
-    times = jnp.full(num, s), jnp.full(num, 0.6)
+    rng = np.random.default_rng(0)
+    eps = rng.normal(size=(num, m, dim)).astype(np.float32)
+    x0 = np.full((num, m, dim), np.float32(0.7))
+    x0_null = x0 - np.sin(2.0 * eps) - np.float32(0.5)
+    times = np.full(num, np.float32(s)), np.full(num, np.float32(0.6))
     for churn, beta in itertools.product((0.0, 0.5, 1.0), (1.0, 1.75)):
       moment = special.gammaln(0.5 * (dim + beta)) - special.gammaln(0.5 * dim)
       moment = (4.0 * s**2) ** (0.5 * beta) * np.exp(moment)
@@ -819,14 +853,14 @@ class UnbiasedTest(parameterized.TestCase):
         own = _evaluate(
           statistics.self_consistency,
           (eps, x0[:, 0], x0, x0_null),
-          jnp.zeros(num),
+          np.zeros(num, np.float32),
           *settings,
           dim=dim,
         )
         pooled = _evaluate(
           statistics.marginal,
           (eps, x0, x0, x0_null),
-          jnp.zeros((num, m)),
+          np.zeros((num, m), np.float32),
           *settings,
           dim=dim,
         )
