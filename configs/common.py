@@ -81,7 +81,9 @@ def get_default() -> config_dict.ConfigDict:
   config.trajectory.num_repeats = 2  # Searches, each from new noise, to average.
   config.trajectory.num_candidates = 33
   config.trajectory.omega_max = 4.0
-  config.trajectory.memory = 0.8  # Of past steps' curves, in [0, 1).
+  config.trajectory.lookahead = 0.3  # How far beyond s particles meet the data.
+  config.trajectory.lookahead_churn = 1.0
+  config.trajectory.memory = 0.5  # Of past steps' curves, in [0, 1).
   config.trajectory.beta = 1.0
   config.trajectory.classifier_width = 128
   config.trajectory.classifier_steps = 2000

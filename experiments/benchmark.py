@@ -2,9 +2,14 @@
 
   python -m experiments.benchmark --config=configs/digits.py
 
-  update    time of a guidance update over the time of the 2 n m denoiser evaluations
-            inside it, n data of m particles each
-  sampling  time of sampling with learned weights over sampling with a constant
+  update      time of a direct guidance update over the time of the 2 n m denoiser
+              evaluations inside it, n data of m particles each
+  sampling    time of sampling with learned weights over sampling with a constant
+  statistics  time of a direct update over one from stored statistics
+  unet        the same for a U-Net at 64x64: time that the 2 n m evaluations of a small
+              one take over that of an update from statistics
+  unet_260m   the same for the 260M parameters of the paper's: its evaluations at the
+              rate of the small one, by operations that the compiler counts
 
 Both sides of a ratio are timed in turn, A B A B, after a warm-up, and the median of
 the ratios of neighbours is printed, so that a machine whose speed drifts does not
@@ -30,16 +35,25 @@ from experiments import train_guidance
 from experiments import validation
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
+from lgd import networks
+from lgd import objectives
+from lgd import statistics
 from lgd import training
+from lgd.data import splits
 
 ROUNDS = 15
 
 
 def run(config: config_dict.ConfigDict) -> dict[str, float]:
-  """Measures, prints and returns both ratios."""
+  """Measures, prints and returns all ratios."""
   validation.validate(config)
   logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
-  results = {'update': update_ratio(config), 'sampling': sampling_ratio(config)}
+  results = {
+    'update': update_ratio(config),
+    'sampling': sampling_ratio(config),
+    'statistics': statistics_ratio(config),
+    **unet_ratios(config),
+  }
   for name, ratio in results.items():
     print(f'{name}_ratio {ratio:.3f}')
   return results
@@ -51,32 +65,17 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
   dataset = builders.dataset(config)
   num_classes, shape = dataset.num_classes, dataset.shape
   key = jax.random.key(0)
-  denoiser_params = builders.init_network(
-    builders.network(config, num_classes), key, shape
-  )
-  net = builders.guidance_net(config, num_classes)
-  tx = builders.optimizer(section)
-  train_step = training.make_train_step(
-    train_guidance.make_loss_fn(config, num_classes), tx, ema_decay=section.ema_decay
-  )
-  compiled_step = training.compile_step(train_step, training.make_mesh())
+  update, denoiser_params, batch = direct_update(config, dataset)
   denoiser = builders.denoiser(config, num_classes)
 
   @jax.jit
   def evaluations(params, xt, t, label):
     return denoiser_lib.pair(denoiser, params, xt, t, label, num_classes)
 
-  batch = next(builders.batches(config, 'guidance', dataset.train)(0))
-  state = training.init_state(builders.init_guidance_net(net, key), tx)
   rows = section.batch_size * section.num_particles
   xt = jax.random.normal(key, (rows, *shape))
   t = jax.random.uniform(key, (rows,))
   label = jnp.repeat(jnp.asarray(batch.label), section.num_particles)
-
-  def update():
-    nonlocal state
-    state, _ = compiled_step(state, denoiser_params, batch, key)
-    return state
 
   evaluate = functools.partial(evaluations, denoiser_params, xt, t, label)
   ratio, seconds = paired_ratio(update, evaluate, repeats=20)
@@ -87,17 +86,108 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
   return ratio
 
 
+def direct_update(config: config_dict.ConfigDict, dataset: splits.Dataset):
+  """A function that makes one direct update, its base's parameters, and its batch."""
+  key = jax.random.key(0)
+  params = builders.init_network(
+    builders.network(config, dataset.num_classes), key, dataset.shape
+  )
+  batch = next(builders.batches(config, 'guidance', dataset.train)(0))
+  loss_fn = train_guidance.make_direct_loss_fn(config, dataset.num_classes)
+  return make_update(config, dataset, loss_fn, params, batch), params, batch
+
+
+def make_update(config, dataset, loss_fn, frozen, batch) -> Callable[[], Any]:
+  """A function that makes one update of an untrained weight, compiled."""
+  key = jax.random.key(0)
+  tx = builders.optimizer(config.guidance)
+  step = training.compile_step(
+    training.make_train_step(loss_fn, tx, ema_decay=config.guidance.ema_decay),
+    training.make_mesh(),
+  )
+  model = builders.weight_model(config, dataset.num_classes)
+  state = training.init_state(model.init(key), tx)
+
+  def update():
+    nonlocal state
+    state, _ = step(state, frozen, batch, key)
+    return state
+
+  return update
+
+
+def statistics_update(
+  config: config_dict.ConfigDict, dataset: splits.Dataset
+) -> Callable[[], Any]:
+  """A function that makes one update from (made up) statistics."""
+  num, m = 4096, config.statistics.num_particles
+  k_eps, k_data = jax.random.split(jax.random.key(0))
+  eps, x0_cond, x0_null = jax.random.normal(k_eps, (3, num, m, 8))
+  store = objectives.make_store(
+    statistics.pack(
+      statistics.gram(eps, jax.random.normal(k_data, (num, 8)), x0_cond, x0_null)
+    ),
+    jnp.linspace(0.0, config.statistics.t_max, num),
+    jnp.arange(num) % dataset.num_classes,
+  )
+  loss_fn = train_guidance.make_statistics_loss_fn(config, dataset)
+  return make_update(config, dataset, loss_fn, store, ())
+
+
+def statistics_ratio(config: config_dict.ConfigDict) -> float:
+  """A direct update over one from statistics."""
+  dataset = builders.dataset(config)
+  direct, _, _ = direct_update(config, dataset)
+  from_statistics = statistics_update(config, dataset)
+  ratio, seconds = paired_ratio(direct, from_statistics, repeats=20)
+  logging.info(
+    'updates per second: %.0f direct, %.0f from statistics', *(1.0 / s for s in seconds)
+  )
+  return ratio
+
+
+def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
+  """The evaluations of a direct update over an update from statistics, for U-Nets."""
+  size, num_classes, batch = 64, 1000, 4
+  small = networks.UNet(num_classes, 32, (1, 2, 2), 1, (16,), head_dim=32)
+  large = networks.UNet(num_classes, 192, (1, 2, 3, 4), 3, (16, 8))
+  x, t = jnp.zeros((batch, size, size, 3)), jnp.zeros(batch)
+  label = jnp.zeros(batch, int)
+  params = jax.jit(small.init)(jax.random.key(0), x, t, label)
+  evaluate = functools.partial(jax.jit(small.apply), params, x, t, label)
+  update = statistics_update(config, builders.dataset(config))
+  ratio, seconds = paired_ratio(evaluate, update, repeats=5)
+  evaluations = 2 * config.guidance.batch_size * config.guidance.num_particles
+  ratio *= evaluations / batch
+
+  def count(net):
+    params = jax.eval_shape(net.init, jax.random.key(0), x, t, label)
+    lowered = jax.jit(net.apply).lower(params, x, t, label)
+    return lowered.cost_analysis()['flops'] / batch
+
+  flops_small, flops_large = count(small), count(large)
+  logging.info(
+    'U-Nets at 64x64: %.3g and %.4g GFLOP an evaluation, the small one at %.0f GFLOP/s',
+    *(1e-9 * flops_small, 1e-9 * flops_large, 1e-9 * flops_small * batch / seconds[0]),
+  )
+  return {'unet': ratio, 'unet_260m': ratio * flops_large / flops_small}
+
+
 def sampling_ratio(config: config_dict.ConfigDict) -> float:
   """Sampling with learned weights over sampling with a constant."""
   dataset = builders.dataset(config)
   num_classes, shape = dataset.num_classes, dataset.shape
   key = jax.random.key(0)
   params = builders.init_network(builders.network(config, num_classes), key, shape)
-  net = builders.guidance_net(config, num_classes)
-  guidance_params = builders.init_guidance_net(net, key)
+  model = builders.weight_model(config, num_classes)
+  guidance_params = model.init(key)
   sample_fn = sampler.make_sample_fn(config, num_classes, shape)
   times, cond = builders.time_grid(config), jnp.arange(num_classes)
-  tabulate = sampler.make_tabulate(config, config, num_classes)
+  tabulate = jax.jit(
+    lambda params: guidance.tabulate(
+      functools.partial(model.apply, params), cond, times
+    )
+  )
   constant_table = guidance.tabulate(guidance.constant(0.25), cond, times)
   label = sampler.balanced_labels(num_classes, config.evaluation.samples_per_class)
   label = jnp.asarray(label)

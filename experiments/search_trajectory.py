@@ -146,6 +146,8 @@ def make_search(
       num_particles=section.num_particles,
       omegas=omegas,
       memory=section.memory,
+      lookahead=section.lookahead,
+      lookahead_churn=section.lookahead_churn,
     )
 
   return lambda params, key, reference: compiled(

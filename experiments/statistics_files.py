@@ -110,4 +110,4 @@ def _write(path: epath.Path, write) -> None:
   partial = path.parent / f'{path.name}.partial'
   with partial.open('wb') as f:
     write(f)
-  partial.rename(path)
+  partial.replace(path)

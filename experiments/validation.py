@@ -200,6 +200,8 @@ def _validate_trajectory(check, positive, fraction, one_of) -> None:
   ):  # fmt: skip
     positive(f'trajectory.{key}')
   fraction('trajectory.memory')
+  fraction('trajectory.lookahead')
+  check('trajectory.lookahead_churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('trajectory.beta', lambda v: 0.0 < v < 2.0, 'must be in (0, 2).')
 
 

@@ -105,11 +105,12 @@ def expected_norm_power(
   Returns:
     The expectation, of the broadcast shape; relative error below 1e-4 in float32.
 
-  Gradient: in `sq_norm` and `variance`, of the same accuracy. Defined as zero where
-  both are zero (it is singular there).
+  Gradient: in `sq_norm` and `variance`, not in `beta`; in `variance` to 1e-4 of
+  dim dM/dq, since it vanishes for dim = 1, beta = 1. Defined as zero where both are
+  zero (it is singular there).
   """
   sq_norm, variance = jnp.broadcast_arrays(sq_norm, variance)
-  h = 0.5 * beta
+  h = jax.lax.stop_gradient(0.5 * beta)
   if dim < _SMALL_DIM:
     is_small = sq_norm < 2.0 * _LARGE_X * variance
     # Inner where: finite gradients in the branch that is not taken.

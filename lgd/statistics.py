@@ -51,6 +51,10 @@ from lgd import mmd
 from lgd import transitions
 from lgd import types
 
+# On accelerators the default is a reduced precision, which makes squared distances of
+# close particles negative.
+_HIGHEST = jax.lax.Precision.HIGHEST
+
 
 def gram(
   eps: jax.Array,
@@ -71,8 +75,7 @@ def gram(
     `[batch, 3m, 3m]`, in general `[batch, (2 + K) m, (2 + K) m]`: e_1..e_m, r_1..r_m,
     then the delta of each direction. Symmetric.
 
-  Cost: O(batch m dim) memory. Products run at the highest precision: a bfloat16 matrix
-  product would make squared distances negative.
+  Cost: O(batch m dim) memory.
   """
   directions = _directions(x0_cond, x0_null)
   chex.assert_equal_shape([eps, x0_cond, *directions])
@@ -113,7 +116,7 @@ def _inner_products(vectors):
     'bid,bjd->bij',
     flat,
     flat,
-    precision=jax.lax.Precision.HIGHEST,
+    precision=_HIGHEST,
     preferred_element_type=jnp.float32,
   )
 
@@ -257,8 +260,10 @@ def marginal(
   )
   num = weights.shape[-1]
   blocks = gram.reshape(groups, num, n, num, n)
-  half = jnp.einsum('gip,gpiqk->gqik', weights, blocks)  # <y_i, vector q of k>
-  yy = jnp.einsum('gqik,gkq->gik', half, weights)
+  half = jnp.einsum(
+    'gip,gpiqk->gqik', weights, blocks, precision=_HIGHEST
+  )  # <y_i, vector q of k>
+  yy = jnp.einsum('gqik,gkq->gik', half, weights, precision=_HIGHEST)
   yx = alpha_s[:, None, None] * half[:, 0]
   xx_norm = jnp.square(alpha_s)[:, None] * jnp.diagonal(
     blocks[:, 0, :, 0], axis1=1, axis2=2
@@ -335,7 +340,7 @@ def _particle_products(gram, omega, coef):
   batch, num = weights.shape
   m = gram.shape[-1] // num
   blocks = gram.reshape(batch, num, m, num, m)
-  return jnp.einsum('bp,bpjqk,bq->bjk', weights, blocks, weights)
+  return jnp.einsum('bp,bpjqk,bq->bjk', weights, blocks, weights, precision=_HIGHEST)
 
 
 def _positive(sq_norm):

@@ -3,20 +3,24 @@
 One-step objectives look at true x_t; the sampler visits states that carry the error of
 all steps before. Here N particles per condition are guided from noise to data, and at
 each transition t -> s the weight of a condition is the one that brings them closest to
-its true marginal at s. With predictions at the particles x_i,
+its true marginal, at s or a little further down, at s' = max(s - lookahead, 0). With
+predictions at the particles x_i,
 
-  (1)  xs_i(omega) = a_i + omega b_i + std z_i
+  (1)  x'_i(omega) = a_i + omega b_i + std z_i,  one transition from t to s'
        a = coef_xt x_t + coef_x0 x0_cond,  b = coef_x0 (x0_cond - x0_null)
-  (2)  D(omega) = 1/(N R) sum_ik E||xs_i(omega) - y_k||^beta
-                  - 1/2 1/(N(N-1)) sum_{i != j} E||xs_i(omega) - xs_j(omega)||^beta
+  (2)  D(omega) = 1/(N R) sum_ik E||x'_i(omega) - y_k||^beta
+                  - 1/2 1/(N(N-1)) sum_{i != j} E||x'_i(omega) - x'_j(omega)||^beta
   (3)  C_k = memory C_k-1 + D_k,  omega_k = argmin C_k over the candidates
 
-for reference data y ~ q(y_s | c): the energy distance up to a constant. In pixels every
-candidate follows from inner products of {a_i}, {b_i} and the data, with z and the noise
-of y_s integrated out (`mmd`, (3)); in features f the candidates cost f alone. The
-denoiser is called twice per particle and step, as by the sampler, whatever the number
-of candidates. (3) smooths over steps: curves are added up with a fading memory before
-the minimum is taken, so that the particles follow the weights that are returned.
+for reference data y ~ q(y_s' | c): the energy distance up to a constant. Why look
+ahead: at s the noise hides errors that only later steps reveal, when guidance has lost
+its power over them. (1) has its own churn; the particles move on as in the sampler.
+
+In pixels every candidate follows from inner products of {a_i}, {b_i} and the data, with
+z and the noise of y integrated out (`mmd`, (3)); in features f the candidates cost f
+alone. The denoiser is called twice per particle and step, as by the sampler, whatever
+the number of candidates. (3) smooths over steps: curves are added up with a fading
+memory before the minimum is taken, so that the particles follow the weights returned.
 """
 
 from collections.abc import Callable
@@ -32,7 +36,7 @@ from lgd import noising
 from lgd import transitions
 from lgd import types
 
-# (key, a [conds, N, *data], b, std [], s [], omegas [K]) -> curves (2) [conds, K].
+# (key, a [conds, N, *data], b, std [], s' [], omegas [K]) -> curves (2) [conds, K].
 CurveFn = Callable[
   [jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array
 ]
@@ -153,6 +157,8 @@ def search(
   num_particles: int,
   omegas: jax.Array,
   memory: float,
+  lookahead: float,
+  lookahead_churn: float,
 ) -> jax.Array:
   """The weight of every condition at every transition, (1)-(3).
 
@@ -170,6 +176,8 @@ def search(
     num_particles: N, at least 2.
     omegas: `[K]` candidates.
     memory: of (3), in [0, 1).
+    lookahead: how far beyond s to compare, >= 0.
+    lookahead_churn: churn of (1).
 
   Returns:
     `[num_conds, num_steps]`, as `guidance.table` takes it.
@@ -188,14 +196,20 @@ def search(
     x0_cond, x0_null = denoiser_lib.pair(
       denoiser, denoiser_params, xt, jnp.full(total, t), particle_cond, null_cond
     )
-    coef_xt, coef_x0, std = transitions.coefficients(schedule, s, t, churn)
-    a, b = coef_xt * xt + coef_x0 * x0_cond, coef_x0 * (x0_cond - x0_null)
     by_cond = (num_conds, num_particles, *shape)
+
+    def candidates(s, churn):
+      coef_xt, coef_x0, std = transitions.coefficients(schedule, s, t, churn)
+      return coef_xt * xt + coef_x0 * x0_cond, coef_x0 * (x0_cond - x0_null), std
+
+    s_ahead = jnp.maximum(s - lookahead, 0.0)
+    a, b, std = candidates(s_ahead, lookahead_churn)
     curves = memory * curves + curve_fn(
-      key_curves, a.reshape(by_cond), b.reshape(by_cond), std, s, omegas
+      key_curves, a.reshape(by_cond), b.reshape(by_cond), std, s_ahead, omegas
     )
     omega = omegas[jnp.argmin(curves, axis=1)]  # [num_conds]
     scale = arrays.expand_right(jnp.repeat(omega, num_particles), xt)
+    a, b, std = candidates(s, churn)
     return (a + scale * b + std * arrays.normal(key_z, xt.shape), curves), omega
 
   start = (xt, jnp.zeros((num_conds, len(omegas))))

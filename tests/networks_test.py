@@ -90,5 +90,42 @@ class ClassifierTest(parameterized.TestCase):
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-4)
 
 
+class NoisyClassifierTest(absltest.TestCase):
+  def test_time_and_data_matter(self):
+    net = networks.NoisyClassifier(num_classes=3, width=8)
+    xt, t, _ = _inputs((4, 4, 1))
+    params = jax.jit(net.init)(jax.random.key(0), xt, t)
+    logits, features = jax.jit(net.apply)(params, xt, t)
+    self.assertEqual((logits.shape, features.shape), ((5, 3), (5, 8)))
+    for changed in ((xt + 0.1, t), (xt, t[::-1])):
+      other, _ = jax.jit(net.apply)(params, *changed)
+      self.assertGreater(np.max(np.abs(other[0] - logits[0])), 1e-4)
+
+
+class UNetTest(absltest.TestCase):
+  def test_starts_as_the_zero_function_and_every_input_matters(self):
+    net = networks.UNet(4, 8, (1, 2), 1, attention_sizes=(4,), head_dim=8)
+    x = jax.random.normal(jax.random.key(0), (8, 8, 3))
+    xt = jnp.stack([x, x.at[0, 0].add(0.5), x, x, x])
+    t = jnp.asarray([0.3, 0.3, 0.9, 0.3, 0.3])
+    label = jnp.asarray([0, 0, 0, 1, 4])
+    params = jax.jit(net.init)(jax.random.key(0), xt, t, label)
+    out = jax.jit(net.apply)(params, xt, t, label)
+    np.testing.assert_array_equal(out, np.zeros((5, 8, 8, 3)))
+    out = np.asarray(jax.jit(net.apply)(_perturbed(params), xt, t, label))
+    self.assertTrue(np.all(np.isfinite(out)))
+    for i in range(1, 5):
+      self.assertGreater(np.max(np.abs(out[i] - out[0])), 1e-4, i)
+    # Attention carries a change of one corner to the other.
+    self.assertGreater(np.max(np.abs(out[1] - out[0])[-1, -1]), 1e-7)
+
+  def test_the_recipe_of_the_paper_has_260_million_parameters(self):
+    net = networks.UNet(1000, 192, (1, 2, 3, 4), 3, attention_sizes=(16, 8))
+    args = (jnp.zeros((1, 64, 64, 3)), jnp.zeros(1), jnp.zeros(1, int))
+    params = jax.eval_shape(net.init, jax.random.key(0), *args)
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    self.assertBetween(total, 250e6, 270e6)
+
+
 if __name__ == '__main__':
   absltest.main()

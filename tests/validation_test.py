@@ -74,6 +74,8 @@ BAD = (
   ('trajectory.num_repeats', 0, 'positive'),
   ('trajectory.num_candidates', 1, 'at least 2'),
   ('trajectory.omega_max', 0.0, 'positive'),
+  ('trajectory.lookahead', -0.1, r'\[0, 1\)'),
+  ('trajectory.lookahead_churn', 1.5, r'\[0, 1\]'),
   ('trajectory.memory', 1.0, r'\[0, 1\)'),
   ('trajectory.beta', 2.0, r'\(0, 2\)'),
   ('trajectory.classifier_width', 0, 'positive'),

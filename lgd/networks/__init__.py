@@ -3,5 +3,6 @@
 from lgd.networks.classifier import Classifier
 from lgd.networks.classifier import NoisyClassifier
 from lgd.networks.mlp import ResidualMLP
+from lgd.networks.unet import UNet
 
-__all__ = ('Classifier', 'NoisyClassifier', 'ResidualMLP')
+__all__ = ('Classifier', 'NoisyClassifier', 'ResidualMLP', 'UNet')
