@@ -31,8 +31,7 @@ def get_config(variant: str = 'under_trained'):
       0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0,
   )  # fmt: skip
   config.evaluation.interval_omegas = (0.5, 1.0)
-  config.evaluation.interval_bounds = (0.0, 0.5, 1.0)
-  config.evaluation.clamp_linear_omegas = (0.2, 0.4, 0.8)
+  config.evaluation.clamp_linear_omegas = (0.4, 0.8, 1.2)
   config.evaluation.classifier_width = 128
   if variant == 'under_trained':
     pass

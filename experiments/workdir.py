@@ -28,8 +28,8 @@ from lgd import training
 from lgd import types
 
 # Keys that may differ between two calls on one work directory: they change when a
-# run stops and what it prints, not what it computes.
-_FREE_KEYS = ('num_steps', 'log_every', 'checkpoint_every')
+# run stops, what it prints and where it finds its data, not what it computes.
+_FREE_KEYS = ('num_steps', 'log_every', 'checkpoint_every', 'dir')
 
 # All that experiments write; anything else makes a directory foreign.
 _ENTRIES = (
@@ -168,7 +168,8 @@ def resolve_config(
 ) -> config_dict.ConfigDict:
   """The config to evaluate a trained directory with.
 
-  The stored one; if `config` is given, with the `evaluation` section of that.
+  The stored one; if `config` is given, with the `evaluation` section and the `data.dir`
+  of that.
 
   Raises:
     launch.UserError: no base model here, or one of another config.
@@ -177,7 +178,7 @@ def resolve_config(
     return load_denoiser_config(workdir)
   validation.validate(config)
   stored = require_base_of(workdir, config)
-  stored.evaluation = config.evaluation
+  stored.evaluation, stored.data.dir = config.evaluation, config.data.dir
   return stored
 
 
