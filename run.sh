@@ -3,6 +3,9 @@
 #
 #   ./run.sh                the method on handwritten digits, both base models
 #   ./run.sh mixture        the same on eight Gaussians in the plane
+#   ./run.sh mixture40      the same on forty classes in 16 dimensions
+#   ./run.sh mnist          the same on MNIST, prepared by TFDS (DATA=its directory)
+#   ./run.sh sweep          720 guidance trainings on digits from one set of statistics
 #   ./run.sh smoke          train, evaluate and sample on shrunken configs
 #   ./run.sh benchmark      speed ratios
 #   ./run.sh test [ARGS]    the test suite (ARGS go to pytest)
@@ -51,24 +54,37 @@ binary() {
   "$venv/bin/python" -m "experiments.$name" "$@"
 }
 
-# experiment CONFIG WORKDIR OBJECTIVE...: train a base, learn weights, compare.
-experiment() {
-  local config=$1 workdir=$2 objective
+# statistics CONFIG WORKDIR [FLAGS]: train a base, and keep one pass over the data.
+statistics() {
+  local config=$1 workdir=$2
   shift 2
-  binary train_denoiser --config="$config" --workdir="$workdir"
-  for objective in "$@"; do
-    binary train_guidance --config="$config" --workdir="$workdir" \
+  binary train_denoiser --config="$config" --workdir="$workdir" "$@"
+  binary collect_statistics --config="$config" --workdir="$workdir" "$@"
+}
+
+# experiment CONFIG WORKDIR [FLAGS]: learn weights for a base in every way, compare.
+experiment() {
+  local config=$1 workdir=$2 objective distance
+  local flags=("${@:3}")
+  statistics "$config" "$workdir" "${flags[@]}"
+  binary collect_statistics --config="$config" --workdir="$workdir" "${flags[@]}" \
+      --config.statistics.kind=class_groups
+  for objective in self_consistency l2 score_matching class_marginal; do
+    binary train_guidance --config="$config" --workdir="$workdir" "${flags[@]}" \
         --config.guidance.objective="$objective"
+  done
+  for distance in pixels features; do
+    binary search_trajectory --config="$config" --workdir="$workdir" "${flags[@]}" \
+        --config.trajectory.distance="$distance"
   done
   binary evaluate --workdir="$workdir"
 }
 
-# both NAME: the under-trained and the well-trained base of one data set.
+# both NAME [FLAGS]: the under-trained and the well-trained base of one data set.
 both() {
   local variant
   for variant in under_trained well_trained; do
-    experiment "configs/$1.py:$variant" "$runs/$1_$variant" \
-        self_consistency l2 score_matching
+    experiment "configs/$1.py:$variant" "$runs/$1_$variant" "${@:2}"
   done
   for variant in under_trained well_trained; do
     printf '\n%s, %s base (%s)\n\n' "$1" "$variant" "$runs/$1_$variant/results.md"
@@ -81,14 +97,28 @@ both() {
 command=${1:-digits}
 shift || true
 case $command in
-  digits | mixture)
+  digits | mixture | mixture40)
     install "${REQUIREMENTS:-requirements.txt}"
     both "$command"
+    ;;
+  mnist)
+    install "${REQUIREMENTS:-requirements.txt}"
+    both mnist --config.data.dir="${DATA:-}"
+    ;;
+  sweep)
+    install "${REQUIREMENTS:-requirements.txt}"
+    flags=(--config.statistics.num_particles=8
+           --config.sweep.num_particles='(2, 4, 8)')
+    statistics configs/digits.py "$runs/digits_sweep" "${flags[@]}"
+    binary sweep --config=configs/digits.py --workdir="$runs/digits_sweep" "${flags[@]}"
     ;;
   smoke)
     install "${REQUIREMENTS:-requirements.txt}"
     for name in digits mixture; do
-      experiment "configs/$name.py:smoke" "$runs/smoke_$name" self_consistency
+      experiment "configs/$name.py:smoke" "$runs/smoke_$name"
+      binary train_guidance --config="configs/$name.py:smoke" \
+          --workdir="$runs/smoke_$name" --config.guidance.source=direct
+      binary sweep --config="configs/$name.py:smoke" --workdir="$runs/smoke_$name"
       binary sample --workdir="$runs/smoke_$name" --method=self_consistency
     done
     ;;
@@ -103,7 +133,8 @@ case $command in
     "$venv/bin/python" -m pytest -n 2 "$@"
     ;;
   *)
-    echo "error: ./run.sh $command: must be digits, mixture, smoke, benchmark or test." >&2
+    echo "error: ./run.sh $command: must be digits, mixture, mixture40, mnist, sweep," \
+         "smoke, benchmark or test." >&2
     exit 2
     ;;
 esac

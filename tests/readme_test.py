@@ -11,10 +11,14 @@ README = (ROOT / 'README.md').read_text()
 
 
 class ReadmeTest(absltest.TestCase):
-  def test_library_example_runs(self):
-    (block,) = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
+  def test_library_examples_run(self):
+    """The blocks, one after the other: the second goes on from the first."""
+    blocks = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
+    self.assertLen(blocks, 2)
     names = {}
-    exec(compile(block, 'README.md', 'exec'), names)
+    for block in blocks:
+      exec(compile(block, 'README.md', 'exec'), names)
+    self.assertTrue(np.isfinite(names['metrics']['loss']))
     self.assertEqual(names['x'].shape, (8, 2))
     # The exact denoiser, barely guided: every point lands in its own class.
     means = np.asarray(names['denoiser_params'].means[:, 0])

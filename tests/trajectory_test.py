@@ -1,0 +1,301 @@
+"""Curves against explicit differences, and searches whose answer is known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+from scipy import special
+
+from lgd import denoiser as denoiser_lib
+from lgd import guidance
+from lgd import sampling
+from lgd import schedules
+from lgd import trajectory
+from lgd.data import mixtures
+
+FLOW = schedules.RectifiedFlow()
+
+
+def norm_power(q, v, dim, beta):
+  """E||mu + sqrt(v) g||^beta, ||mu||^2 = q: the noncentral chi moment, float64."""
+  if v == 0.0:
+    return q ** (0.5 * beta)
+  h = 0.5 * beta
+  ratio = special.gamma(0.5 * dim + h) / special.gamma(0.5 * dim)
+  return (2.0 * v) ** h * ratio * special.hyp1f1(-h, 0.5 * dim, -q / (2.0 * v))
+
+
+def explicit_curve(a, b, y, omegas, *, std, alpha_s, sigma_s, beta):
+  """(2) of one condition, every distance from a difference of float64 vectors."""
+  a, b, y = (np.float64(x).reshape(len(x), -1) for x in (a, b, y))
+  dim, curve = a.shape[1], []
+  for omega in omegas:
+    x = a + omega * b
+    to_data = np.sum((x[:, None] - alpha_s * y) ** 2, axis=-1)
+    to_each_other = np.sum((x[:, None] - x) ** 2, axis=-1)[~np.eye(len(x), dtype=bool)]
+    curve.append(
+      np.mean(norm_power(to_data, std**2 + sigma_s**2, dim, beta))
+      - 0.5 * np.mean(norm_power(to_each_other, 2.0 * std**2, dim, beta))
+    )
+  return np.array(curve)
+
+
+def draw(shape, *, num_conds=2, n=6, num_references=9):
+  """a, b and reference of `num_conds` conditions, away from the origin."""
+  rng = np.random.default_rng(0)
+  a, b = rng.normal(size=(2, num_conds, n, *shape)).astype(np.float32)
+  reference = rng.normal(2.0, 1.0, (num_conds, num_references, *shape))
+  return a + 1.5, 0.5 * b, reference.astype(np.float32)
+
+
+class CurvesTest(parameterized.TestCase):
+  @parameterized.product(
+    shape=((2,), (8, 8, 1)), std=(0.0, 0.3), s=(0.0, 0.4), beta=(1.0, 1.75)
+  )
+  def test_pixels_match_explicit_differences(self, shape, std, s, beta):
+    a, b, reference = draw(shape)
+    omegas = np.array([0.0, 0.5, 3.0], np.float32)
+    curve_fn = trajectory.pixel_curves(reference, schedule=FLOW, beta=beta)
+    curves = jax.jit(curve_fn)(jax.random.key(0), a, b, std, s, omegas)
+    for c in range(2):
+      expected = explicit_curve(
+        *(a[c], b[c], reference[c], omegas),
+        **{'std': std, 'alpha_s': 1.0 - s, 'sigma_s': s, 'beta': beta},
+      )
+      np.testing.assert_allclose(curves[c], expected, rtol=2e-4)
+
+  @parameterized.parameters(0.0, 0.4)
+  def test_identity_features_agree_with_pixels_in_the_mean(self, std):
+    """Over noise draws, within 5 standard errors."""
+    a, b, reference = draw((3,))
+    omegas, s = jnp.array([0.0, 0.7, 2.0]), 0.3
+    settings = {'schedule': FLOW, 'beta': 1.0}
+
+    def features(x, t):
+      np.testing.assert_equal(t.shape, x.shape[:1])
+      return x
+
+    sampled = trajectory.feature_curves(features, reference, **settings)
+    keys = jax.random.split(jax.random.key(1), 3000)
+    draws = jax.jit(jax.vmap(sampled, in_axes=(0, *5 * [None])))(
+      keys, a, b, std, s, omegas
+    )
+    curves = trajectory.pixel_curves(reference, **settings)(
+      keys[0], a, b, std, s, omegas
+    )
+    self.assertEqual(curves.shape, (2, 3))
+    error = np.abs(draws.mean(axis=0) - curves)
+    np.testing.assert_array_less(error, 5.0 * draws.std(axis=0) / np.sqrt(3000))
+
+  def test_features_are_told_the_time_of_what_they_see(self):
+    """And each condition is compared with its own reference."""
+    a, b, reference = draw((2,), n=9)
+    a = np.array(reference)  # The particles are the data, and at s = 0 have no noise.
+
+    def features(x, t):
+      return jnp.concatenate([x, 10.0 * t[:, None]], axis=1)
+
+    curve_fn = trajectory.feature_curves(features, reference, schedule=FLOW, beta=1.0)
+    curves = curve_fn(jax.random.key(0), a, b, 0.0, 0.0, jnp.array([0.0, 1.0]))
+    for c in range(2):
+      within = np.linalg.norm(a[c][:, None] - a[c], axis=-1).mean()
+      expected = within - 0.5 * within * 9 / 8
+      np.testing.assert_allclose(curves[c, 0], expected, rtol=1e-5)
+
+
+MIXTURE = mixtures.ring(4, radius=2.0, std=0.5)
+TIMES = sampling.time_grid(16)
+CANDIDATES = jnp.linspace(0.0, 2.0, 13)  # 2/3 is one of them.
+
+
+def blunted(share):
+  """The exact denoiser, its conditional prediction moved towards the null one."""
+  exact = mixtures.denoiser(FLOW)
+
+  def denoise(mixture, xt, t, label):
+    null = exact(mixture, xt, t, jnp.full_like(label, 4))
+    return (1.0 - share) * exact(mixture, xt, t, label) + share * null
+
+  return denoise
+
+
+class SearchTest(parameterized.TestCase):
+  def search(self, denoiser, curve_fn, *, times=TIMES, churn=0.0, memory=0.8, n=256):
+    run = functools.partial(
+      trajectory.search,
+      denoiser=denoiser,
+      schedule=FLOW,
+      curve_fn=curve_fn,
+      cond=jnp.arange(4),
+      null_cond=4,
+      shape=(2,),
+      times=times,
+      churn=churn,
+      num_particles=n,
+      omegas=CANDIDATES,
+      memory=memory,
+    )
+    return jax.jit(run)(jax.random.key(0), denoiser_params=MIXTURE)
+
+  @parameterized.product(share=(0.0, 0.4), churn=(0.0, 1.0))
+  def test_finds_what_mends_the_prediction(self, share, churn):
+    """Omega = share / (1 - share) gives the exact conditional prediction back.
+
+    Wherever the predictions differ: near t = 0 the class of x_t is plain, and any
+    weight is as good.
+    """
+    label = jnp.repeat(jnp.arange(4), 1024)
+    reference = mixtures.sample(jax.random.key(1), MIXTURE, label).reshape(4, 1024, 2)
+    curve_fn = trajectory.pixel_curves(reference, schedule=FLOW, beta=1.0)
+    table = self.search(blunted(share), curve_fn, churn=churn)
+    self.assertEqual(table.shape, (4, 16))
+    middle = (TIMES[:-1] > 0.5) & (TIMES[:-1] < 0.95)
+    self.assertGreaterEqual(middle.sum(), 6)
+    expected = share / (1.0 - share)
+    self.assertAlmostEqual(table[:, middle].mean(), expected, delta=0.1)
+    np.testing.assert_allclose(table[:, middle].mean(axis=1), expected, atol=0.2)
+
+  def test_features_find_it_too(self):
+    label = jnp.repeat(jnp.arange(4), 1024)
+    reference = mixtures.sample(jax.random.key(1), MIXTURE, label).reshape(4, 1024, 2)
+    curve_fn = trajectory.feature_curves(
+      lambda x, t: x, reference, schedule=FLOW, beta=1.0
+    )
+    table = self.search(blunted(0.4), curve_fn)
+    middle = (TIMES[:-1] > 0.5) & (TIMES[:-1] < 0.95)
+    self.assertAlmostEqual(table[:, middle].mean(), 2.0 / 3.0, delta=0.15)
+
+  @parameterized.parameters(0.0, 0.5, 0.9)
+  def test_memory(self, memory):
+    """C = memory C + D, and its minimum: a recursion in float64, for given curves."""
+
+    def best(c, s):  # A different, jagged optimum of every condition.
+      return 1.0 + np.sin(40.0 * s + c) * (0.3 + 0.2 * c)
+
+    def curve_fn(key, a, b, std, s, omegas):
+      del key, a, b, std
+      c = jnp.arange(4.0)[:, None]
+      where = 1.0 + jnp.sin(40.0 * s + c) * (0.3 + 0.2 * c)
+      return jnp.abs(omegas - where) * (1.0 + c)
+
+    table = self.search(mixtures.denoiser(FLOW), curve_fn, memory=memory, n=2)
+    omegas, times = np.float64(CANDIDATES), np.float64(TIMES)
+    total = np.zeros((4, 13))
+    for i, s in enumerate(times[1:]):
+      for c in range(4):
+        total[c] = memory * total[c] + np.abs(omegas - best(c, s)) * (1.0 + c)
+      np.testing.assert_allclose(table[:, i], omegas[np.argmin(total, axis=1)])
+
+  def test_particles_follow_the_weights_that_are_returned(self):
+    """x = a + omega b of one transition is what the next one's a and b are made of."""
+    seen = []
+
+    def curve_fn(key, a, b, std, s, omegas):
+      del key
+      jax.experimental.io_callback(
+        lambda *args: seen.append([np.asarray(x) for x in args]), None, a, b, std, s
+      )
+      return jnp.abs(omegas - jnp.mean(a, axis=(1, 2))[:, None])
+
+    def denoise(shift, xt, t, label):  # Linear, so that x_t follows from a.
+      return 0.5 * xt + jnp.where(label == 4, 0.0, shift + label)[:, None]
+
+    run = functools.partial(
+      trajectory.search,
+      schedule=FLOW,
+      curve_fn=curve_fn,
+      cond=jnp.arange(4),
+      null_cond=4,
+      shape=(2,),
+      times=TIMES,
+      churn=0.0,
+      num_particles=3,
+      omegas=CANDIDATES,
+      memory=0.0,
+    )
+    table = jax.jit(run, static_argnums=1)(jax.random.key(0), denoise, 0.1)
+    jax.effects_barrier()
+    self.assertLen(seen, 16)
+    times, x = np.float64(TIMES), None
+    for i, (a, b, std, s) in enumerate(seen):
+      self.assertEqual(std, 0.0)
+      self.assertAlmostEqual(s, times[i + 1], places=6)
+      coef_xt = times[i + 1] / times[i]  # DDIM.
+      coef_x0 = 1.0 - times[i + 1] - coef_xt * (1.0 - times[i])
+      shift = 0.1 + np.arange(4.0)[:, None, None]
+      if i > 0:
+        expected = coef_xt * x + coef_x0 * (0.5 * x + shift)
+        np.testing.assert_allclose(a, expected, atol=1e-5)
+      np.testing.assert_allclose(
+        b, np.broadcast_to(coef_x0 * shift, b.shape), rtol=1e-4
+      )
+      x = a + table[:, i, None, None] * b
+    first = seen[0][0] - (1.0 - times[1]) * 0.1  # Of class 0: noise times a constant.
+    self.assertGreater(first[0].std(), 0.1)
+
+  def test_evaluations(self):
+    """2 N for every condition and transition, whatever the number of candidates."""
+    counter = denoiser_lib.EvaluationCounter()
+    reference = jnp.zeros((4, 8, 2))
+    curve_fn = trajectory.pixel_curves(reference, schedule=FLOW, beta=1.0)
+    self.search(counter.wrap(mixtures.denoiser(FLOW)), curve_fn, n=8)
+    self.assertEqual(counter.count, 2 * 8 * 4 * 16)
+
+
+class FitLossTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    values = jax.random.uniform(jax.random.key(0), (3, 5))
+    self.times = jnp.array([1.0, 0.8, 0.5, 0.3, 0.1, 0.0])
+    self.table = guidance.table(values, self.times)
+    self.label = jnp.arange(3000) % 3
+    values, increasing = np.asarray(values), np.asarray(self.times[-2::-1])
+
+    def interpolated(cond, s, t):
+      del s
+      rows = values[:, ::-1][cond]
+      return np.array(
+        [np.interp(x, increasing, row) for x, row in zip(t, rows, strict=True)],
+        np.float32,
+      )
+
+    self.interpolated = interpolated
+
+  def test_zero_for_the_interpolant(self):
+    losses = trajectory.fit_loss(
+      jax.random.key(0), self.interpolated, self.table, self.label, self.times
+    )
+    self.assertEqual(losses.shape, (3000,))
+    np.testing.assert_allclose(losses, 0.0, atol=1e-10)
+
+  def test_squared_error_of_another_weight(self):
+    losses = trajectory.fit_loss(
+      jax.random.key(0),
+      lambda cond, s, t: self.interpolated(cond, s, t) + 0.1 * cond,
+      self.table,
+      self.label,
+      self.times,
+    )
+    np.testing.assert_allclose(losses, (0.1 * (np.arange(3000) % 3)) ** 2, atol=1e-6)
+
+  def test_times(self):
+    """T is uniform over what the table knows, and s over [0, t]."""
+    nothing = guidance.constant(0.0)
+
+    def root_losses(weight):
+      return jnp.sqrt(
+        trajectory.fit_loss(jax.random.key(0), weight, nothing, self.label, self.times)
+      )
+
+    t, s = (root_losses(weight) for weight in (lambda c, s, t: t, lambda c, s, t: s))
+    self.assertTrue(np.all((t >= 0.1) & (t <= 1.0) & (s >= 0.0) & (s <= t)))
+    for unit in ((t - 0.1) / 0.9, s / t):
+      ecdf = np.arange(1, 3001) / 3000
+      self.assertLess(np.abs(np.sort(unit) - ecdf).max(), 2.7 / np.sqrt(3000))
+
+
+if __name__ == '__main__':
+  absltest.main()
