@@ -39,9 +39,6 @@ def classification(
   log_prob = np.asarray(log_prob, np.float64)
   n = len(label)
   log_inverse = -log_prob[np.arange(n), label]  # A mean of 1/p would overflow.
-  largest = log_inverse.max()
-  # Relative to the largest; a resample without it must not have the logarithm of 0.
-  relative = np.maximum(np.exp(log_inverse - largest), 1e-300)
   rng = np.random.default_rng(seed)
   log_means = np.empty(num_bootstrap)
   block = max(1, _BLOCK // n)
@@ -49,7 +46,8 @@ def classification(
     # A resample is n draws of an index: multinomial counts of every sample.
     size = min(block, num_bootstrap - i)
     counts = rng.multinomial(n, np.full(n, 1.0 / n), size=size)
-    log_means[i : i + size] = largest + np.log(counts @ relative) - np.log(n)
+    log_sums = special.logsumexp(log_inverse, axis=1, b=counts)
+    log_means[i : i + size] = log_sums - np.log(n)
   low, high = np.quantile(log_means, [0.025, 0.975])
   log_mean = special.logsumexp(log_inverse) - np.log(n)
   return {
