@@ -134,6 +134,7 @@ class Plan:
         ' that share them.'
       )
     self._passes: dict[int, np.ndarray] = {}
+    self._rows_of_pass(0)  # Refuses groups that no class can fill.
 
   def items(self, shard: int) -> np.ndarray:
     """The items of a shard."""

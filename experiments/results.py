@@ -131,7 +131,8 @@ def write(
     },
     {s.key: {name: s.mean(name) for name in names} for s in learned},
   )
-  _plot_frontier(plot_dir / 'frontier.png', summaries, list(tables))
+  networks = [name for name in tables if not name.endswith('_table')]
+  _plot_frontier(plot_dir / 'frontier.png', summaries, networks)
 
 
 def _plot_frontier(

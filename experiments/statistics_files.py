@@ -77,7 +77,14 @@ def read_shard(path: epath.Path) -> Statistics:
   try:
     with path.open('rb') as f, np.load(f, allow_pickle=False) as arrays:
       statistics = Statistics(**{name: arrays[name] for name in Statistics._fields})
-  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+  except (
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+  ) as error:
     raise launch.UserError(
       f'{path}: is cut short or damaged ({error}); {again}'
     ) from error

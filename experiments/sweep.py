@@ -32,6 +32,7 @@ from lgd import arrays
 from lgd import guidance
 from lgd import metrics
 from lgd import plots
+from lgd import reporting
 from lgd import training
 from lgd import types
 from lgd.data import splits
@@ -134,8 +135,8 @@ def train(
     states, losses = compiled(states, settings, keys, store)
     if not np.isfinite(losses).all():
       bad = int(np.argmin(np.isfinite(losses).all(axis=0)))
-      raise launch.UserError(
-        f'sweep: the loss of {group[bad]} is not finite; leave it out.'
+      raise reporting.NonFiniteError(
+        f'sweep: the loss of {group[bad]} is not finite; leave that setting out.'
       )
     if (i + 1) % max(1, num_calls // 5) == 0:
       elapsed = time.perf_counter() - start

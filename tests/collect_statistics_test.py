@@ -314,6 +314,13 @@ def flip_a_bit_of_the_data(path):
   path.write_bytes(content)
 
 
+def flip_a_bit_of_the_directory(path):
+  """Where the archive says how its first member is compressed."""
+  content = bytearray(path.read_bytes())
+  content[content.index(b'PK\x01\x02') + 10] ^= 8
+  path.write_bytes(content)
+
+
 def resave(**changes):
   def damage(path):
     with np.load(path) as stored:
@@ -332,6 +339,10 @@ DAMAGES = {
   'truncated': (truncate, 'is cut short or damaged'),
   'empty': (empty, 'is cut short or damaged'),
   'bit_flip': (flip_a_bit_of_the_data, 'is cut short or damaged'),
+  'bit_flip_of_the_directory': (
+    flip_a_bit_of_the_directory,
+    'is cut short or damaged',
+  ),
   'missing_array': (resave(t=lambda t: None), 'is cut short or damaged'),
   'pickled': (resave(label=lambda x: x.astype(object)), 'is cut short or damaged'),
   'nan': (resave(gram=poison), 'datum 515 is not finite'),

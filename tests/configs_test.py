@@ -10,6 +10,8 @@ from absl.testing import parameterized
 
 from configs import common
 from experiments import builders
+from experiments import collect_statistics
+from experiments import sweep
 from experiments import validation
 
 NAMES = sorted(
@@ -17,6 +19,9 @@ NAMES = sorted(
   for p in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
   if p.stem not in ('__init__', 'common')
 )
+SECTIONS = (
+  'data', 'denoiser', 'statistics', 'guidance', 'trajectory', 'sweep', 'evaluation'
+)  # fmt: skip
 VARIANTS = ('under_trained', 'well_trained', 'smoke')
 
 # Shape and number of classes: known without the data, which may not be there.
@@ -50,18 +55,47 @@ class ConfigsTest(parameterized.TestCase):
     shape, num_classes = DATA[name]
     net = builders.network(config, num_classes)
     denoiser = builders.denoiser(config, num_classes)
-    weight = builders.weight_model(config, num_classes)
 
     def build(key):
       params = builders.init_network(net, key, shape)
       x, t = jnp.zeros((4, *shape)), jnp.full(4, 0.5)
-      label = jnp.zeros(4, int)
-      x0_hat = denoiser(params, x, t, label)
-      return x0_hat, weight.apply(weight.init(key), label, 0.5 * t, t)
+      return denoiser(params, x, t, jnp.zeros(4, int))
 
-    x0_hat, omega = jax.eval_shape(build, jax.random.key(0))
+    x0_hat = jax.eval_shape(build, jax.random.key(0))
     self.assertEqual(x0_hat.shape, (4, *shape))
-    self.assertEqual(omega.shape, (4,))
+
+  @parameterized.product(name=NAMES, kind=('network', 'table'))
+  def test_builds_weights(self, name, kind):
+    config, num_classes = load(name), DATA[name][1]
+    config.guidance.update(weight=kind, objective='l2')
+    validation.validate(config)
+    weight = builders.weight_model(config, num_classes)
+
+    def build(key):
+      t = jnp.full(4, 0.5)
+      return weight.apply(weight.init(key), jnp.zeros(4, int), 0.5 * t, t)
+
+    self.assertEqual(jax.eval_shape(build, jax.random.key(0)).shape, (4,))
+
+  @parameterized.product(name=NAMES, variant=VARIANTS)
+  def test_sweep_has_only_valid_points(self, name, variant):
+    config = load(name, variant)
+    for point in sweep.make_grid(config):
+      config.guidance.update({axis: point[axis] for axis in sweep.AXES})
+      validation.validate(config)
+
+  @parameterized.product(
+    name=('digits', 'mixture', 'mixture40'), kind=builders.STATISTICS
+  )
+  def test_plans_of_statistics(self, name, kind):
+    """On one device as on eight, with what the configs say of sizes."""
+    for variant in VARIANTS:
+      config = load(name, variant)
+      config.statistics.kind = kind
+      plan = collect_statistics.Plan(config, builders.dataset(config).train)
+      index, _, label, _ = plan.batch(plan.items(0)[:2])
+      self.assertLen(index, plan.items_per_batch)
+      self.assertEqual(label.shape, (plan.items_per_batch, plan.group_size))
 
   @parameterized.parameters('digits', 'mixture', 'mixture40')
   def test_data(self, name):

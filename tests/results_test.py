@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 from absl.testing import absltest
@@ -22,6 +23,7 @@ def make_row(method, seed, test, validation, **params):
     'num_samples': 10,
     'num_steps': 2,
     'nfe': 2.0 if method == 'unguided' else 4.0,
+    'learning_evaluations': 7168 if method == 'self_consistency' else 0,
     'metrics': values,
   }
 
@@ -37,6 +39,8 @@ def make_rows():
       make_row('interval', seed, 0.9 + shift, 0.9, omega=0.5, lo=0.2, hi=0.8),
       make_row('clamp_linear', seed, 0.9 + shift, 0.9, omega=0.5, floor=0.0),
       make_row('self_consistency', seed, 0.7 + shift, 0.7),
+      make_row('self_consistency', seed, 0.75 + shift, 0.75, kappa=0.5),
+      make_row('l2_table', seed, 0.9 + shift, 0.9),
     ]
   return [make_row('real', 0, 0.0, 0.0, split='train'), *rows]
 
@@ -71,7 +75,7 @@ class ResultsTest(absltest.TestCase):
       path,
       rows,
       samples={key: np.zeros((3, 4, 8, 8, 1)) for key in keys},
-      tables={'self_consistency': np.ones((3, 2))},
+      tables={'self_consistency': np.ones((3, 2)), 'l2_table': np.ones((3, 2))},
       times=np.array([1.0, 0.5]),
     )
     self.assertEqual(json.loads((path / 'results.json').read_text()), rows)
@@ -79,11 +83,18 @@ class ResultsTest(absltest.TestCase):
     self.assertIn('self_consistency recovers 75%', table)
     self.assertIn('constant(omega=0.25), chosen on validation | 1.25 |', table)
     # Gains are paired by seed: the shift common to both drops out.
-    self.assertIn('| 0.3000 +- 0.0000 | 4 |', table)
+    self.assertIn('| 0.3000 +- 0.0000 | 4 | 7,168 |', table)
+    # Strengths other than 1 have a table of their own, and recover nothing.
+    self.assertLen(re.findall(r'\| self_consistency\(kappa=0.5\) \|', table), 1)
+    self.assertLen(re.findall('recovers', table), 2)
     plots = sorted(p.name for p in (path / 'plots').iterdir())
     self.assertEqual(
-      plots, ['metrics.png', 'omega_curves.png', 'omega_heatmap.png', 'samples.png']
-    )
+      plots,
+      [
+        'frontier.png', 'metrics.png', 'omega_curves.png', 'omega_heatmap.png',
+        'samples.png',
+      ],
+    )  # fmt: skip
 
 
 if __name__ == '__main__':

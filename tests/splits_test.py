@@ -68,6 +68,81 @@ class BatchesTest(parameterized.TestCase):
       next(splits.batches(_split(13), 14, seed=0))
 
 
+class GroupsTest(parameterized.TestCase):
+  @parameterized.product(n=(56, 61), group_size=(1, 2, 4), by_class=(False, True))
+  def test_a_pass_has_every_datum_at_most_once(self, n, group_size, by_class):
+    """And all but what fills no group."""
+    label = _split(n).label
+    groups = splits.group_rows(label, group_size, by_class=by_class, seed=0, epoch=3)
+    self.assertEqual(groups.shape[1], group_size)
+    rows = groups.ravel()
+    self.assertLen(set(rows), len(rows))
+    self.assertContainsSubset(set(rows), set(range(n)))
+    pools = np.bincount(label) if by_class else [n]
+    self.assertLen(rows, sum(pool - pool % group_size for pool in pools))
+
+  def test_groups_share_a_label_only_if_asked_to(self):
+    label = _split(140).label
+    pure, mixed = (
+      label[splits.group_rows(label, 5, by_class=b, seed=0, epoch=0)]
+      for b in (True, False)
+    )
+    np.testing.assert_array_equal(pure.min(axis=1), pure.max(axis=1))
+    self.assertEqual(set(pure[:, 0]), set(range(7)))
+    self.assertGreater(np.mean(mixed.min(axis=1) < mixed.max(axis=1)), 0.9)
+    # Classes come in no order, so that a batch holds several of them.
+    self.assertFalse(np.all(np.diff(pure[:, 0]) >= 0))
+
+  def test_groups_are_new_in_every_pass_and_for_every_seed(self):
+    label = _split(60).label
+
+    def members(seed, epoch):
+      groups = splits.group_rows(label, 4, by_class=True, seed=seed, epoch=epoch)
+      return {frozenset(group) for group in groups}
+
+    self.assertEqual(members(0, 0), members(0, 0))
+    self.assertNotEqual(members(0, 0), members(0, 1))
+    self.assertNotEqual(members(0, 0), members(1, 0))
+
+  def test_no_group_can_be_filled(self):
+    label = np.array([0, 0, 0, 1, 1])
+    for by_class, pool in ((True, 3), (False, 5)):
+      with self.assertRaisesRegex(ValueError, f'group_size=6: .* only {pool}'):
+        splits.group_rows(label, 6, by_class=by_class, seed=0, epoch=0)
+    groups = splits.group_rows(label, 3, by_class=True, seed=0, epoch=0)
+    self.assertEqual(set(groups.ravel()), {0, 1, 2})  # The other class has too few.
+
+  @parameterized.parameters(False, True)
+  def test_batches_of_whole_groups(self, by_class):
+    split = _split(97)
+    settings = {'seed': 0, 'group_size': 4, 'by_class': by_class}
+    batches = _take(split, 12, 30, **settings)
+    per_epoch = 7 if by_class else 8  # 84 or 96 data are in groups.
+    for epoch in range(3):
+      of_epoch = batches[epoch * per_epoch : (epoch + 1) * per_epoch]
+      rows = np.concatenate([b.x[:, 0] for b in of_epoch])
+      self.assertLen(set(rows), 12 * per_epoch)
+    for batch in batches:
+      np.testing.assert_array_equal(batch.label, batch.x[:, 0] % 7)
+      if by_class:
+        label = batch.label.reshape(3, 4)
+        np.testing.assert_array_equal(label.min(axis=1), label.max(axis=1))
+    resumed = _take(split, 12, 10, start=20, **settings)
+    for a, b in zip(batches[20:], resumed, strict=True):
+      np.testing.assert_array_equal(a.x, b.x)
+
+  def test_groups_of_one_are_the_plain_batches(self):
+    """The stream that bases were trained with: one permutation an epoch."""
+    for by_epoch, batch in enumerate(_take(_split(13), 4, 9, seed=5)):
+      epoch, i = divmod(by_epoch, 3)
+      order = np.random.default_rng((5, epoch)).permutation(13)
+      np.testing.assert_array_equal(batch.x[:, 0], order[4 * i : 4 * i + 4])
+
+  def test_batch_larger_than_the_groups(self):
+    with self.assertRaisesRegex(ValueError, 'batch_size=60: .* only 56'):
+      next(splits.batches(_split(61), 60, seed=0, group_size=4, by_class=True))
+
+
 class DigitsTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):

@@ -29,7 +29,7 @@ def make_store(num, m, *, vectors=3, members=None):
     cond = cond[:, None] * 100 + np.arange(members)
   t = spread_times(num)
   packed = full[:, *np.triu_indices(vectors * m)]
-  return full, t, cond, objectives.make_store(packed, t, cond)
+  return full, t, cond, objectives.make_store(*map(jnp.asarray, (packed, t, cond)))
 
 
 def draw(store, batch, *, num_stored=1, num_used=1, grouped=False, key=0, **times):

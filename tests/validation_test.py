@@ -141,9 +141,39 @@ class ValidateTest(parameterized.TestCase):
       validation.validate(config)
     config.evaluation.t_max = 0.99
     validation.validate(config)
-    config.guidance.zeta = 0.0
+    config.guidance.update(source='direct', zeta=0.0)
     with self.assertRaisesRegex(launch.UserError, r'guidance.zeta=0.0: .*0.01'):
       validation.validate(config)
+    config.guidance.zeta = 0.01
+    config.statistics.t_max = 1.0
+    with self.assertRaisesRegex(launch.UserError, r'statistics.t_max=1.0: .*0.99'):
+      validation.validate(config)
+
+  @parameterized.parameters(
+    ('self_consistency', 'statistics'), ('marginal', 'statistics'), ('l2', 'direct')
+  )
+  def test_what_has_no_closed_form(self, objective, source):
+    config = digits.get_config()
+    config.guidance.update(weight='table', objective=objective, source=source)
+    with self.assertRaisesRegex(
+      launch.UserError, f"guidance.objective='{objective}': only l2 and score_matching"
+    ):
+      validation.validate(config)
+
+  def test_batch_of_whole_groups(self):
+    config = digits.get_config()
+    config.guidance.update(objective='class_marginal', batch_size=96)
+    with self.assertRaisesRegex(
+      launch.UserError, 'guidance.batch_size=96: .*multiple of guidance.group_size=64'
+    ):
+      validation.validate(config)
+    config.guidance.objective = 'l2'
+    validation.validate(config)
+
+  def test_direct_guidance_is_not_bound_by_statistics(self):
+    config = digits.get_config()
+    config.guidance.update(source='direct', num_particles=8, group_size=128, zeta=0.0)
+    validation.validate(config)
 
   def test_single_particle_is_fine_without_interaction(self):
     config = digits.get_config()

@@ -1,0 +1,173 @@
+"""The search as a binary: resume, what it belongs to, its references, its fit."""
+
+import pathlib
+import shutil
+import tempfile
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from configs import mixture
+from experiments import builders
+from experiments import launch
+from experiments import search_trajectory
+from experiments import train_denoiser
+from experiments import workdir as workdir_lib
+from lgd.data import splits
+
+
+def setUpModule():
+  """Most programs here run a few times: compiling them costs more."""
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
+def tearDownModule():
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+def smoke_config(**overrides):
+  config = mixture.get_config('smoke')
+  config.evaluation.num_steps = 6
+  config.trajectory.update(num_candidates=3, omega_max=4.0, num_repeats=2)
+  config.update_from_flattened_dict({'guidance.depth': 2, **overrides})
+  return config
+
+
+def files_under(path):
+  return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
+
+
+class RunTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tempfile.mkdtemp())
+    train_denoiser.run(smoke_config(), cls.root)
+    cls.table = search_trajectory.run(smoke_config(), cls.root)
+
+  def copy(self):
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    shutil.copytree(self.root, workdir, dirs_exist_ok=True)
+    return workdir
+
+  def test_table(self):
+    """Means of two searches, each with one of the candidates."""
+    self.assertEqual(self.table.shape, (8, 6))
+    candidates = 4.0 * np.array([0.0, 0.5, 1.0]) ** 1.5
+    means = (candidates[:, None] + candidates).ravel() / 2.0
+    self.assertLess(np.abs(self.table[..., None] - means).min(axis=-1).max(), 1e-5)
+    # The two differ somewhere: each has its own noise and references.
+    alone = np.abs(self.table[..., None] - candidates).min(axis=-1)
+    self.assertGreater(alone.max(), 0.1)
+    weight = workdir_lib.load_guidance(
+      workdir_lib.Workdir(self.root), 'trajectory_pixels_table', 8
+    )
+    times = np.linspace(1.0, 0.0, 7)
+    for i in range(6):
+      omega = weight(jnp.arange(8), jnp.full(8, times[i + 1]), jnp.full(8, times[i]))
+      np.testing.assert_allclose(omega, self.table[:, i], atol=1e-5)
+    self.assertEqual(weight.num_evaluations, 2 * (2 * 4 * 6 * 8))
+
+  def test_again(self):
+    """The same command again searches nothing and changes nothing."""
+    workdir = self.copy()
+    before = files_under(workdir / 'guidance')
+    with mock.patch.object(search_trajectory, 'search', side_effect=AssertionError):
+      again = search_trajectory.run(smoke_config(), workdir)
+    np.testing.assert_array_equal(again, self.table)
+    self.assertEqual(files_under(workdir / 'guidance'), before)
+
+  def test_cut_short_after_the_search(self):
+    workdir = self.copy()
+    shutil.rmtree(workdir / 'guidance' / 'trajectory_pixels')
+    with mock.patch.object(search_trajectory, 'search', side_effect=AssertionError):
+      search_trajectory.run(smoke_config(), workdir)
+    label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
+    fitted, again = (
+      workdir_lib.load_guidance(workdir_lib.Workdir(w), 'trajectory_pixels', 8)
+      for w in (self.root, workdir)
+    )
+    np.testing.assert_array_equal(fitted(label, s, t), again(label, s, t))
+    self.assertEqual(fitted.num_evaluations, again.num_evaluations)
+
+  def test_network_follows_the_table(self):
+    """Better than the mean of the table does, at any s."""
+    workdir = self.copy()
+    shutil.rmtree(workdir / 'guidance')
+    config = smoke_config(**{'trajectory.fit_steps': 400, 'guidance.batch_size': 64})
+    table = search_trajectory.run(config, workdir)
+    weight = workdir_lib.load_guidance(
+      workdir_lib.Workdir(workdir), 'trajectory_pixels', 8
+    )
+    times = np.linspace(1.0, 0.0, 7)
+    for share in (0.2, 0.9):
+      omega = np.stack(
+        [
+          weight(jnp.arange(8), jnp.full(8, share * t), jnp.full(8, t))
+          for t in times[:-1]
+        ],
+        axis=1,
+      )
+      self.assertLess(np.mean((omega - table) ** 2), 0.5 * np.var(table))
+
+  @parameterized.parameters(
+    ('trajectory.lookahead', 0.1, 0.3),
+    ('trajectory.num_particles', 8, 4),
+    ('trajectory.beta', 1.5, 1.0),
+    ('evaluation.churn', 1.0, 0.0),
+    ('evaluation.num_steps', 12, 6),
+  )
+  def test_another_search(self, key, value, stored):
+    before = files_under(self.root)
+    with self.assertRaises(launch.UserError) as caught:
+      search_trajectory.run(smoke_config(**{key: value}), self.root)
+    message = str(caught.exception)
+    self.assertStartsWith(message, f'{key}={value!r}: ')
+    self.assertIn(f'was written with {stored!r}', message)
+    self.assertEqual(files_under(self.root), before)
+
+
+class ReferenceTest(absltest.TestCase):
+  def test_random_data_of_each_class(self):
+    label = np.repeat(np.arange(3), (5, 9, 7)).astype(np.int32)
+    split = splits.Split(np.arange(21.0)[:, None] + 100.0 * label[:, None], label)
+    section = smoke_config().trajectory
+    drawn = []
+    for num, expected in ((4, 4), (512, 5)):  # As many as the smallest class has.
+      section.num_references = num
+      rng = np.random.default_rng(0)
+      reference = search_trajectory.draw_reference(rng, split, section)
+      self.assertEqual(reference.shape, (3, expected, 1))
+      for c in range(3):
+        self.assertContainsSubset(set(reference[c, :, 0]), set(split.x[label == c, 0]))
+        self.assertLen(set(reference[c, :, 0]), expected)
+      drawn.append(search_trajectory.draw_reference(rng, split, section))
+    self.assertFalse(np.array_equal(drawn[1], reference))
+
+  def test_from_the_split_that_is_named(self):
+    """Validation data by default: the base model has seen the training data."""
+    config = smoke_config()
+    seen = []
+
+    def note(rng, split, section):
+      seen.append(split)
+      raise InterruptedError
+
+    data = builders.dataset(config)
+    for name in ('validation', 'train'):
+      config.trajectory.reference = name
+      with (
+        mock.patch.object(search_trajectory, 'draw_reference', note),
+        self.assertRaises(InterruptedError),
+      ):
+        search_trajectory.search(config, data, None)
+    self.assertIs(seen[0], data.validation)
+    self.assertIs(seen[1], data.train)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,253 @@
+"""A sweep trains what each point alone would, and chooses on validation data."""
+
+import json
+import pathlib
+import shutil
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from configs import mixture
+from experiments import builders
+from experiments import collect_statistics
+from experiments import launch
+from experiments import sweep
+from experiments import train_denoiser
+from experiments import train_guidance
+from lgd import arrays
+from lgd import objectives
+from lgd import reporting
+from lgd import statistics
+from lgd import training
+
+GRID = {
+  'sweep.beta': (1.0, 1.75),
+  'sweep.interaction': (1.0, 0.5),
+  'sweep.gap': (0.1,),
+  'sweep.s_min': (0.01, 0.2),
+  'sweep.churn': (1.0,),
+  'sweep.learning_rate': (1e-2,),
+  'sweep.num_particles': (2, 3),
+  'sweep.num_seeds': 2,
+}
+
+
+def setUpModule():
+  """Most programs here run a few times: compiling them costs more."""
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
+def tearDownModule():
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+def smoke_config(**overrides):
+  config = mixture.get_config('smoke')
+  config.update_from_flattened_dict({'guidance.depth': 2, **overrides})
+  return config
+
+
+def files_under(path):
+  return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
+
+
+def make_store(num=256, m=3, dim=2, num_classes=8):
+  """Predictions that are too close to the null ones, and noise."""
+  rng = np.random.default_rng(0)
+  eps, delta, noise = rng.normal(size=(3, num, m, dim))
+  label = np.arange(num) % num_classes
+  residual = -(1.0 + 0.2 * label[:, None, None]) * delta + 0.3 * noise
+  vectors = np.concatenate([eps, residual, delta], axis=1)
+  gram = jnp.asarray(vectors @ vectors.swapaxes(1, 2), jnp.float32)
+  t = jnp.asarray((np.arange(num) + 0.5) / num, jnp.float32)
+  return objectives.make_store(statistics.pack(gram), t, jnp.asarray(label))
+
+
+class TrainTest(parameterized.TestCase):
+  def test_each_point_is_trained_as_it_would_be_alone(self):
+    config = smoke_config(**GRID)
+    data, store = builders.dataset(config), make_store()
+    config.guidance.update(batch_size=16)
+    config.sweep.num_steps = 25
+    grid = sweep.make_grid(config)
+    self.assertLen(grid, 2**5)
+    group = [p for p in grid if p['num_particles'] == 2]
+    together = sweep.train(config, data, store, group, num_particles=2)
+    tables = sweep.tabulate(config, data, together)
+    self.assertEqual(tables.shape, (16, 8, 3))
+
+    for i in (0, 5, 10, 15):
+      point = group[i]
+      alone = config.copy_and_resolve_references()
+      alone.guidance.update({axis: point[axis] for axis in sweep.AXES})
+      model = builders.weight_model(alone, 8)
+      tx = builders.optimizer(alone.guidance)
+      step = jax.jit(
+        training.make_train_step(
+          train_guidance.make_statistics_loss_fn(alone, data),
+          tx,
+          ema_decay=alone.guidance.ema_decay,
+        )
+      )
+      params = model.init(arrays.stream(point['seed'], 'sweep/init'))
+      state = training.init_state(params, tx)
+      for _ in range(25):
+        state, _ = step(state, store, (), arrays.stream(point['seed'], 'sweep'))
+      jax.tree.map(
+        lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-2, atol=1e-4),
+        together,
+        state.ema_params,
+      )
+      # At the sampler's transitions t -> s.
+      times = np.linspace(1.0, 0.0, 4)
+      for k in range(3):
+        omega = model.apply(
+          state.ema_params,
+          jnp.arange(8),
+          jnp.full(8, times[k + 1]),
+          jnp.full(8, times[k]),
+        )
+        np.testing.assert_allclose(tables[i, :, k], omega, atol=1e-4)
+    # They are not all the same: points differ by what the sweep varies.
+    spread = np.abs(tables[:, None] - tables[None]).max(axis=(2, 3))
+    self.assertGreater(spread[~np.eye(16, dtype=bool)].min(), 1e-4)
+
+  def test_as_many_steps_as_asked_for(self):
+    """Not rounded to what one compiled call makes."""
+    config = smoke_config(**{**GRID, 'sweep.beta': (1.0,), 'sweep.interaction': (1.0,)})
+    data, store = builders.dataset(config), make_store()
+    config.sweep.num_steps = 1
+    config.guidance.ema_decay = 0.0
+    group = [p for p in sweep.make_grid(config) if p['num_particles'] == 2]
+    trained = sweep.train(config, data, store, group, num_particles=2)
+    model = builders.weight_model(config, 8)
+    start = model.init(arrays.stream(group[0]['seed'], 'sweep/init'))
+    moved = max(
+      float(jnp.abs(a[0] - b).max())
+      for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(start), strict=True)
+    )
+    # Adam moves a parameter by at most the learning rate a step.
+    self.assertBetween(moved, 1e-4, 1.01e-2)
+
+
+class GridTest(absltest.TestCase):
+  def test_all_combinations(self):
+    config = smoke_config(seed=3, **GRID)
+    grid = sweep.make_grid(config)
+    self.assertLen({tuple(sorted(p.items())) for p in grid}, 2**5)
+    self.assertEqual({p['seed'] for p in grid}, {3, 4})
+    particles = [p['num_particles'] for p in grid]
+    self.assertEqual(particles, sorted(particles))  # Tables are joined in this order.
+
+
+def make_rows():
+  """Beta 1.0 is best on validation data in the mean, 1.75 for one seed and on test."""
+  energies = {  # (beta, seed) -> validation, test
+    (1.0, 0): (0.30, 0.50),
+    (1.0, 1): (0.32, 0.52),
+    (1.75, 0): (0.20, 0.40),
+    (1.75, 1): (0.60, 0.42),
+  }
+  fixed = {'interaction': 1.0, 'gap': 0.1, 's_min': 0.01, 'churn': 1.0}
+  return [
+    {
+      **fixed,
+      **{'num_particles': 2, 'learning_rate': 1e-3, 'beta': beta, 'seed': seed},
+      **{'energy_validation': validation, 'energy_test': test},
+      **{'omega_mean': 0.1, 'omega_max': 0.2},
+    }
+    for (beta, seed), (validation, test) in energies.items()
+  ]
+
+
+class ChoiceTest(absltest.TestCase):
+  def test_smallest_mean_over_seeds_on_validation_data(self):
+    settings = sweep.average_seeds(make_rows())
+    self.assertEqual([row['beta'] for row in settings], [1.0, 1.75])
+    self.assertAlmostEqual(settings[0]['energy_validation'], 0.31)
+    self.assertAlmostEqual(settings[1]['energy_validation'], 0.40)
+    self.assertAlmostEqual(settings[0]['energy_test'], 0.51)
+    self.assertNotIn('seed', settings[0])
+
+  def test_write(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / 'sweep'
+    rows = make_rows()
+    sweep.write(path, rows, 1234, {'training': 2.0, 'all': 5.0})
+    self.assertEqual(json.loads((path / 'results.json').read_text()), rows)
+    text = (path / 'results.md').read_text()
+    self.assertRegex(text, r'Chosen, .*beta 1, .*validation\s+0\.3100 .*test 0\.5100')
+    self.assertIn('4 trainings', text)
+    self.assertIn('1,234', text)
+    self.assertEqual(
+      sorted(p.name for p in path.iterdir()), ['beta.png', 'results.json', 'results.md']
+    )
+
+
+class RunTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tempfile.mkdtemp())
+    train_denoiser.run(smoke_config(), cls.root)
+    collect_statistics.run(smoke_config(), cls.root)
+
+  def test_rows_and_files(self):
+    overrides = {'sweep.interaction': (1.0,), 'sweep.num_particles': (2,)}
+    config = smoke_config(**{**GRID, **overrides})
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    shutil.copytree(self.root, workdir, dirs_exist_ok=True)
+    shutil.rmtree(workdir / 'sweep', ignore_errors=True)
+    rows = sweep.run(config, workdir)
+    self.assertLen(rows, 2**3)
+    directory = workdir / 'sweep'
+    self.assertEqual(json.loads((directory / 'results.json').read_text()), rows)
+    names = {'results.json', 'results.md', 'beta.png', 's_min.png'}
+    self.assertEqual({p.name for p in directory.iterdir()}, names)
+    self.assertEqual(
+      [(r['beta'], r['s_min'], r['seed']) for r in rows],
+      [(b, s, i) for b in (1.0, 1.75) for s in (0.01, 0.2) for i in (0, 1)],
+    )
+    self.assertEqual(sweep.run(config, workdir), rows)  # Again, the same.
+
+  @parameterized.parameters(
+    (
+      {'sweep.num_particles': (2, 4)},
+      'guidance.num_particles=4: the statistics hold 3',
+    ),
+    (
+      {'sweep.gap': (0.1, 0.6), 'sweep.s_min': (0.01, 0.4)},
+      'guidance.gap=0.6: with s_m',
+    ),
+    ({'sweep.beta': (1.0, 2.0)}, r'sweep.beta=\(1.0, 2.0\): must be'),
+    # Combinations of which only the first has no stored time in reach.
+    ({'sweep.gap': (0.98, 0.1), 'sweep.s_min': (0.009,)}, 'gap=0.98: .*in reach'),
+    ({'sweep.num_particles': (2.0,)}, r'sweep.num_particles=\(2.0,\): .*integers'),
+    ({'guidance.weight': 'table', 'guidance.objective': 'l2'}, "weight='table'"),
+  )
+  def test_refused(self, overrides, message):
+    """Before anything is computed or written."""
+    before = files_under(self.root)
+    with self.assertRaisesRegex(launch.UserError, message) as caught:
+      sweep.run(smoke_config(**overrides), self.root)
+    self.assertNotIn('\n', str(caught.exception))
+    self.assertEqual(files_under(self.root), before)
+
+  def test_a_loss_that_is_not_finite(self):
+    config = smoke_config(
+      **{**GRID, 'sweep.learning_rate': (1e-2, 1e30), 'sweep.num_particles': (2,)}
+    )
+    before = files_under(self.root)
+    with self.assertRaisesRegex(
+      reporting.NonFiniteError,
+      r"sweep: the loss of .*'learning_rate': 1e\+30.* is not finite",
+    ):
+      sweep.run(config, self.root)
+    self.assertEqual(files_under(self.root), before)
+
+
+if __name__ == '__main__':
+  absltest.main()
