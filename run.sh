@@ -18,6 +18,7 @@ cd "$(dirname "$0")"
 
 venv=.venv
 runs=${RUNS:-runs}
+distances='pixels'  # In which trajectories are compared with data; also: features.
 
 find_python() {
   local candidate
@@ -73,7 +74,7 @@ experiment() {
     binary train_guidance --config="$config" --workdir="$workdir" "${flags[@]}" \
         --config.guidance.objective="$objective"
   done
-  for distance in pixels features; do
+  for distance in $distances; do
     binary search_trajectory --config="$config" --workdir="$workdir" "${flags[@]}" \
         --config.trajectory.distance="$distance"
   done
@@ -97,11 +98,17 @@ both() {
 command=${1:-digits}
 shift || true
 case $command in
-  digits | mixture | mixture40)
+  digits | mixture)
     install "${REQUIREMENTS:-requirements.txt}"
     both "$command"
     ;;
+  mixture40)
+    install "${REQUIREMENTS:-requirements.txt}"
+    distances='pixels features'
+    both mixture40
+    ;;
   mnist)
+    distances='pixels features'
     install "${REQUIREMENTS:-requirements.txt}"
     both mnist --config.data.dir="${DATA:-}"
     ;;

@@ -114,9 +114,9 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.constants = (
       0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0,
   )  # fmt: skip
-  config.evaluation.interval_omegas = (0.1, 0.25)
+  config.evaluation.interval_omegas = (0.25,)
   config.evaluation.interval_bounds = (0.0, 0.25, 0.5, 0.75)  # All pairs lo < hi.
-  config.evaluation.clamp_linear_omegas = (0.05, 0.1, 0.2)
+  config.evaluation.clamp_linear_omegas = (0.1, 0.2)
   config.evaluation.clamp_linear_floors = (0.0,)
   config.evaluation.kappas = (0.5, 1.5)  # Strengths of learned weights, beside 1.
   config.evaluation.classifier_width = 64

@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+from unittest import mock
 
 import jax
 import numpy as np
@@ -74,8 +75,8 @@ def assert_trees_equal(a, b):
 
 
 class EndToEndTest(parameterized.TestCase):
-  def run_all(self, config, workdir, learned):
-    """Every binary but the sweep; returns the rows of the evaluation."""
+  def train_all(self, config, workdir, learned):
+    """A base model, the statistics that are needed, and every weight."""
     state = train_denoiser.run(config, workdir)
     self.assertEqual(int(state.step), config.denoiser.num_steps)
     kinds = {
@@ -92,7 +93,6 @@ class EndToEndTest(parameterized.TestCase):
       num_steps = 1 if weight == 'table' else config.guidance.num_steps
       self.assertEqual(int(state.step), num_steps)
       self.assertTrue((workdir / 'guidance' / name).is_dir())
-    return evaluate.run(None, workdir)
 
   def check_rows(self, rows, workdir, names, num_classes):
     self.assertEqual(json.loads((workdir / 'results.json').read_text()), rows)
@@ -129,7 +129,8 @@ class EndToEndTest(parameterized.TestCase):
       self.assertEqual(table.shape, (10, 3))
       self.assertTrue(np.all((table >= 0.0) & (table <= 4.0)))
 
-    rows = self.run_all(config, workdir, LEARNED)
+    self.train_all(config, workdir, LEARNED)
+    rows = evaluate.run(None, workdir)
     trajectories = {
       f'trajectory_{distance}{suffix}'
       for distance in ('pixels', 'features')
@@ -172,14 +173,14 @@ class EndToEndTest(parameterized.TestCase):
   def test_mixture(self):
     workdir = pathlib.Path(self.create_tempdir().full_path)
     names = ('self_consistency', 'score_matching_table')
-    learned = {name: LEARNED[name] for name in names}
     config = smoke_config('mixture')
-    rows = self.run_all(config, workdir, learned)
-    self.check_rows(rows, workdir, learned, num_classes=8)
+    self.train_all(config, workdir, {name: LEARNED[name] for name in names})
     # The evaluation section of a config that is given replaces the stored one.
     config.evaluation.update(num_seeds=1, constants=(0.5,), kappas=(0.5, 1.5, 2.0))
+    rows = evaluate.run(config, workdir)
     # Real, unguided, three grids of one, a network at 4 strengths, a table.
-    self.assertLen(evaluate.run(config, workdir), 1 + 1 + 3 + 4 + 1)
+    self.assertLen(rows, 1 + 1 + 3 + 4 + 1)
+    self.assertEqual(json.loads((workdir / 'results.json').read_text()), rows)
 
   def test_sampling_methods(self):
     workdir = pathlib.Path(self.create_tempdir().full_path)
@@ -206,7 +207,8 @@ class EndToEndTest(parameterized.TestCase):
 
   def test_benchmark(self):
     config = smoke_config()
-    ratios = benchmark.run(config)
+    with mock.patch.object(benchmark, 'ROUNDS', 2):
+      ratios = benchmark.run(config)
     self.assertContainsSubset({'update', 'sampling', 'statistics'}, ratios)
     self.assertTrue(all(np.isfinite(r) and r > 0.0 for r in ratios.values()))
 

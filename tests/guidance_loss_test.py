@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
+from absl.testing import parameterized
 
 from lgd import guidance
 from lgd import objectives
@@ -50,7 +51,7 @@ SELF_CONSISTENCY = consistency(
 )
 
 
-class GuidanceLossTest(absltest.TestCase):
+class GuidanceLossTest(parameterized.TestCase):
   def test_score_matching_of_the_exact_denoiser_is_the_posterior_variance(self):
     """dim v sigma^2 / (alpha^2 v + sigma^2) for x_0 ~ N(m, v I), at t = 0.5."""
     objective = objectives.score_matching_objective(rule=guidance.linear)
@@ -106,12 +107,49 @@ class GuidanceLossTest(absltest.TestCase):
       key = jax.random.key(1)
       return loss(key, weight, SELF_CONSISTENCY, denoiser_params, 64, **times)
 
-    to_weight, to_denoiser = jax.grad(both, argnums=(0, 1))(guidance_params, MIXTURE)
+    gradients = jax.jit(jax.grad(both, argnums=(0, 1)))
+    to_weight, to_denoiser = gradients(guidance_params, MIXTURE)
     self.assertGreater(
       max(float(jnp.abs(g).max()) for g in jax.tree.leaves(to_weight)), 0.0
     )
     for gradient in jax.tree.leaves(to_denoiser):
       np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
+
+  @parameterized.parameters(1, 4)
+  def test_members_of_a_group_share_their_times(self, group_size):
+    """And groups do not; every member has its own condition and its weight."""
+    seen = {}
+
+    def weight(cond, s, t):
+      seen.update(s=s, t=t)
+      return cond + s
+
+    def objective(key, x0, particles, omega):
+      np.testing.assert_array_equal(particles.s, seen['s'])
+      np.testing.assert_array_equal(particles.t, seen['t'])
+      return omega.reshape(-1, group_size).sum(axis=1)
+
+    cond = jnp.arange(32) % 4
+    losses, omega = objectives.guidance_loss(
+      jax.random.key(0),
+      weight,
+      objective,
+      DENOISER,
+      MIXTURE,
+      SCHEDULE,
+      jnp.zeros((32, 2)),
+      cond,
+      4,
+      num_particles=2,
+      group_size=group_size,
+      **{'s_min': 0.01, 'zeta': 0.01, 'gap': 0.1},
+    )
+    s, t = (np.asarray(seen[name]).reshape(-1, group_size) for name in 'st')
+    self.assertEqual(losses.shape, (32 // group_size,))
+    np.testing.assert_array_equal(omega, cond + s.ravel())
+    for times in (s, t):
+      np.testing.assert_array_equal(times, np.repeat(times[:, :1], group_size, axis=1))
+      self.assertLen(np.unique(times), 32 // group_size)
 
 
 if __name__ == '__main__':
