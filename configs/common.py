@@ -148,6 +148,7 @@ def get_smoke_overrides() -> dict:
       'num_particles': 2,
       'group_size': 4,
       'width': 16,
+      'depth': 2,
       'batch_size': 8,
       'num_steps': 20,
     },

@@ -125,6 +125,14 @@ def num_shards(config: config_dict.ConfigDict) -> int:
   return -(-(section.num_data // group_size) // (section.shard_size // group_size))
 
 
+def num_vectors(config: config_dict.ConfigDict) -> int:
+  """Vectors of a stored Gram matrix."""
+  section = config.statistics
+  if section.kind == 'particles':
+    return 3 * section.num_particles
+  return 4 * section.group_size
+
+
 def group_rows(
   config: config_dict.ConfigDict,
   section: str,

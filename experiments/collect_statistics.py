@@ -98,7 +98,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
 
 def summarise(directory, plan: 'Plan') -> None:
   """Reads everything back and says what it cost."""
-  stored = statistics_files.read(directory, plan.num_shards)
+  stored = statistics_files.read(
+    directory, plan.num_shards, num_vectors=plan.num_vectors
+  )
   paths = [statistics_files.shard_path(directory, i) for i in range(plan.num_shards)]
   num_data = len(stored.t) * plan.group_size
   logging.info(
@@ -124,9 +126,12 @@ class Plan:
     self._by_class = section.kind == 'class_groups'
     self.group_size = section.group_size if grouped else 1
     self.num_items = section.num_data // self.group_size
-    self.items_per_batch = section.batch_size // self.group_size
     self._items_per_shard = section.shard_size // self.group_size
+    self.items_per_batch = min(
+      section.batch_size // self.group_size, self._items_per_shard
+    )
     self.num_shards = builders.num_shards(config)
+    self.num_vectors = builders.num_vectors(config)
     if self.items_per_batch % jax.device_count():
       raise launch.UserError(
         f'statistics.batch_size={section.batch_size}: makes {self.items_per_batch}'

@@ -43,6 +43,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   train_guidance.require_finished_base(workdir, config)
   config = config.copy_and_resolve_references()
   config.guidance.objective = f'trajectory_{config.trajectory.distance}'
+  config.guidance.source, config.guidance.weight = 'statistics', 'network'
   config.guidance.num_steps = config.trajectory.fit_steps
   table_config = config.copy_and_resolve_references()
   table_config.guidance.weight = 'table'
@@ -71,11 +72,18 @@ def refuse_other_search(
     return
   stored = checkpointing.load_config(directory)
   workdir_lib.require_base(workdir, stored, directory)
-  sections = ('seed', 'trajectory', 'guidance', 'evaluation')
-  wanted = workdir_lib.config_to_json(config, *sections)
-  sampler_keys = ('num_steps', 't_max', 'churn')
-  wanted['evaluation'] = {k: wanted['evaluation'][k] for k in sampler_keys}
+  wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance')
+  network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
+  wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
   workdir_lib.require_same(stored['config'], wanted, directory)
+  # The number of steps is free elsewhere: here it makes another table.
+  for key in ('num_steps', 't_max', 'churn'):
+    value, old = config.evaluation[key], stored['config']['evaluation'][key]
+    if value != old:
+      raise launch.UserError(
+        f'evaluation.{key}={value!r}: {directory} was written with {old!r}; use that'
+        ' value, or another --workdir.'
+      )
 
 
 def search(

@@ -50,11 +50,12 @@ def read_config(directory: epath.Path) -> dict[str, Any]:
       f' with --config.statistics.kind={directory.name} first.'
     )
   try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise launch.UserError(
-      f'{path}: is damaged ({error}); remove {directory} and collect again.'
-    ) from error
+    stored = json.loads(path.read_text())
+  except ValueError:
+    stored = None
+  if not isinstance(stored, dict) or not stored.keys() >= {'base', 'denoiser_step'}:
+    raise launch.UserError(f'{path}: is damaged; remove {directory} and collect again.')
+  return stored
 
 
 def write_shard(directory: epath.Path, shard: int, statistics: Statistics) -> None:
@@ -62,12 +63,12 @@ def write_shard(directory: epath.Path, shard: int, statistics: Statistics) -> No
   _write(shard_path(directory, shard), lambda f: np.savez(f, **statistics._asdict()))
 
 
-def read_shard(path: epath.Path) -> Statistics:
-  """One file.
+def read_shard(path: epath.Path, num_vectors: int) -> Statistics:
+  """One file, of Gram matrices of `num_vectors` vectors.
 
   Raises:
-    launch.UserError: it is missing, cut short, damaged (npz carries checksums), or
-      holds values that are not finite.
+    launch.UserError: it is missing, cut short, damaged (npz carries checksums), of
+      another shape, or holds values that are not finite.
   """
   again = f'delete it and run collect_statistics again: only {path.name} is made anew.'
   if not path.exists():
@@ -88,6 +89,13 @@ def read_shard(path: epath.Path) -> Statistics:
     raise launch.UserError(
       f'{path}: is cut short or damaged ({error}); {again}'
     ) from error
+  num, width = len(statistics.index), num_vectors * (num_vectors + 1) // 2
+  lengths = [len(a) if a.ndim else 0 for a in statistics[:4]]
+  if statistics.gram.shape != (num, width) or lengths != [num] * 4:
+    raise launch.UserError(
+      f'{path}: holds Gram matrices of shape {statistics.gram.shape}, not'
+      f' ({num}, {width}); {again}'
+    )
   finite = np.isfinite(statistics.gram).all(axis=1) & np.isfinite(statistics.t)
   if not finite.all():
     raise launch.UserError(
@@ -96,9 +104,11 @@ def read_shard(path: epath.Path) -> Statistics:
   return statistics
 
 
-def read(directory: epath.Path, num_shards: int) -> Statistics:
-  """All shards under `directory`, in order."""
-  shards = [read_shard(shard_path(directory, i)) for i in range(num_shards)]
+def read(directory: epath.Path, num_shards: int, *, num_vectors: int) -> Statistics:
+  """All shards under `directory`, in order; raises as `read_shard`."""
+  shards = [
+    read_shard(shard_path(directory, i), num_vectors) for i in range(num_shards)
+  ]
   joined = Statistics(
     *(
       np.concatenate([np.atleast_1d(a) for a in arrays])

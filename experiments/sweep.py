@@ -48,18 +48,28 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
   train_guidance.require_finished_base(workdir, config)
+  if config.guidance.weight != 'network':
+    raise launch.UserError(
+      f'guidance.weight={config.guidance.weight!r}: a sweep trains networks; use'
+      ' --config.guidance.weight=network.'
+    )
   config = config.copy_and_resolve_references()
+  config.guidance.source = 'statistics'
   for key in ('num_steps', 'batch_size'):
     config.guidance[key] = config.sweep[key]
-  for point in make_grid(config):  # Each must be a valid guidance config.
+  grid = make_grid(config)
+  for point in grid:  # Each must be a valid guidance config.
     config.guidance.update({axis: point[axis] for axis in AXES})
     validation.validate(config)
   builders.log_config(config)
   dataset = builders.dataset(config)
   store, num_evaluations = train_guidance.load_store(config, workdir)
+  for point in grid:
+    reach = builders.overridden(config.guidance, point)
+    train_guidance.require_reach(np.asarray(store.t), reach, 'the statistics')
   params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
 
-  start, grid, tables = time.perf_counter(), make_grid(config), []
+  start, tables = time.perf_counter(), []
   for m in config.sweep.num_particles:  # The shapes of a training depend on it.
     group = [point for point in grid if point['num_particles'] == m]
     learned = train(config, dataset, store, group, num_particles=m)
@@ -115,38 +125,40 @@ def train(
     step = training.make_train_step(loss_fn, tx, ema_decay=config.guidance.ema_decay)
     return step(state, store, (), key)
 
-  def several_updates(states, settings, keys, store):
+  def several_updates(states, settings, keys, store, num_steps):
     def body(states, _):
       states, measured = jax.vmap(update, in_axes=(0, 0, 0, None))(
         states, settings, keys, store
       )
       return states, measured['loss']
 
-    return jax.lax.scan(body, states, length=_STEPS_PER_CALL)
+    return jax.lax.scan(body, states, length=num_steps)
 
   def streams(name):
     return jnp.stack([arrays.stream(point['seed'], name) for point in group])
 
   states = jax.jit(jax.vmap(init))(streams('sweep/init'))
-  compiled = jax.jit(several_updates, donate_argnums=0)
-  num_calls = -(-config.sweep.num_steps // _STEPS_PER_CALL)
-  keys, start = streams('sweep'), time.perf_counter()
-  for i in range(num_calls):
-    states, losses = compiled(states, settings, keys, store)
+  compiled = jax.jit(several_updates, static_argnums=4, donate_argnums=0)
+  num_steps = config.sweep.num_steps
+  done, keys, start = 0, streams('sweep'), time.perf_counter()
+  while done < num_steps:
+    length = min(_STEPS_PER_CALL, num_steps - done)
+    states, losses = compiled(states, settings, keys, store, length)
+    done += length
     if not np.isfinite(losses).all():
       bad = int(np.argmin(np.isfinite(losses).all(axis=0)))
       raise reporting.NonFiniteError(
         f'sweep: the loss of {group[bad]} is not finite; leave that setting out.'
       )
-    if (i + 1) % max(1, num_calls // 5) == 0:
+    if done == num_steps or done % (_STEPS_PER_CALL * 5) == 0:
       elapsed = time.perf_counter() - start
       logging.info(
         'sweep %d trainings  step %d/%d  %.0f updates/s  ETA %s',
         len(group),
-        (i + 1) * _STEPS_PER_CALL,
-        num_calls * _STEPS_PER_CALL,
-        len(group) * (i + 1) * _STEPS_PER_CALL / elapsed,
-        datetime.timedelta(seconds=round(elapsed / (i + 1) * (num_calls - i - 1))),
+        done,
+        num_steps,
+        len(group) * done / elapsed,
+        datetime.timedelta(seconds=round(elapsed / done * (num_steps - done))),
       )
   return states.ema_params
 
@@ -227,6 +239,8 @@ def write(
 ) -> None:
   """results.json, results.md and a figure per axis that has several values."""
   path.mkdir(parents=True, exist_ok=True)
+  for old in path.glob('*.png'):  # Of another grid.
+    old.unlink()
   (path / 'results.json').write_text(json.dumps(rows, indent=1))
   settings = average_seeds(rows)
   axes = [axis for axis in AXES if len({row[axis] for row in settings}) > 1]

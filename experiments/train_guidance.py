@@ -40,11 +40,14 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
   require_finished_base(workdir, config)
+  config = with_kind_of_objective(config)
   directory = workdir.guidance(builders.guidance_name(config))
   if checkpointing.latest_step(directory) is not None:
     stored = checkpointing.load_config(directory)
     workdir_lib.require_base(workdir, stored, directory)
     identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
+    if config.guidance.source == 'statistics':
+      identity['statistics'] = workdir_lib.statistics_section(config)
     workdir_lib.require_same(stored['config'], identity, directory)
   builders.log_config(config)
   dataset = builders.dataset(config)
@@ -191,11 +194,12 @@ def load_store(
   Raises:
     launch.UserError: none, unfinished or damaged ones, or too few particles.
   """
-  config = config.copy_and_resolve_references()
-  config.statistics.kind = builders.GROUPED.get(config.guidance.objective, 'particles')
+  config = with_kind_of_objective(config)
   workdir_lib.require_statistics(workdir, config)
   directory = workdir.statistics(config.statistics.kind)
-  stored = statistics_files.read(directory, builders.num_shards(config))
+  stored = statistics_files.read(
+    directory, builders.num_shards(config), num_vectors=builders.num_vectors(config)
+  )
   num_evaluations = int(stored.num_evaluations.sum())
   logging.info(
     '%s: %d items from %d denoiser evaluations',
@@ -203,17 +207,34 @@ def load_store(
     len(stored.t),
     num_evaluations,
   )
-  section = config.guidance
-  usable = (section.s_min + section.gap < stored.t) & (stored.t <= 1.0 - section.zeta)
-  if not usable.any():
-    raise launch.UserError(
-      f'guidance.gap={section.gap}: with s_min={section.s_min} and zeta={section.zeta},'
-      f' no time of {directory} is in reach; collect more data or widen the range.'
-    )
+  require_reach(stored.t, config.guidance, directory)
   store = objectives.make_store(
     *(jnp.asarray(x) for x in (stored.gram, stored.t, stored.label))
   )
   return store, num_evaluations
+
+
+def with_kind_of_objective(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """The config whose `statistics.kind` is the one that the objective needs."""
+  config = config.copy_and_resolve_references()
+  config.statistics.kind = builders.GROUPED.get(config.guidance.objective, 'particles')
+  return config
+
+
+def require_reach(t: np.ndarray, section: Any, place: Any) -> None:
+  """Refuses settings for which no stored time could be drawn.
+
+  Args:
+    t: stored times.
+    section: with s_min, gap and zeta.
+    place: where the statistics are, for the message.
+  """
+  usable = (section.s_min + section.gap < t) & (t <= 1.0 - section.zeta)
+  if not np.any(usable):
+    raise launch.UserError(
+      f'guidance.gap={section.gap}: with s_min={section.s_min} and zeta={section.zeta},'
+      f' no time of {place} is in reach; collect more data or widen the range.'
+    )
 
 
 def make_statistics_loss_fn(

@@ -213,7 +213,9 @@ def _validate_sweep(config, check, positive, numbers) -> None:
   numbers('sweep.gap', lambda v: 0.0 < v < 1.0, 'in (0, 1)')
   numbers('sweep.s_min', lambda v: 0.0 <= v < 1.0, 'in [0, 1)')
   numbers(
-    'sweep.num_particles', lambda v: v >= 2 and v == int(v), 'that are integers >= 2'
+    'sweep.num_particles',
+    lambda v: isinstance(v, int) and v >= 2,
+    'that are integers >= 2',
   )
   numbers('sweep.learning_rate', lambda v: v > 0.0, 'above 0')
   for key in ('num_seeds', 'num_steps', 'batch_size'):

@@ -255,6 +255,8 @@ def save_table(
     num_evaluations: denoiser evaluations that it cost.
   """
   state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
+  if checkpointing.latest_step(directory) is not None:
+    return state  # Done before, with the same config.
   stored = guidance_identity(
     workdir, config, num_steps=1, num_evaluations=num_evaluations
   )
@@ -266,14 +268,20 @@ def save_table(
 def statistics_identity(
   workdir: Workdir, config: config_dict.ConfigDict
 ) -> dict[str, Any]:
-  """What a statistics pass belongs to; how it is cut into calls changes nothing."""
-  sections = config_to_json(config, 'seed', 'statistics')
-  del sections['statistics']['batch_size']
+  """What a statistics pass belongs to."""
   return {
-    **sections,
+    'seed': config.seed,
+    'statistics': statistics_section(config),
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
   }
+
+
+def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The keys that decide what a pass holds; how it is cut into calls does not."""
+  section = config_to_json(config, 'statistics')['statistics']
+  unused = 'group_size' if config.statistics.kind == 'particles' else 'num_particles'
+  return {k: v for k, v in section.items() if k not in ('batch_size', unused)}
 
 
 def require_statistics(workdir: Workdir, config: config_dict.ConfigDict) -> None:

@@ -467,8 +467,9 @@ class RefusalTest(WorkdirCase):
 class FilesTest(absltest.TestCase):
   def test_round_trip(self):
     directory = workdir_lib.Workdir(self.create_tempdir().full_path).path / 'pass'
-    statistics_files.write_config(directory, {'seed': 0})
-    self.assertEqual(statistics_files.read_config(directory), {'seed': 0})
+    stored = {'base': {}, 'denoiser_step': 1}
+    statistics_files.write_config(directory, stored)
+    self.assertEqual(statistics_files.read_config(directory), stored)
     rng = np.random.default_rng(0)
     whole = statistics_files.Statistics(
       rng.normal(size=(7, 6)).astype(np.float32),
@@ -481,7 +482,9 @@ class FilesTest(absltest.TestCase):
       parts = (a[rows] for a in whole[:4])
       shard = statistics_files.Statistics(*parts, whole.num_evaluations[i])
       statistics_files.write_shard(directory, i, shard)
-    for a, b in zip(statistics_files.read(directory, 2), whole, strict=True):
+    for a, b in zip(
+      statistics_files.read(directory, 2, num_vectors=3), whole, strict=True
+    ):
       np.testing.assert_array_equal(a, b)
       self.assertEqual(a.dtype, b.dtype)
 

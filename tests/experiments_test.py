@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import digits
 from configs import mixture
@@ -51,12 +52,14 @@ def setUpModule():
   """Programs run a few times here, and the same ones again: compiling costs more."""
   jax.config.update('jax_disable_most_optimizations', True)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  jax.config.update('jax_compilation_cache_dir', tempfile.mkdtemp())
+  compilation_cache.set_cache_dir(tempfile.mkdtemp())
+  compilation_cache.reset_cache()  # Whether there is one is asked only once.
 
 
 def tearDownModule():
   jax.config.update('jax_disable_most_optimizations', False)
-  jax.config.update('jax_compilation_cache_dir', None)
+  compilation_cache.set_cache_dir(None)
+  compilation_cache.reset_cache()
 
 
 def smoke_config(name='digits', **overrides):

@@ -98,7 +98,9 @@ class RunTest(parameterized.TestCase):
     """Better than the mean of the table does, at any s."""
     workdir = self.copy()
     shutil.rmtree(workdir / 'guidance')
-    config = smoke_config(**{'trajectory.fit_steps': 200, 'guidance.batch_size': 64})
+    jax.config.update('jax_disable_most_optimizations', False)
+    self.addCleanup(jax.config.update, 'jax_disable_most_optimizations', True)
+    config = smoke_config(**{'trajectory.fit_steps': 400, 'guidance.batch_size': 64})
     table = search_trajectory.run(config, workdir)
     weight = workdir_lib.load_guidance(
       workdir_lib.Workdir(workdir), 'trajectory_pixels', 8

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import mixture
 from experiments import builders
@@ -27,15 +28,17 @@ NUM, M, DIM, NUM_CLASSES, NUM_BINS = 600, 3, 5, 3, 8
 
 
 def setUpModule():
-  """Most programs here run a few times: compiling them costs more."""
+  """Programs run a few times here, and the same ones again: compiling costs more."""
   jax.config.update('jax_disable_most_optimizations', True)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  jax.config.update('jax_compilation_cache_dir', tempfile.mkdtemp())
+  compilation_cache.set_cache_dir(tempfile.mkdtemp())
+  compilation_cache.reset_cache()  # Whether there is one is asked only once.
 
 
 def tearDownModule():
   jax.config.update('jax_disable_most_optimizations', False)
-  jax.config.update('jax_compilation_cache_dir', None)
+  compilation_cache.set_cache_dir(None)
+  compilation_cache.reset_cache()
 
 
 def smoke_config(**overrides):
