@@ -127,9 +127,7 @@ class Plan:
     self.group_size = section.group_size if grouped else 1
     self.num_items = section.num_data // self.group_size
     self._items_per_shard = section.shard_size // self.group_size
-    self.items_per_batch = min(
-      section.batch_size // self.group_size, self._items_per_shard
-    )
+    self.items_per_batch = section.batch_size // self.group_size
     self.num_shards = builders.num_shards(config)
     self.num_vectors = builders.num_vectors(config)
     if self.items_per_batch % jax.device_count():
