@@ -1,15 +1,18 @@
 """Handwritten digits (8x8, scikit-learn's), the embedded real data.
 
   ./run.sh                                       # everything below, both bases
-  python -m experiments.train_denoiser --config=configs/digits.py --workdir=runs/digits
-  python -m experiments.train_guidance --config=configs/digits.py --workdir=runs/digits
+  F="--config=configs/digits.py --workdir=runs/digits"
+  python -m experiments.train_denoiser $F
+  python -m experiments.collect_statistics $F
+  python -m experiments.train_guidance $F
+  python -m experiments.search_trajectory $F
   python -m experiments.evaluate --workdir=runs/digits
 
 Variants (`--config=configs/digits.py:VARIANT`), with the energy distance to test data
-that seed 0 gives, unguided / best constant / self-consistency; both take 6 minutes on 2
-CPU cores:
-  under_trained  1000 steps, the default: guidance helps.         .1185 / .1024 / .1055
-  well_trained   6000 steps: any constant weight hurts.           .0653 / .0686 / .0653
+that seed 0 gives, unguided / best constant / self-consistency / trajectory; both take 6
+minutes on 2 CPU cores:
+  under_trained  1000 steps, the default: guidance helps.  .1185 / .1024 / .1046 / .1010
+  well_trained   6000 steps: any constant weight hurts.    .0653 / .0686 / .0655 / .0657
   smoke          a minute on one core; its numbers mean nothing.
 """
 

@@ -1,14 +1,22 @@
 """Forty classes in 16 dimensions, each of two Gaussians whose means are random.
 
   python -m experiments.train_denoiser --config=configs/mixture40.py --workdir=runs/m40
+  python -m experiments.collect_statistics --config=configs/mixture40.py \\
+      --workdir=runs/m40
   python -m experiments.train_guidance --config=configs/mixture40.py --workdir=runs/m40
+  python -m experiments.search_trajectory --config=configs/mixture40.py \\
+      --workdir=runs/m40
   python -m experiments.evaluate --workdir=runs/m40
 
 All means are uniform on the unit sphere. Not of the paper; all numbers are our choice.
 
-Variants (`--config=configs/mixture40.py:VARIANT`):
+Variants (`--config=configs/mixture40.py:VARIANT`), with the energy distance to test data
+that seed 0 gives, mean of 5 sampling seeds, unguided / best constant /
+self-consistency / trajectory:
   under_trained  1000 steps, the default: guidance helps.
+                 .0357 / .0235 / .0291 / .0226
   well_trained   10,000 steps: any constant weight hurts.
+                 .0024 / .0028 / .0026 / .0024
   smoke          a minute on one core; its numbers mean nothing.
 """
 

@@ -2,15 +2,23 @@
 
   tfds build mnist --file_format=array_record    # once; the only step with TensorFlow
   python -m experiments.train_denoiser --config=configs/mnist.py --workdir=runs/mnist
+  python -m experiments.collect_statistics --config=configs/mnist.py \\
+      --workdir=runs/mnist
   python -m experiments.train_guidance --config=configs/mnist.py --workdir=runs/mnist
+  python -m experiments.search_trajectory --config=configs/mnist.py \\
+      --workdir=runs/mnist
   python -m experiments.evaluate --workdir=runs/mnist
 
 Data elsewhere than in ~/tensorflow_datasets: --config.data.dir=DIR. Labels are dropped
 half of the time, so that the base learns its condition slowly.
 
-Variants (`--config=configs/mnist.py:VARIANT`):
+Variants (`--config=configs/mnist.py:VARIANT`), with the energy distance to test data
+that seed 0 gives, mean of 5 sampling seeds, unguided / best constant /
+self-consistency / trajectory:
   under_trained  1500 steps, the default: guidance helps.
+                 1.2785 / 1.1959 / 1.2534 / 1.1646
   well_trained   15,000 steps.
+                 1.0581 / 1.0352 / 1.0501 / 1.0330
   smoke          a minute on one core; its numbers mean nothing.
 """
 
