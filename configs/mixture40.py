@@ -1,17 +1,16 @@
 """Forty classes in 16 dimensions, each of two Gaussians whose means are random.
 
-  python -m experiments.train_denoiser --config=configs/mixture40.py --workdir=runs/m40
-  python -m experiments.collect_statistics --config=configs/mixture40.py \\
-      --workdir=runs/m40
-  python -m experiments.train_guidance --config=configs/mixture40.py --workdir=runs/m40
-  python -m experiments.search_trajectory --config=configs/mixture40.py \\
-      --workdir=runs/m40
+  F="--config=configs/mixture40.py --workdir=runs/m40"
+  python -m experiments.train_denoiser $F
+  python -m experiments.collect_statistics $F
+  python -m experiments.train_guidance $F
+  python -m experiments.search_trajectory $F
   python -m experiments.evaluate --workdir=runs/m40
 
 All means are uniform on the unit sphere. Not of the paper; all numbers are our choice.
 
-Variants (`--config=configs/mixture40.py:VARIANT`), with the energy distance to test data
-that seed 0 gives, mean of 5 sampling seeds, unguided / best constant /
+Variants (`--config=configs/mixture40.py:VARIANT`), with the energy distance to test
+data that seed 0 gives, mean of 5 sampling seeds, unguided / best constant /
 self-consistency / trajectory:
   under_trained  1000 steps, the default: guidance helps.
                  .0357 / .0235 / .0291 / .0226

@@ -1,19 +1,18 @@
 """MNIST (28x28, through TensorFlow Datasets) with the same residual MLP as the digits.
 
   tfds build mnist --file_format=array_record    # once; the only step with TensorFlow
-  python -m experiments.train_denoiser --config=configs/mnist.py --workdir=runs/mnist
-  python -m experiments.collect_statistics --config=configs/mnist.py \\
-      --workdir=runs/mnist
-  python -m experiments.train_guidance --config=configs/mnist.py --workdir=runs/mnist
-  python -m experiments.search_trajectory --config=configs/mnist.py \\
-      --workdir=runs/mnist
+  F="--config=configs/mnist.py --workdir=runs/mnist"
+  python -m experiments.train_denoiser $F
+  python -m experiments.collect_statistics $F
+  python -m experiments.train_guidance $F
+  python -m experiments.search_trajectory $F
   python -m experiments.evaluate --workdir=runs/mnist
 
 Data elsewhere than in ~/tensorflow_datasets: --config.data.dir=DIR. Labels are dropped
 half of the time, so that the base learns its condition slowly.
 
-Variants (`--config=configs/mnist.py:VARIANT`), with the energy distance to test data
-that seed 0 gives, mean of 5 sampling seeds, unguided / best constant /
+Variants (`--config=configs/mnist.py:VARIANT`), with the energy distance to test
+data that seed 0 gives, mean of 5 sampling seeds, unguided / best constant /
 self-consistency / trajectory:
   under_trained  1500 steps, the default: guidance helps.
                  1.2785 / 1.1959 / 1.2534 / 1.1646
