@@ -34,7 +34,6 @@ from experiments import sampler
 from experiments import train_guidance
 from experiments import validation
 from lgd import denoiser as denoiser_lib
-from lgd import guidance
 from lgd import networks
 from lgd import objectives
 from lgd import statistics
@@ -182,13 +181,8 @@ def sampling_ratio(config: config_dict.ConfigDict) -> float:
   model = builders.weight_model(config, num_classes)
   guidance_params = model.init(key)
   sample_fn = sampler.make_sample_fn(config, num_classes, shape)
-  times, cond = builders.time_grid(config), jnp.arange(num_classes)
-  tabulate = jax.jit(
-    lambda params: guidance.tabulate(
-      functools.partial(model.apply, params), cond, times
-    )
-  )
-  constant_table = guidance.tabulate(guidance.constant(0.25), cond, times)
+  tabulate = sampler.make_tabulate(config, model, num_classes)
+  constant_table = jnp.full((num_classes, config.evaluation.num_steps), 0.25)
   label = sampler.balanced_labels(num_classes, config.evaluation.samples_per_class)
   label = jnp.asarray(label)
   keys = sampler.sample_keys(0, len(label))

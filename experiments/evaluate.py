@@ -107,7 +107,7 @@ def learned_methods(
   methods = []
   for name in workdir.guidance_names():
     weight = workdir_lib.load_guidance(workdir, name, num_classes)
-    table = sampler.tabulate(config, weight, num_classes)
+    table = sampler.make_tabulate(config, weight.model, num_classes)(weight.params)
     cost = weight.num_evaluations
     methods.append(Method(name, {}, table, cost))
     if not name.endswith('_table'):

@@ -67,7 +67,7 @@ def method_table(
     return guidance.tabulate(weight, jnp.arange(num_classes), times)
   if name in workdir.guidance_names():
     weight = workdir_lib.load_guidance(workdir, name, num_classes)
-    return sampler.tabulate(config, weight, num_classes)
+    return sampler.make_tabulate(config, weight.model, num_classes)(weight.params)
   raise launch.UserError(
     f'--method={method}: must be unguided, {", ".join(GIVEN)}, or one of the learned'
     f' weights here: {workdir.guidance_names()}.'

@@ -1,5 +1,6 @@
 """One compiled sampler for every method: the weight is a table, hence an argument."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -95,9 +96,14 @@ def count_nfe(
   return counter.count / n
 
 
-def tabulate(
-  config: config_dict.ConfigDict, weight: types.Weight, num_classes: int
-) -> jax.Array:
-  """omega at the transitions of the sampler, `[num_classes, num_steps]`."""
+def make_tabulate(
+  config: config_dict.ConfigDict, model: builders.WeightModel, num_classes: int
+) -> Callable[[types.Params], jax.Array]:
+  """Parameters -> omega at the sampler's transitions, `[num_classes, num_steps]`."""
   times, cond = builders.time_grid(config), jnp.arange(num_classes)
-  return jax.jit(lambda: guidance.tabulate(weight, cond, times))()
+
+  @jax.jit
+  def tabulate(params):
+    return guidance.tabulate(functools.partial(model.apply, params), cond, times)
+
+  return tabulate
