@@ -118,11 +118,16 @@ def overridden(section: config_dict.ConfigDict, overrides: dict[str, Any]):
   return types_lib.SimpleNamespace(**{**section.to_dict(), **overrides})
 
 
+def group_size(config: config_dict.ConfigDict) -> int:
+  """Data of an item of a statistics pass: 1, or those that share a t."""
+  section = config.statistics
+  return 1 if section.kind == 'particles' else section.group_size
+
+
 def num_shards(config: config_dict.ConfigDict) -> int:
   """Files of a statistics pass."""
-  section = config.statistics
-  group_size = 1 if section.kind == 'particles' else section.group_size
-  return -(-(section.num_data // group_size) // (section.shard_size // group_size))
+  section, n = config.statistics, group_size(config)
+  return -(-(section.num_data // n) // (section.shard_size // n))
 
 
 def num_vectors(config: config_dict.ConfigDict) -> int:

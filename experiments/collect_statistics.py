@@ -122,9 +122,8 @@ class Plan:
   def __init__(self, config: config_dict.ConfigDict, train: splits.Split):
     section = config.statistics
     self._config, self._train = config, train
-    grouped = section.kind != 'particles'
     self._by_class = section.kind == 'class_groups'
-    self.group_size = section.group_size if grouped else 1
+    self.group_size = builders.group_size(config)
     self.num_items = section.num_data // self.group_size
     self._items_per_shard = section.shard_size // self.group_size
     self.items_per_batch = section.batch_size // self.group_size

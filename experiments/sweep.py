@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
@@ -29,8 +30,8 @@ from experiments import train_guidance
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
-from lgd import guidance
 from lgd import metrics
+from lgd import objectives
 from lgd import plots
 from lgd import reporting
 from lgd import training
@@ -53,7 +54,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
       f'guidance.weight={config.guidance.weight!r}: a sweep trains networks; use'
       ' --config.guidance.weight=network.'
     )
-  config = config.copy_and_resolve_references()
+  config = train_guidance.with_kind_of_objective(config)
   config.guidance.source = 'statistics'
   for key in ('num_steps', 'batch_size'):
     config.guidance[key] = config.sweep[key]
@@ -64,16 +65,19 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   builders.log_config(config)
   dataset = builders.dataset(config)
   store, num_evaluations = train_guidance.load_store(config, workdir)
+  t = np.asarray(store.t)
   for point in grid:
     reach = builders.overridden(config.guidance, point)
-    train_guidance.require_reach(np.asarray(store.t), reach, 'the statistics')
+    train_guidance.require_reach(t, reach, 'the statistics')
   params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
 
+  model = builders.weight_model(config, dataset.num_classes)
+  tabulate = sampler.make_tabulate(config, model, dataset.num_classes)
   start, tables = time.perf_counter(), []
   for m in config.sweep.num_particles:  # The shapes of a training depend on it.
     group = [point for point in grid if point['num_particles'] == m]
     learned = train(config, dataset, store, group, num_particles=m)
-    tables.append(np.asarray(tabulate(config, dataset, learned)))
+    tables.append(np.asarray(jax.lax.map(tabulate, learned)))
   trained = time.perf_counter() - start
   logging.info('sweep: %d trainings in %.0f s', len(grid), trained)
   distances = evaluate(config, dataset, params, np.concatenate(tables))
@@ -98,7 +102,7 @@ def make_grid(config: config_dict.ConfigDict) -> list[dict[str, float]]:
 def train(
   config: config_dict.ConfigDict,
   dataset: splits.Dataset,
-  store: Any,
+  store: objectives.Store,
   group: list[dict[str, float]],
   *,
   num_particles: int,
@@ -163,19 +167,6 @@ def train(
   return states.ema_params
 
 
-def tabulate(
-  config: config_dict.ConfigDict, dataset: splits.Dataset, params: types.Params
-) -> jax.Array:
-  """Weights on the sampler's grid, `[points, num_classes, num_steps]`."""
-  model = builders.weight_model(config, dataset.num_classes)
-  times, cond = builders.time_grid(config), jnp.arange(dataset.num_classes)
-
-  def one(params):
-    return guidance.tabulate(lambda *args: model.apply(params, *args), cond, times)
-
-  return jax.jit(lambda params: jax.lax.map(one, params))(params)
-
-
 def evaluate(
   config: config_dict.ConfigDict,
   dataset: splits.Dataset,
@@ -235,7 +226,10 @@ def average_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write(
-  path, rows: list[dict[str, Any]], num_evaluations: int, seconds: float
+  path: epath.Path,
+  rows: list[dict[str, Any]],
+  num_evaluations: int,
+  seconds: dict[str, float],
 ) -> None:
   """results.json, results.md and a figure per axis that has several values."""
   path.mkdir(parents=True, exist_ok=True)

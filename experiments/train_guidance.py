@@ -11,12 +11,15 @@ The same command again resumes.
 
 import functools
 import itertools
+from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
@@ -75,7 +78,12 @@ def require_finished_base(
 
 
 def learn_from_statistics(
-  config, workdir, directory, dataset, store, num_evaluations
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  directory: epath.Path,
+  dataset: splits.Dataset,
+  store: objectives.Store,
+  num_evaluations: int,
 ) -> training.TrainState:
   """Trains the network on stored Gram matrices; the denoiser is not called."""
   return _train(
@@ -90,7 +98,12 @@ def learn_from_statistics(
   )
 
 
-def learn_directly(config, workdir, directory, dataset) -> training.TrainState:
+def learn_directly(
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  directory: epath.Path,
+  dataset: splits.Dataset,
+) -> training.TrainState:
   """Trains the network by Algorithm 1 as printed."""
   section = config.guidance
   denoiser_params, _ = workdir_lib.load_denoiser(
@@ -117,7 +130,15 @@ def learn_directly(config, workdir, directory, dataset) -> training.TrainState:
 
 
 def _train(
-  config, workdir, directory, dataset, *, num_evaluations, loss_fn, frozen, batches
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  directory: epath.Path,
+  dataset: splits.Dataset,
+  *,
+  num_evaluations: int,
+  loss_fn: training.LossFn,
+  frozen: Any,
+  batches: Callable[[int], Iterator[Any]],
 ) -> training.TrainState:
   return train_loop.train(
     config=config,
@@ -140,7 +161,12 @@ def _train(
 
 
 def fit_table(
-  config, workdir, directory, dataset, store, num_evaluations
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  directory: epath.Path,
+  dataset: splits.Dataset,
+  store: objectives.Store,
+  num_evaluations: int,
 ) -> training.TrainState:
   """The closed form of l2 or score matching for every class and transition."""
   params = {
@@ -159,8 +185,8 @@ def closed_form(
   """
   section = config.guidance
   num_bins = section.num_bins
-  inside = (section.s_min + section.gap < store.t) & (store.t <= 1.0 - section.zeta)
-  store = jax.tree.map(lambda x: x[inside], store)
+  usable = in_reach(store.t, section)
+  store = jax.tree.map(lambda x: x[usable], store)
   gram = statistics.unpack(store.gram)
   if section.objective == 'score_matching':
     terms = statistics.score_matching_terms(gram)
@@ -189,12 +215,11 @@ def closed_form(
 def load_store(
   config: config_dict.ConfigDict, workdir: workdir_lib.Workdir
 ) -> tuple[objectives.Store, int]:
-  """The statistics that the objective needs, and the evaluations they cost.
+  """The statistics of `statistics.kind`, and the evaluations that they cost.
 
   Raises:
     launch.UserError: none, unfinished or damaged ones, or too few particles.
   """
-  config = with_kind_of_objective(config)
   workdir_lib.require_statistics(workdir, config)
   directory = workdir.statistics(config.statistics.kind)
   stored = statistics_files.read(
@@ -221,16 +246,20 @@ def with_kind_of_objective(config: config_dict.ConfigDict) -> config_dict.Config
   return config
 
 
+def in_reach(t: np.ndarray | jax.Array, section: Any) -> np.ndarray | jax.Array:
+  """Which times have an s that `section`, with s_min, gap and zeta, lets be drawn."""
+  return (section.s_min + section.gap < t) & (t <= 1.0 - section.zeta)
+
+
 def require_reach(t: np.ndarray, section: Any, place: Any) -> None:
   """Refuses settings for which no stored time could be drawn.
 
   Args:
     t: stored times.
-    section: with s_min, gap and zeta.
+    section: as of `in_reach`.
     place: where the statistics are, for the message.
   """
-  usable = (section.s_min + section.gap < t) & (t <= 1.0 - section.zeta)
-  if not np.any(usable):
+  if not np.any(in_reach(t, section)):
     raise launch.UserError(
       f'guidance.gap={section.gap}: with s_min={section.s_min} and zeta={section.zeta},'
       f' no time of {place} is in reach; collect more data or widen the range.'

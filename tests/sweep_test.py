@@ -5,9 +5,11 @@ import pathlib
 import shutil
 import tempfile
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -15,6 +17,7 @@ from configs import mixture
 from experiments import builders
 from experiments import collect_statistics
 from experiments import launch
+from experiments import sampler
 from experiments import sweep
 from experiments import train_denoiser
 from experiments import train_guidance
@@ -36,23 +39,13 @@ GRID = {
 }
 
 
-def setUpModule():
-  """Most programs here run a few times: compiling them costs more."""
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
-def tearDownModule():
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):
   config = mixture.get_config('smoke')
   config.update_from_flattened_dict({'guidance.depth': 2, **overrides})
   return config
-
-
-def files_under(path):
-  return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
 
 
 def make_store(num=256, m=3, dim=2, num_classes=8):
@@ -77,7 +70,8 @@ class TrainTest(parameterized.TestCase):
     self.assertLen(grid, 2**5)
     group = [p for p in grid if p['num_particles'] == 2]
     together = sweep.train(config, data, store, group, num_particles=2)
-    tables = sweep.tabulate(config, data, together)
+    model = builders.weight_model(config, 8)
+    tables = jax.lax.map(sampler.make_tabulate(config, model, 8), together)
     self.assertEqual(tables.shape, (16, 8, 3))
 
     for i in (0, 5, 10, 15):
@@ -230,23 +224,23 @@ class RunTest(parameterized.TestCase):
   )
   def test_refused(self, overrides, message):
     """Before anything is computed or written."""
-    before = files_under(self.root)
+    before = helpers.files_under(self.root)
     with self.assertRaisesRegex(launch.UserError, message) as caught:
       sweep.run(smoke_config(**overrides), self.root)
     self.assertNotIn('\n', str(caught.exception))
-    self.assertEqual(files_under(self.root), before)
+    self.assertEqual(helpers.files_under(self.root), before)
 
   def test_a_loss_that_is_not_finite(self):
     config = smoke_config(
       **{**GRID, 'sweep.learning_rate': (1e-2, 1e30), 'sweep.num_particles': (2,)}
     )
-    before = files_under(self.root)
+    before = helpers.files_under(self.root)
     with self.assertRaisesRegex(
       reporting.NonFiniteError,
       r"sweep: the loss of .*'learning_rate': 1e\+30.* is not finite",
     ):
       sweep.run(config, self.root)
-    self.assertEqual(files_under(self.root), before)
+    self.assertEqual(helpers.files_under(self.root), before)
 
 
 if __name__ == '__main__':
