@@ -154,6 +154,10 @@ def frontier(
       distance) from no strength to the largest; the first one, constants, in black.
     cloud: `[m, 3]` of methods without an order, such as intervals.
   """
+  everything = np.concatenate([*curves.values(), cloud])
+  start, low = next(iter(curves.values()))[0, 2], everything[:, 2].min()
+  # Far beyond the unguided point nothing is worth comparing.
+  top = start + 0.6 * (start - low) + 0.05 * abs(start)
   fig, axes = _panels(2, 5.2, 4.2, num_cols=2)
   for column, ax in enumerate(axes):
     for i, (method, points) in enumerate(curves.items()):
@@ -164,14 +168,8 @@ def frontier(
     ax.plot(
       cloud[:, column], cloud[:, 2], 'x', color='0.6', markersize=4, label='interval'
     )
-    # Far beyond the unguided point nothing is worth comparing.
-    everything = np.concatenate([*curves.values(), cloud])[:, 2]
-    start = next(iter(curves.values()))[0, 2]
-    low = everything.min()
-    top = max(start, low) + 0.6 * (start - low) + 0.05 * abs(start)
     ax.set_ylim(low - 0.1 * (top - low), top)
-    shown = np.concatenate([*curves.values(), cloud])
-    shown = shown[shown[:, 2] <= top][:, column]
+    shown = everything[everything[:, 2] <= top][:, column]
     margin = 0.05 * (shown.max() - shown.min()) + 1e-9
     ax.set_xlim(shown.min() - margin, shown.max() + margin)
     ax.set_xlabel(('Frechet distance, features', 'accuracy')[column])

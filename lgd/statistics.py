@@ -180,15 +180,9 @@ def self_consistency(
   attraction = mmd.expected_norm_power(
     _positive(sq_norm), (noise_var + sigma_s**2)[:, None], dim, beta
   ).mean(axis=1)
-  m = sq_norm.shape[1]
-  if m == 1:
+  if sq_norm.shape[1] == 1:
     return attraction
-  j, k = np.triu_indices(m, 1)
-  sq_dist = sq_norm[:, j] + sq_norm[:, k] - 2.0 * products[:, j, k]
-  repulsion = mmd.expected_norm_power(
-    _positive(sq_dist), 2.0 * noise_var[:, None], dim, beta
-  ).mean(axis=1)
-  return attraction - 0.5 * interaction * repulsion
+  return attraction - 0.5 * interaction * _repulsion(products, noise_var, dim, beta)
 
 
 def l2(
@@ -274,12 +268,7 @@ def marginal(
   attraction = mmd.expected_norm_power(
     _positive(to_true), (noise_var + sigma_s**2)[:, None, None], dim, beta
   ).mean(axis=(1, 2), where=others)
-  j, k = np.triu_indices(n, 1)
-  to_guided = yy_norm[:, j] + yy_norm[:, k] - 2.0 * yy[:, j, k]
-  repulsion = mmd.expected_norm_power(
-    _positive(to_guided), 2.0 * noise_var[:, None], dim, beta
-  ).mean(axis=1)
-  return attraction - 0.5 * interaction * repulsion
+  return attraction - 0.5 * interaction * _repulsion(yy, noise_var, dim, beta)
 
 
 def l2_terms(
@@ -341,6 +330,16 @@ def _particle_products(gram, omega, coef):
   m = gram.shape[-1] // num
   blocks = gram.reshape(batch, num, m, num, m)
   return jnp.einsum('bp,bpjqk,bq->bjk', weights, blocks, weights, precision=_HIGHEST)
+
+
+def _repulsion(products, noise_var, dim, beta):
+  """Mean distance of all pairs of guided particles, `[batch]`, from `[batch, n, n]`."""
+  sq_norm = jnp.diagonal(products, axis1=1, axis2=2)
+  j, k = np.triu_indices(products.shape[1], 1)
+  sq_dist = sq_norm[:, j] + sq_norm[:, k] - 2.0 * products[:, j, k]
+  return mmd.expected_norm_power(
+    _positive(sq_dist), 2.0 * noise_var[:, None], dim, beta
+  ).mean(axis=1)
 
 
 def _positive(sq_norm):
