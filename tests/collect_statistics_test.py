@@ -6,9 +6,11 @@ import shutil
 import tempfile
 from unittest import mock
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -29,13 +31,7 @@ KINDS = ('particles', 'class_groups', 'pooled_groups')
 GOLDEN_RATIO = 2.0 / (1.0 + np.sqrt(5.0))  # Less 1: the same fractions.
 
 
-def setUpModule():
-  """Most programs here run a few times: compiling them costs more."""
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
-def tearDownModule():
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):
@@ -47,10 +43,6 @@ def smoke_config(**overrides):
   config.denoiser.update(learning_rate=0.05, ema_decay=0.5, label_dropout=0.3)
   config.update_from_flattened_dict(overrides)
   return config
-
-
-def files_under(path):
-  return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
 
 
 def shards(workdir, kind='particles'):
@@ -368,12 +360,12 @@ class DamageTest(WorkdirCase):
     workdir = self.copy()
     path = shards(workdir)[1]
     damage(path)
-    before = files_under(workdir)
+    before = helpers.files_under(workdir)
     with self.assertRaisesRegex(launch.UserError, message) as caught:
       train_guidance.run(smoke_config(), workdir)
     self.assertStartsWith(str(caught.exception), f'{path}: ')
     self.assertRegex(str(caught.exception), 'run collect_statistics again')
-    self.assertEqual(files_under(workdir), before)
+    self.assertEqual(helpers.files_under(workdir), before)
 
     path.unlink(missing_ok=True)
     others = {p: p.stat().st_mtime_ns for p in shards(workdir)}
@@ -412,7 +404,7 @@ class RefusalTest(WorkdirCase):
   )
   def test_statistics_of_another_config(self, key, value, stored):
     config = smoke_config(**{key: value})
-    before = files_under(self.root)
+    before = helpers.files_under(self.root)
     for binary in (collect_statistics, train_guidance):
       with self.assertRaises(launch.UserError) as caught:
         binary.run(config, self.root)
@@ -420,7 +412,7 @@ class RefusalTest(WorkdirCase):
       self.assertStartsWith(message, f'{key}={value!r}: {self.root}')
       self.assertIn(f'was written with {stored!r}', message)
       self.assertNotIn('\n', message)
-    self.assertEqual(files_under(self.root), before)
+    self.assertEqual(helpers.files_under(self.root), before)
 
   def test_another_step_of_the_base(self):
     """Said by the stored config, of one that was at another step."""
@@ -428,14 +420,14 @@ class RefusalTest(WorkdirCase):
     path = workdir / 'statistics' / 'particles' / 'config.json'
     stored = json.loads(path.read_text())
     path.write_text(json.dumps(stored | {'denoiser_step': 10}))
-    before = files_under(workdir)
+    before = helpers.files_under(workdir)
     for binary in (collect_statistics, train_guidance):
       with self.assertRaisesRegex(
         launch.UserError,
         f'{path.parent}: was made with the base model at step 10, .*20',
       ):
         binary.run(smoke_config(), workdir)
-    self.assertEqual(files_under(workdir), before)
+    self.assertEqual(helpers.files_under(workdir), before)
 
   def test_groups_larger_than_a_class(self):
     config = smoke_config(
@@ -446,22 +438,22 @@ class RefusalTest(WorkdirCase):
         'statistics.batch_size': 1024,
       }
     )
-    before = files_under(self.root)
+    before = helpers.files_under(self.root)
     with self.assertRaisesRegex(
       launch.UserError, r'statistics.group_size=128: .* only 109\. Take smaller groups'
     ):
       collect_statistics.run(config, self.root)
-    self.assertEqual(files_under(self.root), before)
+    self.assertEqual(helpers.files_under(self.root), before)
 
   def test_calls_that_the_devices_cannot_share(self):
     config = smoke_config(**{'statistics.batch_size': 72})
     config.statistics.kind = 'pooled_groups'
-    before = files_under(self.root)
+    before = helpers.files_under(self.root)
     with self.assertRaisesRegex(
       launch.UserError, 'statistics.batch_size=72: makes 9 items a call, .* 8 devices'
     ):
       collect_statistics.run(config, self.root)
-    self.assertEqual(files_under(self.root), before)
+    self.assertEqual(helpers.files_under(self.root), before)
 
 
 class FilesTest(absltest.TestCase):

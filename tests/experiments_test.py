@@ -7,11 +7,12 @@ import shutil
 import tempfile
 from unittest import mock
 
+import helpers
 import jax
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs import digits
 from configs import mixture
@@ -48,28 +49,13 @@ LEARNED = {
 }
 
 
-def setUpModule():
-  """Programs run a few times here, and the same ones again: compiling costs more."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  compilation_cache.set_cache_dir(tempfile.mkdtemp())
-  compilation_cache.reset_cache()  # Whether there is one is asked only once.
-
-
-def tearDownModule():
-  jax.config.update('jax_disable_most_optimizations', False)
-  compilation_cache.set_cache_dir(None)
-  compilation_cache.reset_cache()
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(name='digits', **overrides):
   config = CONFIGS[name].get_config('smoke')
   config.update_from_flattened_dict({'guidance.depth': 2, **overrides})
   return config
-
-
-def files_under(path):
-  return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
 
 
 def assert_trees_equal(a, b):
@@ -233,9 +219,9 @@ class ResumeTest(parameterized.TestCase):
       (straight / 'metrics.jsonl').read_text(),
     )
     # Done is done: the same command again changes nothing.
-    before = files_under(resumed / 'denoiser')
+    before = helpers.files_under(resumed / 'denoiser')
     assert_trees_equal(train_denoiser.run(four, resumed), expected)
-    self.assertEqual(files_under(resumed / 'denoiser'), before)
+    self.assertEqual(helpers.files_under(resumed / 'denoiser'), before)
 
   @parameterized.parameters('statistics', 'direct')
   def test_guidance(self, source):
@@ -340,13 +326,13 @@ class RefusalTest(parameterized.TestCase):
     self.workdir = pathlib.Path(self.create_tempdir().full_path)
 
   def assert_refused(self, pattern, run, *args):
-    before = files_under(self.workdir)
+    before = helpers.files_under(self.workdir)
     with self.assertRaisesRegex(
       (launch.UserError, checkpointing.CheckpointError), pattern
     ) as caught:
       run(*args)
     self.assertNotIn('\n', str(caught.exception))
-    self.assertEqual(files_under(self.workdir), before)
+    self.assertEqual(helpers.files_under(self.workdir), before)
 
   def train_base(self, **overrides):
     """A base model after two steps, in the work directory."""

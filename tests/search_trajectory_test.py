@@ -5,9 +5,11 @@ import shutil
 import tempfile
 from unittest import mock
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -19,14 +21,7 @@ from experiments import train_denoiser
 from experiments import workdir as workdir_lib
 from lgd.data import splits
 
-
-def setUpModule():
-  """Most programs here run a few times: compiling them costs more."""
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
-def tearDownModule():
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):
@@ -35,10 +30,6 @@ def smoke_config(**overrides):
   config.trajectory.update(num_candidates=3, omega_max=4.0, num_repeats=2)
   config.update_from_flattened_dict({'guidance.depth': 2, **overrides})
   return config
-
-
-def files_under(path):
-  return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
 
 
 class RunTest(parameterized.TestCase):
@@ -75,11 +66,11 @@ class RunTest(parameterized.TestCase):
   def test_again(self):
     """The same command again searches nothing and changes nothing."""
     workdir = self.copy()
-    before = files_under(workdir / 'guidance')
+    before = helpers.files_under(workdir / 'guidance')
     with mock.patch.object(search_trajectory, 'search', side_effect=AssertionError):
       again = search_trajectory.run(smoke_config(), workdir)
     np.testing.assert_array_equal(again, self.table)
-    self.assertEqual(files_under(workdir / 'guidance'), before)
+    self.assertEqual(helpers.files_under(workdir / 'guidance'), before)
 
   def test_cut_short_after_the_search(self):
     workdir = self.copy()
@@ -124,13 +115,13 @@ class RunTest(parameterized.TestCase):
     ('evaluation.num_steps', 12, 6),
   )
   def test_another_search(self, key, value, stored):
-    before = files_under(self.root)
+    before = helpers.files_under(self.root)
     with self.assertRaises(launch.UserError) as caught:
       search_trajectory.run(smoke_config(**{key: value}), self.root)
     message = str(caught.exception)
     self.assertStartsWith(message, f'{key}={value!r}: ')
     self.assertIn(f'was written with {stored!r}', message)
-    self.assertEqual(files_under(self.root), before)
+    self.assertEqual(helpers.files_under(self.root), before)
 
 
 class ReferenceTest(absltest.TestCase):

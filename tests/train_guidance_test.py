@@ -3,12 +3,13 @@
 import pathlib
 import tempfile
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs import mixture
 from experiments import builders
@@ -27,28 +28,13 @@ FLOW = schedules.RectifiedFlow()
 NUM, M, DIM, NUM_CLASSES, NUM_BINS = 600, 3, 5, 3, 8
 
 
-def setUpModule():
-  """Programs run a few times here, and the same ones again: compiling costs more."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  compilation_cache.set_cache_dir(tempfile.mkdtemp())
-  compilation_cache.reset_cache()  # Whether there is one is asked only once.
-
-
-def tearDownModule():
-  jax.config.update('jax_disable_most_optimizations', False)
-  compilation_cache.set_cache_dir(None)
-  compilation_cache.reset_cache()
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):
   config = mixture.get_config('smoke')
   config.update_from_flattened_dict({'guidance.depth': 2, **overrides})
   return config
-
-
-def files_under(path):
-  return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
 
 
 def coefficients(s, t, churn):
@@ -181,10 +167,10 @@ class RunTest(parameterized.TestCase):
     """The same command again changes nothing."""
     config = smoke_config(**{'guidance.objective': 'l2', 'guidance.weight': 'table'})
     first = train_guidance.run(config, self.root)
-    before = files_under(self.root / 'guidance')
+    before = helpers.files_under(self.root / 'guidance')
     again = train_guidance.run(config, self.root)
     jax.tree.map(np.testing.assert_array_equal, first.ema_params, again.ema_params)
-    self.assertEqual(files_under(self.root / 'guidance'), before)
+    self.assertEqual(helpers.files_under(self.root / 'guidance'), before)
 
   def test_what_is_stored(self):
     """The averaged parameters, as a weight, and what they cost."""
@@ -203,22 +189,22 @@ class RunTest(parameterized.TestCase):
 
   def test_no_time_in_reach(self):
     config = smoke_config(**{'guidance.gap': 0.98, 'guidance.s_min': 0.009})
-    before = files_under(self.root)
+    before = helpers.files_under(self.root)
     with self.assertRaisesRegex(
       launch.UserError, r'guidance.gap=0.98: .* no time of .* is in reach'
     ):
       train_guidance.run(config, self.root)
-    self.assertEqual(files_under(self.root), before)
+    self.assertEqual(helpers.files_under(self.root), before)
 
   def test_more_particles_than_stored(self):
     config = smoke_config(**{'guidance.num_particles': 4})
-    before = files_under(self.root)
+    before = helpers.files_under(self.root)
     with self.assertRaisesRegex(
       launch.UserError,
       'guidance.num_particles=4: the statistics hold 3 .*statistics.num_particles=4',
     ):
       train_guidance.run(config, self.root)
-    self.assertEqual(files_under(self.root), before)
+    self.assertEqual(helpers.files_under(self.root), before)
 
 
 if __name__ == '__main__':
