@@ -189,9 +189,28 @@ def get_smoke_overrides() -> dict:
   }
 
 
-def unknown_variant(variant: str) -> str:
-  """What to say of a variant that a config does not have."""
-  return (
-    f'config variant {variant!r}: must be under_trained, well_trained or smoke,'
-    ' as in --config=configs/digits.py:smoke.'
-  )
+def apply_variant(
+  config: config_dict.ConfigDict, variant: str, *, well_trained: dict
+) -> config_dict.ConfigDict:
+  """Turns a data config, which is that of the under-trained base, into a variant.
+
+  Args:
+    config: is changed.
+    variant: under_trained, well_trained or smoke.
+    well_trained: overrides that make a base which guidance can hardly help.
+
+  Raises:
+    ValueError: another variant.
+  """
+  overrides = {
+    'under_trained': {},
+    'well_trained': well_trained,
+    'smoke': get_smoke_overrides(),
+  }
+  if variant not in overrides:
+    raise ValueError(
+      f'config variant {variant!r}: must be under_trained, well_trained or smoke,'
+      ' as in --config=configs/digits.py:smoke.'
+    )
+  config.update(overrides[variant])
+  return config

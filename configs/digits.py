@@ -23,13 +23,5 @@ def get_config(variant: str = 'under_trained'):
   """The config of one variant."""
   config = common.get_default()
   config.data.name = 'digits'
-  if variant == 'under_trained':
-    pass
-  elif variant == 'well_trained':
-    config.denoiser.num_steps = 6000
-    config.denoiser.ema_decay = 0.999
-  elif variant == 'smoke':
-    config.update(common.get_smoke_overrides())
-  else:
-    raise ValueError(common.unknown_variant(variant))
-  return config
+  well_trained = {'denoiser': {'num_steps': 6000, 'ema_decay': 0.999}}
+  return common.apply_variant(config, variant, well_trained=well_trained)

@@ -40,13 +40,5 @@ def get_config(variant: str = 'under_trained'):
   config.evaluation.interval_omegas = (0.5, 1.0)
   config.evaluation.clamp_linear_omegas = (0.4, 0.8, 1.2)
   config.evaluation.classifier_width = 128
-  if variant == 'under_trained':
-    pass
-  elif variant == 'well_trained':
-    config.denoiser.num_steps = 15_000
-    config.denoiser.ema_decay = 0.999
-  elif variant == 'smoke':
-    config.update(common.get_smoke_overrides())
-  else:
-    raise ValueError(common.unknown_variant(variant))
-  return config
+  well_trained = {'denoiser': {'num_steps': 15_000, 'ema_decay': 0.999}}
+  return common.apply_variant(config, variant, well_trained=well_trained)
