@@ -14,6 +14,7 @@ With M(q, v) = E S_d^h, the moments in d + 2 and d + 4 dimensions give
 """
 
 import functools
+import itertools
 import math
 
 import jax
@@ -269,8 +270,8 @@ class ExpectedNormPowerTest(parameterized.TestCase):
 
     All corners in one array: a branch not taken must not leave a NaN.
     """
-    q = jnp.asarray([0.0, 0.0, 1.0, 1.0, 0.0, 1e-16, 1e16])
-    v = jnp.asarray([0.0, 1.0, 0.0, 1.0, 1e-16, 0.0, 1e-16])
+    q = jnp.asarray([0.0, 0.0, 1.0, 1.0, 0.0, 1e-16, 1e16, 1e-36, 0.0, 1e-36, 1e30])
+    v = jnp.asarray([0.0, 1.0, 0.0, 1.0, 1e-16, 0.0, 1e-16, 0.0, 1e-36, 1e-37, 1e28])
     fn = _value_and_slopes if jit else _value_and_slopes.__wrapped__
     for beta in BETAS if jit else (0.5, 1.75):
       with jax.numpy_rank_promotion('raise'):
@@ -280,6 +281,17 @@ class ExpectedNormPowerTest(parameterized.TestCase):
         self.assertEqual(float(result[0]), 0.0)
       self.assertTrue(np.all(results[0][1:] > 0.0))
       self.assertTrue(np.all(results[1][1:] > 0.0))
+
+  @parameterized.parameters(1, 3, 64)
+  def test_homogeneous(self, dim):
+    """M(c q, c v) = c^h M(q, v): as precise at 1e-30 as at 1, slopes too."""
+    q, v = jnp.asarray([0.0, 0.3, 1.0, 50.0]), jnp.asarray([1.0, 0.5, 0.01, 1.0])
+    for beta, scale in itertools.product(BETAS, (1e-30, 1e30)):
+      results = _value_and_slopes(scale * q, scale * v, jnp.float32(beta), dim)
+      expected = _value_and_slopes(q, v, jnp.float32(beta), dim)
+      for i, power in enumerate((0.5 * beta, 0.5 * beta - 1.0, 0.5 * beta - 1.0)):
+        scaled = np.float64(results[i]) * scale**-power
+        np.testing.assert_allclose(scaled, expected[i], rtol=2e-5, atol=2e-5 * dim)
 
   @parameterized.parameters(1, 3, 15)
   def test_continuous_where_the_series_change(self, dim):
