@@ -12,7 +12,7 @@ predictions at the particles x_i,
                   - 1/2 1/(N(N-1)) sum_{i != j} E||x'_i(omega) - x'_j(omega)||^beta
   (3)  C_k = memory C_k-1 + D_k,  omega_k = argmin C_k over the candidates
 
-for reference data y ~ q(y_s' | c): the energy distance up to a constant. Why look
+for reference data y ~ q(y_s' | c): half the energy distance up to a constant. Why look
 ahead: at s the noise hides errors that only later steps reveal, when guidance has lost
 its power over them. (1) has its own churn; the particles move on as in the sampler.
 
@@ -52,7 +52,8 @@ def pixel_curves(
     schedule: noise schedule.
     beta: kernel exponent, in (0, 2).
 
-  Cost: three products of N and R vectors per condition, then O(N (N + R)) a candidate.
+  Cost: five products of N x N and N x R vectors per condition, then O(N (N + R)) a
+  candidate.
   """
   num_conds, num_references = reference.shape[:2]
   reference = reference.reshape(num_conds, num_references, -1)
@@ -114,7 +115,8 @@ def feature_curves(
     schedule: noise schedule.
     beta: kernel exponent, in (0, 2).
 
-  Cost: one evaluation of `features` per particle and candidate.
+  Cost: one evaluation of `features` per particle and candidate and, every step, per
+  reference; then O(N (N + R) num_features) a candidate.
   """
 
   def curves(key, a, b, std, s, omegas):
@@ -128,13 +130,18 @@ def feature_curves(
       return features(flat, jnp.full(len(flat), s)).reshape(*x.shape[:2], -1)
 
     y = embed(ys)
+    others = ~np.eye(a.shape[1], dtype=bool)
+
+    def norm_power(x, y):  # ||x_i - y_k||^beta within each condition; no gradients.
+      product = jnp.einsum('cif,ckf->cik', x, y, precision=jax.lax.Precision.HIGHEST)
+      x_norm, y_norm = (jnp.sum(jnp.square(v), axis=2) for v in (x, y))
+      sq_dist = x_norm[:, :, None] + y_norm[:, None] - 2.0 * product
+      return jnp.maximum(sq_dist, 0.0) ** (0.5 * beta)
 
     def distance(omega):
       x = embed(a + omega * b + z)
-      n = x.shape[1]
-      pairwise = jax.vmap(mmd.pairwise_energy, in_axes=(0, 0, None))
-      attraction = pairwise(x, y, beta).mean(axis=(1, 2))
-      repulsion = pairwise(x, x, beta).sum(axis=(1, 2)) / (n * (n - 1))
+      attraction = norm_power(x, y).mean(axis=(1, 2))
+      repulsion = norm_power(x, x).mean(axis=(1, 2), where=others)
       return attraction - 0.5 * repulsion
 
     return jax.lax.map(distance, omegas).T
@@ -167,7 +174,8 @@ def search(
     denoiser: the frozen denoiser.
     denoiser_params: its parameters.
     schedule: noise schedule.
-    curve_fn: `pixel_curves` or `feature_curves` of reference data.
+    curve_fn: `pixel_curves` or `feature_curves`, of reference data in the order of
+      `cond`.
     cond: pytree of `[num_conds, ...]`.
     null_cond: the null condition, without the leading axis.
     shape: of a datum.
@@ -182,8 +190,13 @@ def search(
   Returns:
     `[num_conds, num_steps]`, as `guidance.table` takes it.
 
+  Raises:
+    ValueError: one particle.
+
   Cost: 2 N num_steps denoiser evaluations per condition.
   """
+  if num_particles < 2:
+    raise ValueError(f'num_particles={num_particles}: their distances need at least 2.')
   num_conds = jax.tree.leaves(cond)[0].shape[0]
   total = num_conds * num_particles
   particle_cond = jax.tree.map(lambda c: jnp.repeat(c, num_particles, axis=0), cond)
@@ -227,9 +240,10 @@ def fit_loss(
 ) -> jax.Array:
   """Squared error of a weight as an interpolant of a table, at random (s, t).
 
-    E (weight(c, s, t) - table(c, t))^2,  t ~ U[t_0, t_N], s ~ U[0, t]
+    E (weight(c, s, t) - table(c, t))^2,  t ~ U[times[N], times[0]], s ~ U[0, t]
 
-  A table knows t alone; with s at random the weight can serve other time grids.
+  A table knows t alone, and goes on as a constant below its last transition; with all
+  s and t the weight can serve other time grids.
 
   Args:
     key: one key.
@@ -243,6 +257,6 @@ def fit_loss(
   """
   batch = jax.tree.leaves(cond)[0].shape[0]
   key_s, key_t = jax.random.split(key)
-  t = jax.random.uniform(key_t, (batch,), minval=times[-2], maxval=times[0])
+  t = jax.random.uniform(key_t, (batch,), minval=times[-1], maxval=times[0])
   s = t * jax.random.uniform(key_s, (batch,))
   return jnp.square(weight(cond, s, t) - table(cond, s, t))
