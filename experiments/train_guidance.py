@@ -208,7 +208,8 @@ def closed_form(
   )
   omega = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
   t = builders.time_grid(config)[:-1]
-  bins = jnp.minimum(t * num_bins, num_bins - 1).astype(int)
+  # Rounding must not put an edge into the bin below it.
+  bins = jnp.minimum(t * num_bins + 1e-3, num_bins - 1).astype(int)
   return jnp.maximum(omega, 0.0)[:, bins]
 
 

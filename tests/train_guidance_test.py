@@ -101,6 +101,21 @@ class ClosedFormTest(parameterized.TestCase):
     )
     self.assert_table(table, expected)
 
+  def test_times_at_the_edges_of_bins(self):
+    """A transition from t = k / 30 takes the bin that starts there."""
+    config = self.config('score_matching')
+    config.guidance.num_bins = config.evaluation.num_steps = 30
+    table = train_guidance.closed_form(config, self.data, self.store)
+    usable = (self.t > 0.05 + 0.1) & (self.t <= 1.0 - 0.02)
+    for step in range(30):
+      of_bin = np.minimum(np.floor(np.float64(self.t) * 30), 29)
+      items = usable & (of_bin == min(30 - step, 29)) & (self.label == 0)
+      expected = 0.0
+      if np.any(items):
+        delta, residual = self.delta[items], self.residual[items]
+        expected = max(-np.sum(delta * residual) / np.sum(delta**2), 0.0)
+      np.testing.assert_allclose(table[0, step], expected, rtol=1e-3, atol=1e-4)
+
   def l2_parts(self, churn):
     """u(omega) = given + omega slope of every particle, at the s that is drawn."""
     times = {'s_min': 0.05, 'zeta': 0.02, 'gap': 0.1}
