@@ -42,6 +42,7 @@ def get_default() -> config_dict.ConfigDict:
   config.statistics.kind = 'particles'  # or 'class_groups', 'pooled_groups'
   config.statistics.num_data = 32768  # Data are drawn again, at other times, if fewer.
   config.statistics.num_particles = 4  # Of each datum, in 'particles'.
+  config.statistics.antithetic = True  # Half of them take the others' negative noise.
   config.statistics.group_size = 64  # Data that share t (and class), in groups.
   config.statistics.t_max = 0.99  # t is uniform in [0, t_max].
   config.statistics.batch_size = 512  # Data in a call of the denoiser.

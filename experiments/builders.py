@@ -272,8 +272,11 @@ def statistics_objective(
   step = {'schedule': schedule(config), 'churn': section.churn, 'dim': dim}
   if section.objective == 'l2':
     return functools.partial(statistics.l2, **step)
+  self_consistency = functools.partial(
+    statistics.self_consistency, antithetic=config.statistics.antithetic
+  )
   loss = {
-    'self_consistency': statistics.self_consistency,
+    'self_consistency': self_consistency,
     'class_marginal': statistics.marginal,
     'marginal': statistics.marginal,
   }[section.objective]

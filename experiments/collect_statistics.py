@@ -197,6 +197,7 @@ def make_collect(
       num_classes,
       jnp.repeat(t, n),
       num_particles=1 if grouped else section.num_particles,
+      antithetic=section.antithetic,
     )
     if grouped:
       eps, x0_cond, x0_null = (x.reshape(x0.shape) for x in (eps, x0_cond, x0_null))

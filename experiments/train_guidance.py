@@ -289,6 +289,7 @@ def make_statistics_loss_fn(
       'num_stored': config.statistics.num_particles,
       'num_used': section.num_particles,
       'batch': section.batch_size,
+      'antithetic': config.statistics.antithetic,
     }
 
   def loss_fn(params, store, batch, key):

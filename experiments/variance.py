@@ -3,11 +3,11 @@
   python -m experiments.variance --config=configs/digits.py --workdir=runs/digits
 
 At random (x_0, c, s, t) of the training data, draws the noise of the particles again
-and again, and compares loss and gradient in omega of Algorithm 1 with those from the
-Gram matrix of the same particles. Prints, for every exponent of `config.sweep.beta`,
-the ratio of their variances (of the means over all points, where the noisiest count
-most, and the median of the points' own ratios), and the largest distance of their means
-in standard errors.
+and again, and compares loss and gradient in omega of Algorithm 1 with those from Gram
+matrices: of the same particles (independent), and of antithetic ones. Prints, for every
+exponent of `config.sweep.beta`, the ratio of the variances (of the means over all
+points, where the noisiest count most, and the median of the points' own ratios), and
+the largest distance of the means in standard errors.
 """
 
 import functools
@@ -15,7 +15,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
@@ -27,10 +26,13 @@ from lgd import guidance
 from lgd import noising
 from lgd import objectives
 from lgd import statistics
+from lgd import types
+from lgd.data import splits
 
 NUM_POINTS = 256
 NUM_DRAWS = 512
 OMEGA = 0.0  # Where every training starts.
+NOISES = ('independent', 'antithetic')
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, float]]:
@@ -42,26 +44,40 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, f
   params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
   results = {}
   for beta in config.sweep.beta:
-    direct, integrated = estimates(config, dataset, params, beta)
-    variances = direct.var(axis=0), integrated.var(axis=0)  # [2, NUM_POINTS] each
-    pooled = variances[0].mean(axis=1) / variances[1].mean(axis=1)
-    median = np.median(variances[0] / variances[1], axis=1)
-    difference = direct - integrated  # Paired: the particles are the same.
-    error = difference.std(axis=0) / np.sqrt(len(difference))
-    z = np.max(np.abs(difference.mean(axis=0)) / error, axis=1)
+    direct, *from_statistics = estimates(config, dataset, params, beta)
     results[beta] = {
-      f'{quantity}_{name}': float(value[i])
+      f'{noise}_{quantity}_{name}': value
+      for noise, estimate in zip(NOISES, from_statistics, strict=True)
       for i, quantity in enumerate(('loss', 'gradient'))
-      for name, value in (('ratio', pooled), ('median_ratio', median), ('max_z', z))
+      for name, value in compare(direct[:, i], estimate[:, i]).items()
     }
-    values = '  '.join(f'{k} {v:.2f}' for k, v in results[beta].items())
-    logging.info('variance: beta %g  %s', beta, values)
-    print(f'beta {beta:g}  {values}')
+    for name, value in results[beta].items():
+      print(f'beta {beta:g}  {name} {value:.2f}')
   return results
 
 
-def estimates(config, dataset, params, beta: float) -> tuple[np.ndarray, np.ndarray]:
-  """Both estimates, `[NUM_DRAWS, 2, NUM_POINTS]`: losses and gradients in omega."""
+def compare(direct: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+  """Statistics of two estimates of one quantity, each `[NUM_DRAWS, NUM_POINTS]`."""
+  variance, ours = direct.var(axis=0), estimate.var(axis=0)
+  error = np.sqrt((direct - estimate).var(axis=0) / len(direct))  # Noise may be shared.
+  z = np.abs(direct.mean(axis=0) - estimate.mean(axis=0)) / error
+  return {
+    'ratio': float(variance.mean() / ours.mean()),
+    'median_ratio': float(np.median(variance / ours)),
+    'max_z': float(z.max()),
+  }
+
+
+def estimates(
+  config: config_dict.ConfigDict,
+  dataset: splits.Dataset,
+  params: types.Params,
+  beta: float,
+) -> tuple[np.ndarray, ...]:
+  """Losses and gradients in omega, `[NUM_DRAWS, 2, NUM_POINTS]`.
+
+  Of Algorithm 1, and from statistics of each of `NOISES`.
+  """
   section = config.guidance
   schedule = builders.schedule(config)
   denoiser = builders.denoiser(config, dataset.num_classes)
@@ -78,11 +94,9 @@ def estimates(config, dataset, params, beta: float) -> tuple[np.ndarray, np.ndar
     gradient = jax.grad(lambda w: loss(w).sum())(omega)
     return jnp.stack([loss(omega), gradient])
 
-  @jax.jit
-  def draw(params, key):
-    key_xs, key_xt, key_z = jax.random.split(key, 3)
-    eps, xt, x0_cond, x0_null = objectives.predict(
-      key_xt,
+  def predict(params, key, antithetic):
+    return objectives.predict(
+      key,
       denoiser,
       params,
       schedule,
@@ -91,12 +105,32 @@ def estimates(config, dataset, params, beta: float) -> tuple[np.ndarray, np.ndar
       dataset.num_classes,
       t,
       num_particles=section.num_particles,
+      antithetic=antithetic,
     )
+
+  def integrated(predictions, antithetic):
+    eps, _, x0_cond, x0_null = predictions
+    return functools.partial(
+      statistics.self_consistency,
+      statistics.gram(eps, x0, x0_cond, x0_null),
+      s=s,
+      t=t,
+      schedule=schedule,
+      churn=section.churn,
+      dim=int(np.prod(dataset.shape)),
+      antithetic=antithetic,
+      **energy,
+    )
+
+  @jax.jit
+  def draw(params, key):
+    key_xs, key_xt, key_z, key_mirrored = jax.random.split(key, 4)
+    independent = predict(params, key_xt, False)
+    _, xt, x0_cond, x0_null = independent
     xs = noising.add_noise(
       schedule, x0[:, None], jax.random.normal(key_xs, xt.shape), s
     )
     particles = objectives.Particles(s, t, xs, xt, x0_cond, x0_null)
-    gram = statistics.gram(eps, x0, x0_cond, x0_null)
 
     def direct(omega):
       x_guided = objectives.guided_particles(
@@ -109,21 +143,17 @@ def estimates(config, dataset, params, beta: float) -> tuple[np.ndarray, np.ndar
       )
       return objectives.self_consistency(x_guided, xs, **energy)
 
-    integrated = functools.partial(
-      statistics.self_consistency,
-      gram,
-      s=s,
-      t=t,
-      schedule=schedule,
-      churn=section.churn,
-      dim=int(np.prod(dataset.shape)),
-      **energy,
+    losses = (
+      direct,
+      integrated(independent, False),
+      integrated(predict(params, key_mirrored, True), True),
     )
-    return loss_and_gradient(direct), loss_and_gradient(integrated)
+    return tuple(loss_and_gradient(loss) for loss in losses)
 
-  draws = [draw(params, key) for key in jax.random.split(key_draws, NUM_DRAWS)]
-  direct, integrated = zip(*jax.device_get(draws), strict=True)
-  return np.float64(direct), np.float64(integrated)
+  draws = [
+    jax.device_get(draw(params, key)) for key in jax.random.split(key_draws, NUM_DRAWS)
+  ]
+  return tuple(np.float64(each) for each in zip(*draws, strict=True))
 
 
 if __name__ == '__main__':

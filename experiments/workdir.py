@@ -280,8 +280,10 @@ def statistics_identity(
 def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The keys that decide what a pass holds; how it is cut into calls does not."""
   section = config_to_json(config, 'statistics')['statistics']
-  unused = 'group_size' if config.statistics.kind == 'particles' else 'num_particles'
-  return {k: v for k, v in section.items() if k not in ('batch_size', unused)}
+  unused = ('num_particles', 'antithetic')
+  if config.statistics.kind == 'particles':
+    unused = ('group_size',)
+  return {k: v for k, v in section.items() if k not in ('batch_size', *unused)}
 
 
 def require_statistics(workdir: Workdir, config: config_dict.ConfigDict) -> None:

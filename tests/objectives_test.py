@@ -423,11 +423,15 @@ class SampleTimesTest(parameterized.TestCase):
         p = stats.kstest(unit_dt[keep & half], 'uniform').pvalue
         self.assertGreater(p, 1e-3)
 
-  def test_one_pair_left(self):
-    """s_min + gap = 1 - zeta leaves a single pair of times."""
-    s, t = objectives.sample_times(jax.random.key(0), 3, s_min=0.5, zeta=0.25, gap=0.25)
-    np.testing.assert_allclose(s, [0.5] * 3)
-    np.testing.assert_allclose(t, [0.75] * 3)
+  @parameterized.parameters((0.5, 0.25, 0.25), (0.4, 0.4, 0.2), (0.1, 0.3, 0.6))
+  def test_one_pair_left(self, s_min, zeta, gap):
+    """s_min + gap = 1 - zeta, up to rounding, leaves a single pair of times."""
+    times = {'s_min': s_min, 'zeta': zeta, 'gap': gap}
+    s, t = objectives.sample_times(jax.random.key(0), 3, **times)
+    np.testing.assert_allclose(s, [s_min] * 3, atol=1e-6)
+    np.testing.assert_allclose(t, [s_min + gap] * 3, atol=1e-6)
+    s = objectives.sample_s(jax.random.key(0), jnp.full(3, s_min + gap), **times)
+    np.testing.assert_allclose(s, [s_min] * 3, atol=1e-6)
 
   def test_empty_range(self):
     with self.assertRaisesRegex(ValueError, 's_min=0.5, gap=0.4, zeta=0.2'):
@@ -495,6 +499,39 @@ class SampleSTest(parameterized.TestCase):
       self.assertLessEqual(np.max(s), float(t) - gap + 1e-7)
       if t < 0.5:
         np.testing.assert_allclose(s, s_min, atol=1e-6)
+
+
+class PredictTest(parameterized.TestCase):
+  @parameterized.parameters((1, 1), (2, 2), (3, 2), (4, 2), (7, 4), (8, 4))
+  def test_antithetic_noise(self, num_particles, own):
+    """The first ones' is the draw of as many particles, the others' its negative."""
+
+    def predict(num_particles, antithetic):
+      return objectives.predict(
+        jax.random.key(0),
+        lambda params, xt, t, cond: xt + cond[:, None],
+        None,
+        schedules.RectifiedFlow(),
+        jnp.arange(10.0).reshape(5, 2),
+        jnp.arange(5),
+        9,
+        jnp.linspace(0.1, 0.9, 5),
+        num_particles=num_particles,
+        antithetic=antithetic,
+      )
+
+    mirrored, first = predict(num_particles, True), predict(own, False)
+    self.assertEqual(mirrored.eps.shape, (5, num_particles, 2))
+    for a, b in zip(mirrored, first, strict=True):
+      np.testing.assert_array_equal(a[:, :own], b)
+    np.testing.assert_array_equal(
+      mirrored.eps[:, own:], -first.eps[:, : num_particles - own]
+    )
+    t = np.linspace(0.1, 0.9, 5)[:, None, None]
+    x0 = np.arange(10.0).reshape(5, 1, 2)
+    np.testing.assert_allclose(
+      mirrored.xt, (1 - t) * x0 + t * mirrored.eps, rtol=1e-5, atol=1e-6
+    )
 
 
 def _pixel_denoiser(params, xt, t, cond):

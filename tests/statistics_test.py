@@ -55,7 +55,9 @@ def _step(reference, s, t, churn):
   return (alpha_s, sigma_s, alpha_t, sigma_t), coef
 
 
-def _losses(vectors, omega, s, t, *, reference, churn, beta, marginal=False):
+def _losses(
+  vectors, omega, s, t, *, reference, churn, beta, marginal=False, mirror=None
+):
   """Attraction and repulsion, (4) or (5), from explicit vectors in float64.
 
   Args:
@@ -68,6 +70,7 @@ def _losses(vectors, omega, s, t, *, reference, churn, beta, marginal=False):
     churn: of the transition.
     beta: kernel exponent.
     marginal: (5) in place of (4).
+    mirror: whose noise each particle has, `[m]`; pairs with the same are left out.
 
   Returns:
     Two `[batch]`.
@@ -83,7 +86,8 @@ def _losses(vectors, omega, s, t, *, reference, churn, beta, marginal=False):
     scales, (coef_xt, coef_x0, variance) = _step(reference, s[i], t[i], churn)
     alpha_s, sigma_s, alpha_t, sigma_t = scales
     guided = coef_xt * (alpha_t * x0 + sigma_t * eps) + coef_x0 * x0_guided
-    others = ~np.eye(m, dtype=bool)
+    mirror = np.arange(m) if mirror is None else np.asarray(mirror)
+    others = mirror[:, None] != mirror
     to_true = np.sum((guided[:, None] - alpha_s * x0) ** 2, axis=-1)
     to_true = to_true[others] if marginal else to_true
     to_guided = np.sum((guided[:, None] - guided) ** 2, axis=-1)[others]
@@ -220,14 +224,14 @@ class GramTest(parameterized.TestCase):
     np.testing.assert_array_equal(jax.jit(statistics.unpack)(packed), gram)
     np.testing.assert_array_equal(statistics.pack(statistics.unpack(packed)), packed)
 
-  def test_first_particles(self):
+  def test_subset(self):
     """The Gram matrix of the subset; for groups up to its centre, without effect."""
     eps, x0, x0_cond, x0_null = _draw((2, 5, 4), directions=2)
     whole = statistics.gram(eps, x0, x0_cond, x0_null)
     for num in (1, 3):
       nulls = [null[:, :num] for null in x0_null]
       subset = statistics.gram(eps[:, :num], x0, x0_cond[:, :num], nulls)
-      first = statistics.first_particles(whole, 5, num)
+      first = statistics.subset(whole, 5, num)
       np.testing.assert_allclose(first, subset, rtol=1e-5, atol=1e-5)
     eps, x0, x0_cond, x0_null = _group(_draw((2, 5, 20)))
     whole = statistics.group_gram(eps, x0, x0_cond, x0_null)
@@ -246,8 +250,62 @@ class GramTest(parameterized.TestCase):
       )
     )
     np.testing.assert_allclose(
-      loss(statistics.first_particles(whole, 5, 3)), loss(subset), rtol=1e-4
+      loss(statistics.subset(whole, 5, 3)), loss(subset), rtol=1e-4
     )
+
+  @parameterized.parameters(
+    (8, 8, (0, 1, 2, 3, 4, 5, 6, 7)),
+    (8, 5, (0, 1, 2, 4, 5)),
+    (8, 4, (0, 1, 4, 5)),
+    (8, 3, (0, 1, 4)),
+    (8, 2, (0, 1)),
+    (5, 4, (0, 1, 3, 4)),
+    (4, 3, (0, 1, 2)),
+    (4, 1, (0,)),
+    (3, 2, (0, 1)),
+    (2, 2, (0, 1)),
+  )
+  def test_antithetic_subset(self, m, num, kept):
+    """What is kept is again noise of its own, then mirror images, in order."""
+    eps, x0, x0_cond, x0_null = _draw((2, m, 6))
+    whole = statistics.gram(eps, x0, x0_cond, x0_null)
+    kept = list(kept)
+    np.testing.assert_allclose(
+      statistics.subset(whole, m, num, antithetic=True),
+      statistics.gram(eps[:, kept], x0, x0_cond[:, kept], x0_null[0][:, kept]),
+      rtol=1e-5,
+      atol=1e-5,
+    )
+
+  def test_half_precision_predictions(self):
+    """Of a network that computes in bfloat16: nothing more is lost than it rounds."""
+    eps, x0, x0_cond, x0_null = _draw((2, 3, 400), offset=2.0)
+    rounded = [jnp.asarray(a, jnp.bfloat16) for a in (x0_cond, x0_null[0])]
+    np.testing.assert_array_equal(
+      statistics.gram(eps, x0, *rounded),
+      statistics.gram(eps, x0, *(a.astype(jnp.float32) for a in rounded)),
+    )
+    eps, x0, x0_cond, x0_null = (
+      jnp.asarray(a, jnp.bfloat16)
+      for a in (*_group(_draw((2, 3, 400)))[:3], x0_null[0])
+    )
+    np.testing.assert_array_equal(
+      statistics.group_gram(eps, x0 + 50, x0_cond + 50, x0_null + 50),
+      statistics.group_gram(
+        *(a.astype(jnp.float32) for a in (eps, x0 + 50, x0_cond + 50, x0_null + 50))
+      ),
+    )
+
+  def test_refused(self):
+    """Directions that the Gram matrix does not have, and a group of one."""
+    settings = {'schedule': FLOW[0], 'churn': 1.0, 'beta': 1.0, 'interaction': 1.0}
+    times = jnp.full(2, 0.2), jnp.full(2, 0.5)
+    gram = statistics.gram(*_draw((2, 5, 4)))
+    with self.assertRaisesRegex(ValueError, 'omega of 2 directions, .* 15 vectors'):
+      statistics.self_consistency(gram, jnp.ones((2, 2)), *times, dim=4, **settings)
+    gram = statistics.group_gram(*_group(_draw((2, 1, 4))))
+    with self.assertRaisesRegex(ValueError, '1 datum'):
+      statistics.marginal(gram, jnp.ones((2, 1)), *times, dim=4, **settings)
 
 
 # Name, arguments of `_draw`, (s, t) of two data; errors of loss and gradient allowed at
@@ -651,11 +709,13 @@ def _points(seed, num, dim):
   return x0, cond, s, t, jax.random.uniform(key_omega, (num,), minval=-0.5, maxval=3.0)
 
 
-@functools.partial(jax.jit, static_argnames='m')
-def _predict(key, x0, cond, t, m):
+@functools.partial(jax.jit, static_argnames=('m', 'antithetic'))
+def _predict(key, x0, cond, t, m, antithetic=False):
   """eps, xt, x0_cond and x0_null of m particles, each `[num, m, dim]`."""
   num, dim = x0.shape
   eps = jax.random.normal(key, (num, m, dim))
+  if antithetic:
+    eps = jnp.concatenate([eps[:, : m // 2], -eps[:, : m // 2]], axis=1)
   xt = noising.add_noise(FLOW[0], x0[:, None], eps, t)
   repeat = functools.partial(jnp.repeat, repeats=m, axis=0)
   pair = denoiser_lib.pair(
@@ -750,7 +810,8 @@ class UnbiasedTest(parameterized.TestCase):
       for values in t_statistics(churn, num_draws):
         self._check(values, num_draws, num)
 
-  def test_self_consistency_with_nothing_shared(self):
+  @parameterized.parameters(False, True)
+  def test_self_consistency_with_nothing_shared(self, antithetic):
     """Eight points, 10,000 draws of everything on either side, independent."""
     num, num_draws, m, dim, churn = 8, 10_000, 4, 2, 0.5
     points = _points(5, num, dim)
@@ -774,10 +835,18 @@ class UnbiasedTest(parameterized.TestCase):
       return jnp.sum(losses), losses
 
     def integrated(omega):
-      eps, _, x0_cond, x0_null = _predict(jax.random.key(3), x0, cond, t, m)
+      eps, _, x0_cond, x0_null = _predict(jax.random.key(3), x0, cond, t, m, antithetic)
       gram = statistics.gram(eps, x0, x0_cond, x0_null)
       losses = statistics.self_consistency(
-        gram, omega, s, t, schedule=FLOW[0], churn=churn, dim=dim, **kernel
+        gram,
+        omega,
+        s,
+        t,
+        schedule=FLOW[0],
+        churn=churn,
+        dim=dim,
+        antithetic=antithetic,
+        **kernel,
       )
       return jnp.sum(losses), losses
 

@@ -9,8 +9,8 @@ j, k = 1..m:
 
 (1) is Eq. (22), the estimate of Eq. (20): at lambda = 1 its mean is half the
 squared energy MMD of P and Q, plus a term that does not depend on P. (2) is
-Eq. (21): (1) at beta = 2, lambda = 0. It does not see the spread that P should
-have, and so over-guides at a good base.
+Eq. (21): (1) at beta = 2, lambda = 0. It holds all spread of P
+against it, also that which P should have, and so over-guides at a good base.
 
 Within a group of n data at one (s, t), a guided and a true particle of each, the
 marginals are compared instead, Eq. (15):
@@ -89,6 +89,9 @@ def marginal(
 
   Returns:
     `[groups]` losses.
+
+  Raises:
+    ValueError: a group of one datum.
   """
   chex.assert_equal_shape([x_guided, x_true])
   groups, n = x_guided.shape[:2]

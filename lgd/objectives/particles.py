@@ -9,8 +9,9 @@ For each datum (x_0, c), with independent noise throughout:
   (5)  guided clean        x0_guided = x0_cond + omega(c, s, t) (x0_cond - x0_null)
   (6)  guided particles    xg_s ~ p(. | x_t, x0_guided)
 
-(1)-(4) do not depend on omega: `draw_particles` makes them once, with stopped
-gradients, and `guided_particles` is the only part that is differentiated.
+These do not depend on omega: `sample_times` draws (1), `draw_particles` makes (2)-(4)
+once, with stopped gradients, and `guided_particles` is the only part that is
+differentiated.
 
 Where t is given and s is to be drawn, (1) has, with T = 1 - zeta, the conditional law
 
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import noising
+from lgd import statistics
 from lgd import transitions
 from lgd import types
 
@@ -70,7 +72,7 @@ def sample_times(
   """
   settings = (s_min, zeta, gap)
   traced = any(isinstance(x, jax.core.Tracer) for x in settings)
-  if not traced and s_min + gap > 1.0 - zeta:
+  if not traced and s_min + gap > 1.0 - zeta + 1e-6:  # The equality is allowed.
     raise ValueError(
       f's_min={s_min}, gap={gap}, zeta={zeta}: s_min + gap must be at most'
       ' 1 - zeta, else no s is left.'
@@ -99,8 +101,8 @@ def sample_s(
   t_max = 1.0 - zeta
   u = jax.random.uniform(key, t.shape)
   # Rounding must not take s out of its range.
-  left = jnp.maximum(t_max - t, 0.0)
-  s = t_max - gap - (t_max - gap - s_min) ** (1.0 - u) * left**u
+  left, width = jnp.maximum(t_max - t, 0.0), jnp.maximum(t_max - gap - s_min, 0.0)
+  s = t_max - gap - width ** (1.0 - u) * left**u
   return jnp.clip(s, s_min, t - gap)
 
 
@@ -115,15 +117,20 @@ def predict(
   t: jax.Array,
   *,
   num_particles: int,
+  antithetic: bool = False,
 ) -> Predictions:
   """Noisy particles and what the denoiser says of them, (3)-(4).
 
-  Arguments as of `draw_particles`; `key` may also be `[batch]` keys, one per datum.
+  Arguments as of `draw_particles`; `key` may also be `[batch]` keys, one per datum. The
+  noise may be antithetic, as `statistics` defines it.
 
-  Gradient: stopped. Cost: 2 m denoiser evaluations per datum, in one call.
+  Gradient: stopped in the predictions. Cost: 2 m denoiser evaluations per datum, in
+  one call.
   """
   shape = (x0.shape[0], num_particles, *x0.shape[1:])
-  eps = arrays.normal(key, shape)
+  own = statistics.num_independent(num_particles) if antithetic else num_particles
+  eps = arrays.normal(key, (shape[0], own, *shape[2:]))
+  eps = jnp.concatenate([eps, -eps[:, : num_particles - own]], axis=1)
   xt = noising.add_noise(schedule, x0[:, None], eps, t)
 
   def per_particle(a):  # [batch, ...] -> [batch * m, ...]

@@ -1,13 +1,16 @@
 """From stored Gram statistics to a loss: Algorithm 1 without images or denoiser.
 
   (1)  t* ~ p(t)               of Algorithm 1, `particles`, (1)
-  (2)  i                       the stored datum with the smallest t_i >= t*
+  (2)  i                       the stored datum with the smallest t_i >= t*, or, if it
+                               is beyond 1 - zeta, the last one that is not
   (3)  s ~ p(s | t_i)          `particles`, (7)
   (4)  omega                   the weight to be trained, at (c_i, s, t_i)
   (5)  loss                    an objective of (Gram matrix, omega, s, t)
 
 The stored times are evenly spread over [0, t_max], so (1)-(3) give (s, t) the law of
-Algorithm 1 up to the spacing of the store, for any s_min, zeta and gap.
+Algorithm 1 up to the spacing of the store, for any s_min, zeta and gap. A datum is
+drawn in proportion to its distance from the t_i below; of several at one t, the first
+alone, which float32 makes common only beyond some millions of them.
 """
 
 from collections.abc import Callable
@@ -28,7 +31,7 @@ class Store(NamedTuple):
   """Gram statistics of many data, or of many groups of n data, in order of t."""
 
   gram: jax.Array  # [num, p (p + 1) / 2], packed
-  t: jax.Array  # [num], increasing
+  t: jax.Array  # [num], in order
   cond: types.Cond  # [num, ...], of groups [num, n, ...]
 
 
@@ -48,6 +51,7 @@ def statistics_loss(
   num_stored: int,
   num_used: int,
   grouped: bool,
+  antithetic: bool = False,
   s_min: float,
   zeta: float,
   gap: float,
@@ -63,6 +67,7 @@ def statistics_loss(
     num_stored: m particles (n members) that the store holds of each.
     num_used: how many of them to use.
     grouped: whether the store is of groups.
+    antithetic: whether the noise of the particles is; the objective must know, too.
     s_min: smallest s; it may be traced, as may the next two.
     zeta: distance that t keeps from 1.
     gap: smallest t - s.
@@ -80,7 +85,7 @@ def statistics_loss(
   s = particles_lib.sample_s(key_s, t, **times)
   gram = statistics.unpack(store.gram[index])
   if num_used < num_stored:
-    gram = statistics.first_particles(gram, num_stored, num_used)
+    gram = statistics.subset(gram, num_stored, num_used, antithetic=antithetic)
   cond = jax.tree.map(lambda c: c[index], store.cond)
   if grouped:  # A weight for every member.
     cond = jax.tree.map(lambda c: c[:, :num_used].reshape(-1, *c.shape[2:]), cond)

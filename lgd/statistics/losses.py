@@ -1,48 +1,5 @@
-"""Gram statistics: all that the objectives need of one denoiser pass.
+"""The losses of a Gram matrix, omega, s and t, (2)-(7) of `statistics`."""
 
-At a datum x_0 and a time t, for particles j = 1..m with noise e_j,
-
-  (1)  x_t = alpha_t x_0 + sigma_t e_j
-       r_j = x0_cond_j - x_0,  delta_j = x0_cond_j - x0_null_j
-
-By alpha_s = coef_xt alpha_t + coef_x0 (`transitions`, (5)) the guided particle at s is
-
-  (2)  xg_j = alpha_s x_0 + u_j + std z_j
-  (3)  u_j  = coef_xt sigma_t e_j + coef_x0 (r_j + omega delta_j)
-
-so with the Gram matrix G of {e_j}, {r_j}, {delta_j} every <u_j, u_k> is a quadratic in
-omega, w^T G_jk w with w = (coef_xt sigma_t, coef_x0, coef_x0 omega). What noise is
-left, z_j and that of the true particles, is Gaussian and independent, and integrated
-out: with M(q, v) = E||mu + sqrt(v) g||^beta (`mmd`) the loss (22) of the paper has, for
-given e_j, the mean
-
-  (4)  L = 1/m sum_j M(||u_j||^2, std^2 + sigma_s^2)
-           - lambda/2 1/(m(m-1)) sum_{j != k} M(||u_j - u_k||^2, 2 std^2)
-
-G holds for every s < t, churn, beta, lambda and guidance network: one pass over the
-data serves them all, and neither images nor the denoiser are needed again.
-
-For n data at one t, one particle each, the Gram matrix of {x_i}, {e_i}, {r_i} and
-{delta_i} gives in the same way the distances between data: the marginal loss (15) is
-
-  (5)  L = 1/(n(n-1)) sum_{i != k} M(||y_i - alpha_s x_k||^2, std^2 + sigma_s^2)
-           - lambda/2 1/(n(n-1)) sum_{i != k} M(||y_i - y_k||^2, 2 std^2)
-       y_i = alpha_s x_i + u_i
-
-class-conditional if the n data share their condition, pooled if they do not. Several
-guidance directions, omega_1 delta^1 + omega_2 delta^2 + ..., only add vectors to G.
-
-l2 and score matching are quadratic in omega; wherever data share it, the minimum is
-
-  (6)  omega = -E[b^2 <delta, r> + b coef_xt sigma_t <delta, e>] / E[b^2 ||delta||^2]
-  (7)  omega = -E<delta, r> / E||delta||^2
-
-with b = coef_x0.
-"""
-
-from collections.abc import Sequence
-
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,96 +7,7 @@ import numpy as np
 from lgd import mmd
 from lgd import transitions
 from lgd import types
-
-# On accelerators the default is a reduced precision, which makes squared distances of
-# close particles negative.
-_HIGHEST = jax.lax.Precision.HIGHEST
-
-
-def gram(
-  eps: jax.Array,
-  x0: jax.Array,
-  x0_cond: jax.Array,
-  x0_null: jax.Array | Sequence[jax.Array],
-) -> jax.Array:
-  """Inner products of the vectors (1) of each datum.
-
-  Args:
-    eps: `[batch, m, *data]`, the noise of the particles.
-    x0: `[batch, *data]`.
-    x0_cond: `[batch, m, *data]`, conditional predictions.
-    x0_null: `[batch, m, *data]`, null predictions; or K of them, one for each guidance
-      direction x0_cond - x0_null.
-
-  Returns:
-    `[batch, 3m, 3m]`, in general `[batch, (2 + K) m, (2 + K) m]`: e_1..e_m, r_1..r_m,
-    then the delta of each direction. Symmetric.
-
-  Cost: O(batch m dim) memory.
-  """
-  directions = _directions(x0_cond, x0_null)
-  chex.assert_equal_shape([eps, x0_cond, *directions])
-  return _inner_products([eps, x0_cond - x0[:, None], *directions])
-
-
-def group_gram(
-  eps: jax.Array,
-  x0: jax.Array,
-  x0_cond: jax.Array,
-  x0_null: jax.Array | Sequence[jax.Array],
-) -> jax.Array:
-  """Inner products of the vectors (1) and the data, within groups that share a t.
-
-  Args:
-    eps: `[groups, n, *data]`, the noise of each member.
-    x0: `[groups, n, *data]`.
-    x0_cond: `[groups, n, *data]`.
-    x0_null: `[groups, n, *data]`, or K of them.
-
-  Returns:
-    `[groups, (3 + K) n, (3 + K) n]`: x_1..x_n about their mean, then as in `gram`.
-  """
-  directions = _directions(x0_cond, x0_null)
-  chex.assert_equal_shape([eps, x0, x0_cond, *directions])
-  centred = x0 - jnp.mean(x0, axis=1, keepdims=True)  # Only differences matter.
-  return _inner_products([centred, eps, x0_cond - x0, *directions])
-
-
-def _directions(x0_cond, x0_null):
-  nulls = [x0_null] if hasattr(x0_null, 'shape') else x0_null
-  return [x0_cond - null for null in nulls]
-
-
-def _inner_products(vectors):
-  flat = jnp.concatenate([v.reshape(*v.shape[:2], -1) for v in vectors], axis=1)
-  return jnp.einsum(
-    'bid,bjd->bij',
-    flat,
-    flat,
-    precision=_HIGHEST,
-    preferred_element_type=jnp.float32,
-  )
-
-
-def pack(gram: jax.Array) -> jax.Array:
-  """The upper triangle: `[batch, p, p]` -> `[batch, p (p + 1) / 2]`."""
-  return gram[:, *np.triu_indices(gram.shape[-1])]
-
-
-def unpack(packed: jax.Array) -> jax.Array:
-  """The inverse of `pack`."""
-  p = int((np.sqrt(8 * packed.shape[-1] + 1) - 1) / 2)
-  index = np.zeros((p, p), int)
-  index[np.triu_indices(p)] = np.arange(packed.shape[-1])
-  return packed[:, np.maximum(index, index.T)]
-
-
-def first_particles(gram: jax.Array, m: int, num_particles: int) -> jax.Array:
-  """The Gram matrix of the first `num_particles` of m particles (members)."""
-  batch, p = gram.shape[:2]
-  blocks = gram.reshape(batch, p // m, m, p // m, m)
-  blocks = blocks[:, :, :num_particles, :, :num_particles]
-  return blocks.reshape(batch, *(2 * [p // m * num_particles]))
+from lgd.statistics import gram_matrix
 
 
 def self_consistency(
@@ -153,6 +21,7 @@ def self_consistency(
   beta: float,
   interaction: float,
   dim: int,
+  antithetic: bool = False,
 ) -> jax.Array:
   """Self-consistency loss of each datum with the noise integrated out, (4).
 
@@ -168,9 +37,13 @@ def self_consistency(
     beta: kernel exponent, in (0, 2].
     interaction: lambda, in [0, 1]; without effect if m = 1.
     dim: number of elements of a datum.
+    antithetic: whether the noise of the particles is.
 
   Returns:
     `[batch]` losses. churn, beta and interaction may be traced.
+
+  Raises:
+    ValueError: the Gram matrix is not of as many directions as omega.
 
   Cost: O(m^2) memory per datum, whatever its size.
   """
@@ -180,9 +53,17 @@ def self_consistency(
   attraction = mmd.expected_norm_power(
     _positive(sq_norm), (noise_var + sigma_s**2)[:, None], dim, beta
   ).mean(axis=1)
-  if sq_norm.shape[1] == 1:
+  m = sq_norm.shape[1]
+  if m == 1:
     return attraction
-  return attraction - 0.5 * interaction * _repulsion(products, noise_var, dim, beta)
+  repulsion = _repulsion(
+    products,
+    noise_var,
+    dim,
+    beta,
+    skip=gram_matrix.num_independent(m) if antithetic else None,
+  )
+  return attraction - 0.5 * interaction * repulsion
 
 
 def l2(
@@ -195,18 +76,14 @@ def l2(
   churn: float,
   dim: int,
 ) -> jax.Array:
-  """Eq. (21) with the noise integrated out: (4) at beta = 2, lambda = 0."""
-  return self_consistency(
-    gram,
-    omega,
-    s,
-    t,
-    schedule=schedule,
-    churn=churn,
-    beta=2.0,
-    interaction=0.0,
-    dim=dim,
-  )
+  """Eq. (21) with the noise integrated out: (4) at beta = 2, lambda = 0.
+
+  Arguments as of `self_consistency`; M(q, v) = q + dim v.
+  """
+  coef, noise_var, sigma_s = _step(schedule, s, t, churn)
+  products = _particle_products(gram, omega, coef)
+  sq_norm = jnp.diagonal(products, axis1=1, axis2=2).mean(axis=1)
+  return sq_norm + dim * (noise_var + sigma_s**2)
 
 
 def score_matching(gram: jax.Array, omega: jax.Array) -> jax.Array:
@@ -236,16 +113,21 @@ def marginal(
     s: `[groups]`.
     t: `[groups]`, t > s.
     schedule: noise schedule.
-    churn: in [0, 1]; at 0 as good as at 1.
+    churn: in [0, 1].
     beta: kernel exponent, in (0, 2].
     interaction: lambda, in [0, 1].
     dim: number of elements of a datum.
 
   Returns:
     `[groups]` losses: without bias, for a datum is not compared with itself.
+
+  Raises:
+    ValueError: a group of one datum.
   """
   (coef_eps, coef_x0), noise_var, sigma_s = _step(schedule, s, t, churn)
   groups, n = omega.shape[:2]
+  if n < 2:
+    raise ValueError(f'{n} datum in a group: a marginal needs at least 2.')
   alpha_s = schedule.alpha(s)
   omega = omega.reshape(groups, n, -1)
   given = jnp.stack([alpha_s, coef_eps, coef_x0], axis=-1)[:, None]  # [groups, 1, 3]
@@ -255,9 +137,9 @@ def marginal(
   num = weights.shape[-1]
   blocks = gram.reshape(groups, num, n, num, n)
   half = jnp.einsum(
-    'gip,gpiqk->gqik', weights, blocks, precision=_HIGHEST
+    'gip,gpiqk->gqik', weights, blocks, precision=gram_matrix.HIGHEST
   )  # <y_i, vector q of k>
-  yy = jnp.einsum('gqik,gkq->gik', half, weights, precision=_HIGHEST)
+  yy = jnp.einsum('gqik,gkq->gik', half, weights, precision=gram_matrix.HIGHEST)
   yx = alpha_s[:, None, None] * half[:, 0]
   xx_norm = jnp.square(alpha_s)[:, None] * jnp.diagonal(
     blocks[:, 0, :, 0], axis1=1, axis2=2
@@ -327,15 +209,26 @@ def _particle_products(gram, omega, coef):
     [coef_eps[:, None], coef_x0[:, None], coef_x0[:, None] * omega], axis=1
   )
   batch, num = weights.shape
-  m = gram.shape[-1] // num
+  m, rest = divmod(gram.shape[-1], num)
+  if rest:
+    raise ValueError(
+      f'omega of {num - 2} directions, and a Gram matrix of {gram.shape[-1]} vectors:'
+      f' must be {num} for every particle.'
+    )
   blocks = gram.reshape(batch, num, m, num, m)
-  return jnp.einsum('bp,bpjqk,bq->bjk', weights, blocks, weights, precision=_HIGHEST)
+  return jnp.einsum(
+    'bp,bpjqk,bq->bjk', weights, blocks, weights, precision=gram_matrix.HIGHEST
+  )
 
 
-def _repulsion(products, noise_var, dim, beta):
-  """Mean distance of all pairs of guided particles, `[batch]`, from `[batch, n, n]`."""
+def _repulsion(products, noise_var, dim, beta, skip=None):
+  """Mean distance of the pairs (j, k) of guided particles but those of k - j = skip.
+
+  Takes the `[batch, n, n]` inner products of the particles; `[batch]`.
+  """
   sq_norm = jnp.diagonal(products, axis1=1, axis2=2)
   j, k = np.triu_indices(products.shape[1], 1)
+  j, k = j[k - j != skip], k[k - j != skip]
   sq_dist = sq_norm[:, j] + sq_norm[:, k] - 2.0 * products[:, j, k]
   return mmd.expected_norm_power(
     _positive(sq_dist), 2.0 * noise_var[:, None], dim, beta
