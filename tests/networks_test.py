@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import networks
+from lgd.networks import unet
 
 SHAPES = ((8, 8, 1), (2,))
 
@@ -102,6 +104,7 @@ class NoisyClassifierTest(absltest.TestCase):
       self.assertGreater(np.max(np.abs(other[0] - logits[0])), 1e-4)
 
 
+@pytest.mark.usefixtures('fast_compilation')
 class UNetTest(absltest.TestCase):
   def test_starts_as_the_zero_function_and_every_input_matters(self):
     net = networks.UNet(4, 4, (1, 2), 1, attention_sizes=(2,), head_dim=4)
@@ -118,6 +121,85 @@ class UNetTest(absltest.TestCase):
       self.assertGreater(np.max(np.abs(out[i] - out[0])), 1e-4, i)
     # Attention carries a change of one corner to the other.
     self.assertGreater(np.max(np.abs(out[1] - out[0])[-1, -1]), 1e-7)
+
+  def test_remat_changes_nothing(self):
+    """Same parameters, outputs and gradients; and the activations are made again."""
+    net = networks.UNet(4, 4, (1,), 1, attention_sizes=(4,), head_dim=4)
+    args = _inputs((4, 4, 3))
+    params = _perturbed(jax.jit(net.init)(jax.random.key(0), *args))
+    results, programs = [], []
+    for each in (net, net.clone(remat=True)):
+
+      def loss(params, each=each):
+        return jnp.sum(jnp.square(each.apply(params, *args)))
+
+      results.append(jax.jit(jax.value_and_grad(loss))(params))
+      programs.append(str(jax.make_jaxpr(jax.grad(loss))(params)))
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4), *results
+    )
+    self.assertEqual(['remat' in program for program in programs], [False, True])
+
+  def test_half_precision(self):
+    """Parameters and output stay float32, the matrix products do not."""
+    net = networks.UNet(4, 8, (1,), 1, attention_sizes=(4,), head_dim=4)
+    half = net.clone(dtype=jnp.bfloat16)
+    args = _inputs((4, 4, 3))
+    params = _perturbed(jax.jit(half.init)(jax.random.key(0), *args))
+    self.assertEqual({x.dtype for x in jax.tree.leaves(params)}, {jnp.dtype('float32')})
+    exact, rounded = (
+      jax.jit(net.apply)(params, *args),
+      jax.jit(half.apply)(params, *args),
+    )
+    self.assertEqual(rounded.dtype, jnp.float32)
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    self.assertBetween(error, 1e-4, 0.03)
+    program = str(jax.make_jaxpr(half.apply)(params, *args))
+    convolutions = [
+      line for line in program.split('\n') if 'conv_general_dilated[' in line
+    ]
+    self.assertLen(convolutions, 12)  # 4 blocks of 2, 2 skips, in and out.
+    for line in convolutions:
+      self.assertIn('bf16', line)
+    # The softmax of attention: exponentials of float32.
+    exponentials = [line for line in program.split('\n') if '= exp ' in line]
+    self.assertNotEmpty(exponentials)
+    for line in exponentials:
+      self.assertIn('f32', line)
+
+  def test_rotation_is_that_of_the_position(self):
+    """Against rotation matrices, pair by pair in float64; lengths stay."""
+    height, width, dim = 2, 3, 8
+    x = np.random.default_rng(0).normal(size=(2, height * width, 1, dim))
+    rotated = unet.rotate(jnp.asarray(x, jnp.float32), height, width)
+    for position in range(height * width):
+      row, column = divmod(position, width)
+      for i in range(4):
+        frequency = (1.0, 0.01)[i % 2]
+        angle = (row if i < 2 else column) * frequency
+        pair = x[:, position, 0, [i, i + 4]]
+        matrix = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        np.testing.assert_allclose(
+          rotated[:, position, 0, [i, i + 4]], pair @ np.transpose(matrix), atol=1e-6
+        )
+
+  def test_products_of_rotated_features_depend_on_the_shift_alone(self):
+    """One query and key at every position: <q, k> at equal shifts is equal."""
+    size = 5
+    q, k = np.random.default_rng(1).normal(size=(2, 1, 1, 1, 12))
+    q, k = (
+      np.float64(unet.rotate(jnp.broadcast_to(v, (1, size**2, 1, 12)), size, size))
+      for v in (q, k)
+    )
+    products = np.einsum('bihd,bjhd->ij', q, k).reshape(size, size, size, size)
+    for shift in ((0, 0), (1, 0), (0, 2), (3, 1)):
+      equal = [
+        products[y, x, y + shift[0], x + shift[1]]
+        for y in range(size - shift[0])
+        for x in range(size - shift[1])
+      ]
+      np.testing.assert_allclose(equal, equal[0], atol=1e-5)
+    self.assertGreater(np.ptp(products), 0.1)
 
   def test_the_recipe_of_the_paper_has_260_million_parameters(self):
     net = networks.UNet(1000, 192, (1, 2, 3, 4), 3, attention_sizes=(16, 8))
