@@ -13,6 +13,10 @@ def get_default() -> config_dict.ConfigDict:
   config.seed = 0
   config.schedule = 'rectified_flow'  # or 'cosine'
 
+  # Devices: batches are split over all of them.
+  config.mesh = config_dict.ConfigDict()
+  config.mesh.fsdp = 1  # Devices that share one copy of the base model.
+
   config.data = config_dict.ConfigDict()
   config.data.name = ''  # 'digits', 'mnist', 'mixture' or 'random_mixture'
   config.data.dir = ''  # Of 'mnist': the TFDS directory; empty is TFDS's default.
@@ -32,6 +36,7 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.depth = 3
   config.denoiser.label_dropout = 0.1
   config.denoiser.batch_size = 128
+  config.denoiser.num_microbatches = 1  # Cuts of a batch, one after the other.
   config.denoiser.num_steps = 1000
   config.denoiser.learning_rate = 1e-4
   config.denoiser.grad_clip = 1.0
@@ -68,6 +73,7 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance.width = 64
   config.guidance.depth = 6
   config.guidance.batch_size = 256
+  config.guidance.num_microbatches = 1
   config.guidance.num_steps = 1000
   config.guidance.learning_rate = 1e-3
   config.guidance.grad_clip = 1.0

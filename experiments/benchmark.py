@@ -36,6 +36,7 @@ from experiments import validation
 from lgd import denoiser as denoiser_lib
 from lgd import networks
 from lgd import objectives
+from lgd import sharding
 from lgd import statistics
 from lgd import training
 from lgd.data import splits
@@ -100,9 +101,11 @@ def make_update(config, dataset, loss_fn, frozen, batch) -> Callable[[], Any]:
   """A function that makes one update of an untrained weight, compiled."""
   key = jax.random.key(0)
   tx = builders.optimizer(config.guidance)
+  mesh = builders.mesh(config)
   step = training.compile_step(
     training.make_train_step(loss_fn, tx, ema_decay=config.guidance.ema_decay),
-    training.make_mesh(),
+    mesh,
+    sharding.replicated(mesh),
   )
   model = builders.weight_model(config, dataset.num_classes)
   state = training.init_state(model.init(key), tx)

@@ -28,6 +28,7 @@ from lgd import networks
 from lgd import objectives
 from lgd import sampling
 from lgd import schedules
+from lgd import sharding
 from lgd import statistics
 from lgd import types
 from lgd.data import digits
@@ -42,6 +43,18 @@ OBJECTIVES = (
 )  # fmt: skip
 GROUPED = {'class_marginal': 'class_groups', 'marginal': 'pooled_groups'}
 STATISTICS = ('particles', *GROUPED.values())
+
+
+def mesh(config: config_dict.ConfigDict) -> jax.sharding.Mesh:
+  """All devices.
+
+  Raises:
+    launch.UserError: `mesh.fsdp` does not divide their number.
+  """
+  try:
+    return sharding.make_mesh(fsdp=config.mesh.fsdp)
+  except ValueError as error:
+    raise launch.UserError(f'mesh.{error}') from error
 
 
 def dataset(config: config_dict.ConfigDict) -> splits.Dataset:

@@ -29,8 +29,8 @@ from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import objectives
 from lgd import reporting
+from lgd import sharding
 from lgd import statistics
-from lgd import training
 from lgd.data import splits
 
 # t of item i is frac((i + 1) * this): evenly spread after any number of items.
@@ -49,7 +49,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   builders.log_config(config)
   dataset = builders.dataset(config)
   plan = Plan(config, dataset.train)
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
+  params, _ = workdir_lib.load_denoiser(
+    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
+  )
   statistics_files.write_config(directory, identity)
 
   counter = denoiser_lib.EvaluationCounter()
@@ -204,10 +206,9 @@ def make_collect(
       return statistics.pack(statistics.group_gram(eps, x0, x0_cond, x0_null))
     return statistics.pack(statistics.gram(eps, x0[:, 0], x0_cond, x0_null))
 
-  mesh = training.make_mesh()
-  whole, split = training.replicated(mesh), training.sharded(mesh)
+  split = sharding.split(builders.mesh(config))
   compiled = jax.jit(
-    collect, in_shardings=(whole, split, split, split, split), out_shardings=split
+    collect, in_shardings=(None, split, split, split, split), out_shardings=split
   )
 
   def collect_on_host(params, index, x0, label, t):

@@ -55,7 +55,9 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   config = workdir_lib.resolve_config(workdir, config)
   builders.log_config(config)
   dataset = builders.dataset(config)
-  params, step = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
+  params, step = workdir_lib.load_denoiser(
+    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
+  )
   learned = learned_methods(config, workdir, dataset.num_classes)
   methods = grid_methods(config, dataset.num_classes) + learned
   logging.info('base model at step %d; %d methods', step, len(methods))

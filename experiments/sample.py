@@ -83,7 +83,9 @@ def run(
   dataset = builders.dataset(config)
   num_classes, shape = dataset.num_classes, dataset.shape
   table = method_table(config, workdir, num_classes, method)
-  params, _ = workdir_lib.load_denoiser(workdir, num_classes, shape)
+  params, _ = workdir_lib.load_denoiser(
+    workdir, num_classes, shape, builders.mesh(config)
+  )
   per_class = config.evaluation.samples_per_class
   label = sampler.balanced_labels(num_classes, per_class)
   sample_fn = sampler.make_sample_fn(config, num_classes, shape)

@@ -13,7 +13,7 @@ from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import sampling
-from lgd import training
+from lgd import sharding
 from lgd import types
 
 # (denoiser_params, table or None, keys [n], label [n]) -> samples [n, *data].
@@ -55,10 +55,10 @@ def make_sample_fn(
       times=times,
     )
 
-  mesh = training.make_mesh()
-  whole, split = training.replicated(mesh), training.sharded(mesh)
+  mesh = builders.mesh(config)
+  whole, split = sharding.replicated(mesh), sharding.split(mesh)
   compiled = jax.jit(
-    sample, in_shardings=(whole, whole, split, split), out_shardings=split
+    sample, in_shardings=(None, whole, split, split), out_shardings=split
   )
 
   def sample_padded(params, table, keys, label):

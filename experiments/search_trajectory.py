@@ -52,7 +52,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   builders.log_config(config)
 
   dataset = builders.dataset(config)
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
+  params, _ = workdir_lib.load_denoiser(
+    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
+  )
   directory = workdir.guidance(builders.guidance_name(table_config))
   if checkpointing.latest_step(directory) is None:
     values, num_evaluations = search(config, dataset, params)

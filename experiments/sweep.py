@@ -69,7 +69,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   for point in grid:
     reach = builders.overridden(config.guidance, point)
     train_guidance.require_reach(t, reach, 'the statistics')
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
+  params, _ = workdir_lib.load_denoiser(
+    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
+  )
 
   model = builders.weight_model(config, dataset.num_classes)
   tabulate = sampler.make_tabulate(config, model, dataset.num_classes)

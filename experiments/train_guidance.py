@@ -107,7 +107,7 @@ def learn_directly(
   """Trains the network by Algorithm 1 as printed."""
   section = config.guidance
   denoiser_params, _ = workdir_lib.load_denoiser(
-    workdir, dataset.num_classes, dataset.shape
+    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
   )
   batches = builders.batches(
     config,

@@ -9,9 +9,11 @@ from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
+from experiments import builders
 from lgd import arrays
 from lgd import checkpointing
 from lgd import reporting
+from lgd import sharding
 from lgd import training
 from lgd import types
 
@@ -42,7 +44,7 @@ def train(
     init: parameters from a key.
     tx: optimiser.
     loss_fn: as of `training.make_train_step`.
-    frozen: passed to `loss_fn` as it is.
+    frozen: passed to `loss_fn` as it is, from the devices that it is on.
     batches: from the first step wanted to an endless iterator of host batches.
 
   Returns:
@@ -51,21 +53,21 @@ def train(
   Raises:
     reporting.NonFiniteError: before the state that caused it is saved.
   """
-  mesh = training.make_mesh()
-  whole = training.replicated(mesh)
+  mesh = builders.mesh(config)
 
   def init_state(key):
     return training.init_state(init(key), tx)
 
   key = arrays.stream(config.seed, f'{stage}/init')
+  abstract = jax.eval_shape(init_state, key)
+  shardings = sharding.fsdp(abstract, mesh)
   with checkpointing.Checkpointer(
     directory, config=stored_config, keep=2
   ) as checkpointer:
     if checkpointing.latest_step(directory) is None:
-      state = jax.jit(init_state, out_shardings=whole)(key)
+      state = jax.jit(init_state, out_shardings=shardings)(key)
     else:
-      abstract = checkpointing.abstract(jax.eval_shape(init_state, key), whole)
-      state = checkpointer.restore(abstract)
+      state = checkpointer.restore(checkpointing.abstract(abstract, shardings))
     start = int(state.step)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     logging.info('%s: %d parameters, from step %d', stage, num_params, start)
@@ -73,17 +75,20 @@ def train(
       logging.info('%s: step %d is already reached', stage, section.num_steps)
       return state
 
-    train_step = training.compile_step(
-      training.make_train_step(loss_fn, tx, ema_decay=section.ema_decay), mesh
+    train_step = training.make_train_step(
+      loss_fn,
+      tx,
+      ema_decay=section.ema_decay,
+      num_microbatches=section.num_microbatches,
     )
-    step_key = jax.device_put(arrays.stream(config.seed, stage), whole)
-    frozen = jax.device_put(frozen, whole)
+    train_step = training.compile_step(train_step, mesh, shardings)
+    step_key = arrays.stream(config.seed, stage)
     data = batches(start)
     with reporting.Reporter(
       workdir, stage, num_steps=section.num_steps, start=start
     ) as reporter:
       for step in range(start + 1, section.num_steps + 1):
-        batch = training.global_batch(next(data), mesh)
+        batch = sharding.global_batch(next(data), mesh)
         state, metrics = train_step(state, frozen, batch, step_key)
         reporter.add(metrics)
         is_last = step == section.num_steps

@@ -65,7 +65,14 @@ def validate(config: config_dict.ConfigDict) -> None:
   for section in ('denoiser', 'guidance'):
     for key in ('width', 'batch_size', 'num_steps', 'learning_rate', 'grad_clip'):
       positive(f'{section}.{key}')
+    positive(f'{section}.num_microbatches')
+    check(
+      f'{section}.num_microbatches',
+      lambda v, section=section: config[section].batch_size % v == 0,
+      f'must divide {section}.batch_size={config[section].batch_size}.',
+    )
     fraction(f'{section}.ema_decay')
+  positive('mesh.fsdp')
   positive('denoiser.depth')
   check(
     'denoiser.label_dropout',
@@ -174,6 +181,11 @@ def _validate_statistics(config, check, positive, one_of) -> None:
       f'must be a multiple of guidance.group_size={guidance.group_size}.',
     )
   if guidance.source == 'statistics':
+    check(
+      'guidance.num_microbatches',
+      lambda v: v == 1,
+      'updates from statistics need no memory to speak of; leave it at 1.',
+    )
     for key, stored in (('num_particles', 'particles'), ('group_size', 'members')):
       check(
         f'guidance.{key}',

@@ -41,7 +41,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, f
   workdir = workdir_lib.Workdir(workdir)
   workdir_lib.require_base_of(workdir, config)
   dataset = builders.dataset(config)
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.num_classes, dataset.shape)
+  params, _ = workdir_lib.load_denoiser(
+    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
+  )
   results = {}
   for beta in config.sweep.beta:
     direct, *from_statistics = estimates(config, dataset, params, beta)

@@ -10,6 +10,7 @@ results.json|md     of evaluate
 plots/  samples/    of evaluate and sample
 """
 
+import math
 from typing import Any
 from typing import NamedTuple
 
@@ -24,12 +25,13 @@ from experiments import launch
 from experiments import statistics_files
 from experiments import validation
 from lgd import checkpointing
+from lgd import sharding
 from lgd import training
 from lgd import types
 
 # Keys that may differ between two calls on one work directory: they change when a
 # run stops, what it prints and where it finds its data, not what it computes.
-_FREE_KEYS = ('num_steps', 'log_every', 'checkpoint_every', 'dir')
+_FREE_KEYS = ('num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir')
 
 # All that experiments write; anything else makes a directory foreign.
 _ENTRIES = (
@@ -122,9 +124,9 @@ def require_same(
 
 
 def load_denoiser(
-  workdir: Workdir, num_classes: int, shape: tuple[int, ...]
+  workdir: Workdir, num_classes: int, shape: tuple[int, ...], mesh: jax.sharding.Mesh
 ) -> tuple[types.Params, int]:
-  """The base model's averaged parameters, replicated, and their step.
+  """The base model's averaged parameters, sharded on `mesh`, and their step.
 
   Raises:
     launch.UserError: no base model in this work directory.
@@ -134,7 +136,7 @@ def load_denoiser(
   _warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
   net = builders.network(config, num_classes)
   params = _load_ema(
-    workdir.denoiser, lambda key: builders.init_network(net, key, shape)
+    workdir.denoiser, lambda key: builders.init_network(net, key, shape), mesh
   )
   return params, checkpointing.latest_step(workdir.denoiser)
 
@@ -168,17 +170,21 @@ def resolve_config(
 ) -> config_dict.ConfigDict:
   """The config to evaluate a trained directory with.
 
-  The stored one; if `config` is given, with the `evaluation` section and the `data.dir`
-  of that.
+  The stored one; if `config` is given, with the sections `evaluation` and `mesh` and
+  the `data.dir` of that.
 
   Raises:
     launch.UserError: no base model here, or one of another config.
   """
   if config is None:
-    return load_denoiser_config(workdir)
+    stored = load_denoiser_config(workdir)
+    # It may have been trained on other devices.
+    stored.mesh.fsdp = math.gcd(stored.mesh.fsdp, jax.device_count())
+    return stored
   validation.validate(config)
   stored = require_base_of(workdir, config)
-  stored.evaluation, stored.data.dir = config.evaluation, config.data.dir
+  stored.evaluation, stored.mesh = config.evaluation, config.mesh
+  stored.data.dir = config.data.dir
   return stored
 
 
@@ -210,7 +216,7 @@ def load_guidance(workdir: Workdir, name: str, num_classes: int) -> LearnedWeigh
   config = config_from_json(stored['config'])
   _warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, num_classes)
-  params = _load_ema(path, model.init)
+  params = _load_ema(path, model.init, sharding.make_mesh())
   return LearnedWeight(model, params, stored['num_evaluations'])
 
 
@@ -324,11 +330,9 @@ def _warn_if_unfinished(path: epath.Path, num_steps: int) -> None:
     logging.warning('%s: is at step %d of %d', path, step, num_steps)
 
 
-def _load_ema(path: epath.Path, init) -> types.Params:
-  abstract = checkpointing.abstract(
-    jax.eval_shape(init, jax.random.key(0)),
-    training.replicated(training.make_mesh()),
-  )
+def _load_ema(path: epath.Path, init, mesh: jax.sharding.Mesh) -> types.Params:
+  params = jax.eval_shape(init, jax.random.key(0))
+  abstract = checkpointing.abstract(params, sharding.fsdp(params, mesh))
   return checkpointing.load_ema_params(path, abstract)
 
 

@@ -115,10 +115,12 @@ def load_ema_params(
   return _load(directory, {'ema_params': abstract_params})['ema_params']
 
 
-def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-  """Shapes and dtypes of `tree`, to be restored onto `sharding`."""
+def abstract(tree: Any, shardings: Any) -> Any:
+  """Shapes and dtypes of `tree`, to be restored onto a tree of shardings."""
   return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    tree,
+    shardings,
   )
 
 

@@ -3,23 +3,21 @@
   (1)  params <- params + tx(grad loss)
   (2)  ema    <- decay * ema + (1 - decay) * params
 
-The step is `jit` over a mesh: state and frozen arguments replicated, the batch
-split over the axis 'data'; the state is donated.
+A batch may be cut into microbatches, whose gradients are averaged: the step of the
+whole batch for the memory of one. The step is `jit` over a mesh (`sharding`); the state
+is donated.
 """
 
 from collections.abc import Callable
-from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType
 from jax.sharding import Mesh
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec
 
+from lgd import sharding
 from lgd import types
 
 # (params, frozen, batch, key) -> (scalar loss, {name: scalar}).
@@ -54,7 +52,11 @@ def init_state(params: types.Params, tx: optax.GradientTransformation) -> TrainS
 
 
 def make_train_step(
-  loss_fn: LossFn, tx: optax.GradientTransformation, *, ema_decay: float
+  loss_fn: LossFn,
+  tx: optax.GradientTransformation,
+  *,
+  ema_decay: float,
+  num_microbatches: int = 1,
 ) -> TrainStep:
   """One update (1)-(2) as a pure function.
 
@@ -63,16 +65,19 @@ def make_train_step(
       whatever it needs and must not change, such as a denoiser's parameters.
     tx: optimiser.
     ema_decay: decay of (2), in [0, 1).
+    num_microbatches: must divide the batch; each draws from a key of its own.
 
   Returns:
     `(state, frozen, batch, key) -> (state, metrics)`, with 'loss' and 'grad_norm'
     among the metrics. `key` is the root of the run's stream: the step folds its
     own number in, so that a restored state continues with the right draws.
   """
+  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+  if num_microbatches > 1:
+    grad_fn = _accumulated(grad_fn, num_microbatches)
 
   def train_step(state, frozen, batch, key):
     key = jax.random.fold_in(key, state.step)
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, metrics), grad = grad_fn(state.params, frozen, batch, key)
     update, opt_state = tx.update(grad, state.opt_state, state.params)
     params = optax.apply_updates(state.params, update)
@@ -83,37 +88,45 @@ def make_train_step(
   return train_step
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A one-dimensional mesh, axis 'data', over `devices` (default: all)."""
-  devices = jax.devices() if devices is None else devices
-  return jax.make_mesh(
-    (len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices
-  )
+def _accumulated(grad_fn, num_microbatches):
+  """Means over microbatches of what `grad_fn(params, frozen, batch, key)` returns."""
+
+  def cut(x):
+    # Microbatch j has rows j, j + num, ...: a part of every device's rows, so that
+    # none has to move.
+    rows = x.reshape(x.shape[0] // num_microbatches, num_microbatches, *x.shape[1:])
+    return jnp.swapaxes(rows, 0, 1)
+
+  def accumulated(params, frozen, batch, key):
+    def add(total, item):
+      results = grad_fn(params, frozen, item[0], item[1])
+      return jax.tree.map(jnp.add, total, results), None
+
+    items = jax.tree.map(cut, batch), jax.random.split(key, num_microbatches)
+    shapes = jax.eval_shape(
+      grad_fn, params, frozen, *jax.tree.map(lambda x: x[0], items)
+    )
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, items)
+    return jax.tree.map(lambda x: x / num_microbatches, total)
+
+  return accumulated
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-  """The same value on every device."""
-  return NamedSharding(mesh, PartitionSpec())
+def compile_step(train_step: TrainStep, mesh: Mesh, state_shardings: Any) -> TrainStep:
+  """`jit` with shardings; the incoming state is donated.
 
+  Args:
+    train_step: of `make_train_step`.
+    mesh: of `sharding.make_mesh`.
+    state_shardings: of the state, as of `sharding.fsdp`; a prefix of its tree will do.
 
-def sharded(mesh: Mesh) -> NamedSharding:
-  """The leading axis split over all devices."""
-  return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-
-
-def compile_step(train_step: TrainStep, mesh: Mesh) -> TrainStep:
-  """`jit` with shardings; the incoming state is donated."""
-  whole, split = replicated(mesh), sharded(mesh)
+  The frozen arguments stay where they are; the batch is split over all devices.
+  """
+  whole = sharding.replicated(mesh)
   return jax.jit(
     train_step,
-    in_shardings=(whole, whole, split, whole),
-    out_shardings=(whole, whole),
+    in_shardings=(state_shardings, None, sharding.split(mesh), whole),
+    out_shardings=(state_shardings, whole),
     donate_argnums=0,
-  )
-
-
-def global_batch(batch: Any, mesh: Mesh) -> Any:
-  """This process's share of a batch as one global array, split over 'data'."""
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharded(mesh), x), batch
   )

@@ -11,6 +11,7 @@ import optax
 from absl.testing import absltest
 
 from lgd import checkpointing
+from lgd import sharding
 from lgd import training
 
 CONFIG = {'a': [1, 2], 'b': {'c': 'x', 'd': 1.5}}
@@ -25,7 +26,7 @@ def make_state(width=3, step=0):
 
 
 def abstract(state):
-  return checkpointing.abstract(state, training.replicated(training.make_mesh()))
+  return checkpointing.abstract(state, sharding.replicated(sharding.make_mesh()))
 
 
 class CheckpointingTest(absltest.TestCase):

@@ -24,7 +24,7 @@ from experiments import train_guidance
 from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import reporting
-from lgd import training
+from lgd import sharding
 from lgd.data import splits
 
 KINDS = ('particles', 'class_groups', 'pooled_groups')
@@ -129,7 +129,7 @@ class ContentTest(WorkdirCase):
 
     config = smoke_config()
     params, _ = workdir_lib.load_denoiser(
-      workdir_lib.Workdir(self.root), 10, data.x.shape[1:]
+      workdir_lib.Workdir(self.root), 10, data.x.shape[1:], builders.mesh(config)
     )
     apply = jax.jit(builders.network(config, 10).apply)
     root = arrays.stream(0, f'statistics/{kind}')
@@ -232,8 +232,8 @@ class ContentTest(WorkdirCase):
   def test_does_not_depend_on_batches_or_devices(self, kind):
     workdir = self.copy(with_statistics=False)
     config = smoke_config(**{'statistics.kind': kind, 'statistics.batch_size': 128})
-    one_device = training.make_mesh(jax.devices()[:1])
-    with mock.patch.object(training, 'make_mesh', return_value=one_device):
+    one_device = sharding.make_mesh(jax.devices()[:1])
+    with mock.patch.object(sharding, 'make_mesh', return_value=one_device):
       collect_statistics.run(config, workdir)
     self.assertLen(jax.devices(), 8)
     here, there = read(self.root, kind), read(workdir, kind)

@@ -9,6 +9,7 @@ from unittest import mock
 
 import helpers
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import absltest
@@ -22,6 +23,7 @@ from experiments import collect_statistics
 from experiments import evaluate
 from experiments import launch
 from experiments import sample
+from experiments import sampler
 from experiments import search_trajectory
 from experiments import sweep
 from experiments import train_denoiser
@@ -29,8 +31,10 @@ from experiments import train_guidance
 from lgd import checkpointing
 from lgd import objectives
 from lgd import reporting
+from lgd import sharding
 from lgd import statistics
 from lgd import training
+from lgd.data import splits
 
 CONFIGS = {'digits': digits, 'mixture': mixture}
 
@@ -244,31 +248,105 @@ class ResumeTest(parameterized.TestCase):
 
 
 class DevicesTest(parameterized.TestCase):
-  """Losses on 8 devices equal those on one, and so do parameters after two updates."""
+  """On any mesh of 8 devices as on one: losses, parameters after updates, samples."""
+
+  def setUp(self):
+    super().setUp()
+    # Splits the arrays of the small networks of tests, too.
+    self.enter_context(mock.patch.object(sharding, '_MIN_SIZE', 16))
+    self.assertLen(jax.devices(), 8)
+    self.one_device = sharding.make_mesh(jax.devices()[:1])
+
+  def place(self, frozen, mesh):
+    """Parameters as the rule has it, statistics everywhere."""
+    if isinstance(frozen, objectives.Store):
+      return jax.device_put(frozen, sharding.replicated(mesh))
+    shardings = sharding.fsdp(frozen, mesh)
+    num_split = sum(not s.is_fully_replicated for s in jax.tree.leaves(shardings))
+    self.assertEqual(num_split > 5, mesh.shape['fsdp'] > 1)
+    return jax.device_put(frozen, shardings)
 
   def assert_same_on_eight_devices(self, config, data, loss_fn, frozen, batches):
     model = builders.weight_model(config, data.num_classes)
     key, tx = jax.random.key(0), builders.optimizer(config.guidance)
     step = training.make_train_step(loss_fn, tx, ema_decay=0.9)
-    results = []
-    for devices in (jax.devices()[:1], jax.devices()):
-      mesh = training.make_mesh(devices)
-      compiled = training.compile_step(step, mesh)
+
+    def train(mesh):
       state = training.init_state(model.init(key), tx)
-      state = jax.device_put(state, training.replicated(mesh))
+      shardings = sharding.fsdp(state, mesh)
+      compiled = training.compile_step(step, mesh, shardings)
+      state, on_mesh = jax.device_put(state, shardings), self.place(frozen, mesh)
       losses = []
       for batch in batches:
-        on_devices = training.global_batch(batch, mesh)
-        state, metrics = compiled(state, frozen, on_devices, key)
+        on_devices = sharding.global_batch(batch, mesh)
+        state, metrics = compiled(state, on_mesh, on_devices, key)
         losses.append(float(metrics['loss']))
-      results.append((losses, jax.device_get(state.params)))
-    self.assertLen(jax.devices(), 8)
-    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-      results[0][1],
-      results[1][1],
+      return losses, jax.device_get(state.params)
+
+    expected = train(self.one_device)
+    for fsdp in (1, 2, 4):
+      losses, params = train(sharding.make_mesh(fsdp=fsdp))
+      np.testing.assert_allclose(losses, expected[0], rtol=1e-5)
+      jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        params,
+        expected[1],
+      )
+
+  @parameterized.parameters('self_consistency', 'class_marginal')
+  def test_particles_stay_on_their_device(self, objective):
+    """A compiled direct update only adds up scalars and gradients of the weight."""
+    config = smoke_config(
+      **{'guidance.objective': objective, 'guidance.batch_size': 256}
     )
+    data = builders.dataset(config)
+    mesh = sharding.make_mesh()
+    params = builders.init_network(
+      builders.network(config, data.num_classes), jax.random.key(0), data.shape
+    )
+    model = builders.weight_model(config, data.num_classes)
+    tx = builders.optimizer(config.guidance)
+    state = training.init_state(model.init(jax.random.key(0)), tx)
+    step = training.compile_step(
+      training.make_train_step(
+        train_guidance.make_direct_loss_fn(config, data.num_classes), tx, ema_decay=0.9
+      ),
+      mesh,
+      sharding.replicated(mesh),
+    )
+    batch = splits.Split(
+      np.zeros((256, *data.shape), np.float32), np.zeros(256, np.int32)
+    )
+    lowered = step.lower(
+      state, params, sharding.global_batch(batch, mesh), jax.random.key(0)
+    )
+    moved = helpers.elements_moved(lowered.compile().as_text())
+    self.assertEqual(moved.keys(), {'all-reduce'}, moved)
+    largest = max(leaf.size for leaf in jax.tree.leaves(state.params))
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    self.assertLessEqual(max(moved['all-reduce']), largest)
+    self.assertLessEqual(sum(moved['all-reduce']), num_params + 20)
+
+  def test_samples(self):
+    config = smoke_config()
+    data = builders.dataset(config)
+    params = builders.init_network(
+      builders.network(config, data.num_classes), jax.random.key(0), data.shape
+    )
+    params = jax.tree.map(lambda p: p + 0.1, params)
+    label = sampler.balanced_labels(10, 4)
+    keys, table = sampler.sample_keys(0, len(label)), jnp.full((10, 3), 0.5)
+
+    def sample(mesh):
+      with mock.patch.object(builders, 'mesh', return_value=mesh):
+        sample_fn = sampler.make_sample_fn(config, 10, data.shape)
+      return sample_fn(self.place(params, mesh), table, keys, jnp.asarray(label))
+
+    expected = np.asarray(sample(self.one_device))
+    self.assertGreater(np.std(expected), 0.1)
+    for fsdp in (1, 2, 4):
+      x = sample(sharding.make_mesh(fsdp=fsdp))
+      np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
 
   @parameterized.parameters('self_consistency', 'score_matching', 'class_marginal')
   def test_direct(self, objective):

@@ -1,8 +1,26 @@
 """What several tests share."""
 
 import pathlib
+import re
+
+_COLLECTIVE = re.compile(
+  r'= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)'
+  r'(?:-start)?\('
+)
 
 
 def files_under(path: pathlib.Path) -> dict[pathlib.Path, int]:
   """Every file and directory, with the time of its last change."""
   return {p: p.stat().st_mtime_ns for p in path.rglob('*')}
+
+
+def elements_moved(program: str) -> dict[str, list[int]]:
+  """Elements that each communication of a compiled program (HLO text) results in."""
+  moved = {}
+  for types, name in _COLLECTIVE.findall(program):
+    for dims in re.findall(r'\w+\[([\d,]*)\]', types):
+      size = 1
+      for dim in filter(None, dims.split(',')):
+        size *= int(dim)
+      moved.setdefault(name, []).append(size)
+  return moved

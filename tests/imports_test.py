@@ -34,7 +34,8 @@ ALLOWED = {
   'trajectory': {'arrays', 'denoiser', 'mmd', 'noising', 'transitions', 'types'},
   'data': {'types'},
   'metrics': set(),
-  'training': {'types'},
+  'sharding': set(),
+  'training': {'sharding', 'types'},
   'checkpointing': {'training', 'types'},
 }
 

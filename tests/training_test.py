@@ -1,11 +1,14 @@
 """The training step against its update written out, on one device and on eight."""
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from absl.testing import absltest
+from absl.testing import parameterized
 
+from lgd import sharding
 from lgd import training
 
 
@@ -20,7 +23,7 @@ def fresh_state(tx):
   return training.init_state({'w': jnp.array(2.0)}, tx)
 
 
-class TrainStepTest(absltest.TestCase):
+class TrainStepTest(parameterized.TestCase):
   def test_equals_sgd_and_average_written_out(self):
     tx = optax.sgd(0.1)
     step = training.make_train_step(quadratic_loss, tx, ema_decay=0.75)
@@ -54,11 +57,11 @@ class TrainStepTest(absltest.TestCase):
     step = training.make_train_step(quadratic_loss, tx, ema_decay=0.9)
     results = []
     for devices in (jax.devices()[:1], jax.devices()):
-      mesh = training.make_mesh(devices)
-      compiled = training.compile_step(step, mesh)
-      state = jax.device_put(fresh_state(tx), training.replicated(mesh))
+      mesh = sharding.make_mesh(devices)
+      compiled = training.compile_step(step, mesh, sharding.replicated(mesh))
+      state = jax.device_put(fresh_state(tx), sharding.replicated(mesh))
       for i in range(3):
-        batch = training.global_batch(np.arange(16.0, dtype=np.float32) + i, mesh)
+        batch = sharding.global_batch(np.arange(16.0, dtype=np.float32) + i, mesh)
         self.assertLen(batch.sharding.device_set, len(devices))
         state, metrics = compiled(state, jnp.array(1.0), batch, jax.random.key(0))
       results.append(jax.device_get((state, metrics)))
@@ -67,13 +70,95 @@ class TrainStepTest(absltest.TestCase):
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), results[0], results[1]
     )
 
+  @parameterized.parameters(1, 2, 4)
+  def test_fsdp_equals_one_device(self, fsdp):
+    """A two-layer network whose kernels are split; so are their Adam moments."""
+
+    def loss_fn(params, frozen, batch, key):
+      noise = 0.1 * jax.random.normal(key, batch.shape)
+      hidden = jnp.tanh((batch + noise) @ params['in'])
+      return jnp.mean(jnp.square(hidden @ params['out'] - frozen)), {}
+
+    def init(key):
+      k_in, k_out = jax.random.split(key)
+      return training.init_state(
+        {
+          'in': 0.1 * jax.random.normal(k_in, (40, 1000)),
+          'out': 0.1 * jax.random.normal(k_out, (1000, 40)),
+        },
+        tx,
+      )
+
+    tx = optax.adam(0.1)
+    step = training.make_train_step(loss_fn, tx, ema_decay=0.9)
+    key, results = jax.random.key(0), []
+    for mesh in (
+      sharding.make_mesh(jax.devices()[:1]),
+      sharding.make_mesh(fsdp=fsdp),
+    ):
+      shardings = sharding.fsdp(jax.eval_shape(init, key), mesh)
+      state = jax.jit(init, out_shardings=shardings)(key)
+      compiled = training.compile_step(step, mesh, shardings)
+      for i in range(3):
+        batch = np.random.default_rng(i).normal(size=(16, 40)).astype(np.float32)
+        state, metrics = compiled(
+          state, jnp.float32(0.3), sharding.global_batch(batch, mesh), key
+        )
+      results.append(jax.device_get((state, metrics)))
+      for kernels in (state.params, state.ema_params, state.opt_state[0].mu):
+        self.assertEqual(
+          kernels['in'].addressable_shards[0].data.size, 40_000 // mesh.shape['fsdp']
+        )
+    # A thousandth of one of Adam's steps, which makes much of gradients near 0.
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *results
+    )
+
+  def test_microbatches_are_averaged(self):
+    """SGD on the mean of the gradients of each part, with its own noise, in NumPy."""
+    tx = optax.sgd(0.1)
+    step = training.make_train_step(
+      quadratic_loss, tx, ema_decay=0.5, num_microbatches=3
+    )
+    x, key = np.arange(6.0, dtype=np.float32), jax.random.key(0)
+    state, metrics = jax.jit(step)(fresh_state(tx), jnp.array(1.0), x, key)
+    keys = jax.random.split(jax.random.fold_in(key, 0), 3)
+    losses, gradients = [], []
+    for i in range(3):
+      part = x[i::3]
+      residual = 2.0 * part + 0.1 * np.asarray(jax.random.normal(keys[i], (2,))) - 1.0
+      losses.append(np.mean(residual**2))
+      gradients.append(np.mean(2.0 * residual * part))
+    np.testing.assert_allclose(metrics['loss'], np.mean(losses), rtol=1e-6)
+    np.testing.assert_allclose(metrics['w'], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(
+      state.params['w'], 2.0 - 0.1 * np.mean(gradients), rtol=1e-6
+    )
+
+  def test_microbatches_do_not_move_between_devices(self):
+    """Rows of a part lie on all devices: only scalars and gradients are reduced."""
+    tx = optax.sgd(0.1)
+    step = training.make_train_step(
+      quadratic_loss, tx, ema_decay=0.5, num_microbatches=2
+    )
+    mesh = sharding.make_mesh()
+    compiled = training.compile_step(step, mesh, sharding.replicated(mesh))
+    batch = sharding.global_batch(np.zeros(4096, np.float32), mesh)
+    text = (
+      compiled.lower(fresh_state(tx), jnp.array(1.0), batch, jax.random.key(0))
+      .compile()
+      .as_text()
+    )
+    self.assertEqual(helpers.elements_moved(text).keys(), {'all-reduce'})
+    self.assertLessEqual(max(helpers.elements_moved(text)['all-reduce']), 4)
+
   def test_state_is_donated(self):
     tx = optax.sgd(0.1)
     step = training.make_train_step(quadratic_loss, tx, ema_decay=0.9)
-    mesh = training.make_mesh()
-    state = jax.device_put(fresh_state(tx), training.replicated(mesh))
-    compiled = training.compile_step(step, mesh)
-    batch = training.global_batch(np.arange(8.0, dtype=np.float32), mesh)
+    mesh = sharding.make_mesh()
+    state = jax.device_put(fresh_state(tx), sharding.replicated(mesh))
+    compiled = training.compile_step(step, mesh, sharding.replicated(mesh))
+    batch = sharding.global_batch(np.arange(8.0, dtype=np.float32), mesh)
     compiled(state, jnp.array(1.0), batch, jax.random.key(0))
     self.assertTrue(state.params['w'].is_deleted())
 

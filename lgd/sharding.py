@@ -1,0 +1,79 @@
+"""Where arrays live: a mesh of devices, and one rule for parameters.
+
+The mesh has the axes 'data' and 'fsdp'. Batches are split over both. Parameters are
+copied along 'data' and split along 'fsdp', each array along one axis; whoever computes
+with one gathers it first, and gradients come back split (fully sharded data parallel).
+With fsdp = 1 every device has all parameters. `jit` takes the shardings and makes the
+communication.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+_MIN_SIZE = 2**14  # Elements: smaller arrays cost more to gather than to keep.
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
+  """A mesh 'data' x 'fsdp' over `devices`, by default all.
+
+  Args:
+    devices: of the mesh.
+    fsdp: how many devices share one copy of the parameters.
+
+  Raises:
+    ValueError: `fsdp` does not divide the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  if len(devices) % fsdp:
+    raise ValueError(f'fsdp={fsdp}: must divide the {len(devices)} devices.')
+  return jax.make_mesh(
+    (len(devices) // fsdp, fsdp),
+    ('data', 'fsdp'),
+    axis_types=(AxisType.Auto, AxisType.Auto),
+    devices=devices,
+  )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The same value on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+  """The leading axis split over all devices."""
+  return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def fsdp(tree: Any, mesh: Mesh) -> Any:
+  """A sharding for every array of parameters, optimiser state or their average.
+
+  An array is split along its longest axis that the devices of 'fsdp' divide, the first
+  of equals; small ones, and those without such an axis, are copied.
+
+  Args:
+    tree: pytree of arrays or of `jax.ShapeDtypeStruct`.
+    mesh: of `make_mesh`.
+  """
+  num = mesh.shape['fsdp']
+
+  def sharding(x):
+    if num > 1 and x.size >= _MIN_SIZE:
+      for axis in sorted(range(x.ndim), key=lambda i: -x.shape[i]):
+        if x.shape[axis] % num == 0:
+          return NamedSharding(mesh, PartitionSpec(*axis * [None], 'fsdp'))
+    return replicated(mesh)
+
+  return jax.tree.map(sharding, tree)
+
+
+def global_batch(batch: Any, mesh: Mesh) -> Any:
+  """This process's share of a batch as one global array, split over all devices."""
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(split(mesh), x), batch
+  )
