@@ -32,13 +32,25 @@ def get_default() -> config_dict.ConfigDict:
   # The base model that guidance is learned for, and then frozen.
   config.denoiser = config_dict.ConfigDict()
   config.denoiser.prediction = 'velocity'  # or 'x0', 'eps'
-  config.denoiser.width = 256
+  config.denoiser.network = 'mlp'  # or 'unet', for images
+  config.denoiser.width = 256  # Of 'mlp', as is the next.
   config.denoiser.depth = 3
+  config.denoiser.channels = 32  # Of 'unet', as are the next, down to remat.
+  config.denoiser.multipliers = (1, 2)  # Of the channels, one for every resolution.
+  config.denoiser.num_blocks = 1
+  config.denoiser.attention_sizes = ()
+  config.denoiser.head_dim = 32
+  config.denoiser.dtype = 'float32'  # or 'bfloat16'
+  config.denoiser.remat = False
   config.denoiser.label_dropout = 0.1
+  config.denoiser.weighting = 'uniform'  # or 'sigmoid', in log SNR
+  config.denoiser.sigmoid_bias = 2.0
   config.denoiser.batch_size = 128
   config.denoiser.num_microbatches = 1  # Cuts of a batch, one after the other.
   config.denoiser.num_steps = 1000
   config.denoiser.learning_rate = 1e-4
+  config.denoiser.warmup_steps = 0  # Of the learning rate, linear.
+  config.denoiser.adam_b2 = 0.999
   config.denoiser.grad_clip = 1.0
   config.denoiser.ema_decay = 0.99
 
@@ -76,6 +88,8 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance.num_microbatches = 1
   config.guidance.num_steps = 1000
   config.guidance.learning_rate = 1e-3
+  config.guidance.warmup_steps = 0
+  config.guidance.adam_b2 = 0.999
   config.guidance.grad_clip = 1.0
   config.guidance.ema_decay = 0.99
 

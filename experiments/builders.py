@@ -176,10 +176,20 @@ def schedule(config: config_dict.ConfigDict) -> types.Schedule:
 
 def network(config: config_dict.ConfigDict, num_classes: int) -> nn.Module:
   """The base model's network; label `num_classes` is the null label."""
+  section = config.denoiser
+  if section.network == 'unet':
+    return networks.UNet(
+      num_classes=num_classes,
+      channels=section.channels,
+      multipliers=section.multipliers,
+      num_blocks=section.num_blocks,
+      attention_sizes=section.attention_sizes,
+      head_dim=section.head_dim,
+      dtype=jnp.dtype(section.dtype),
+      remat=section.remat,
+    )
   return networks.ResidualMLP(
-    num_classes=num_classes,
-    width=config.denoiser.width,
-    depth=config.denoiser.depth,
+    num_classes=num_classes, width=section.width, depth=section.depth
   )
 
 
@@ -246,9 +256,12 @@ def log_config(config: config_dict.ConfigDict) -> None:
 
 
 def optimizer(section: config_dict.ConfigDict) -> optax.GradientTransformation:
-  """Adam at a constant rate, so that a run may be prolonged; the average smooths."""
+  """Adam at a constant rate after its warm-up, so that a run may be prolonged."""
+  rate = section.learning_rate
+  if section.warmup_steps:
+    rate = optax.linear_schedule(0.0, rate, section.warmup_steps)
   return optax.chain(
-    optax.clip_by_global_norm(section.grad_clip), optax.adam(section.learning_rate)
+    optax.clip_by_global_norm(section.grad_clip), optax.adam(rate, b2=section.adam_b2)
   )
 
 

@@ -42,6 +42,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
       null_label=dataset.num_classes,
       label_dropout=section.label_dropout,
       prediction=section.prediction,
+      sigmoid_bias=section.sigmoid_bias if section.weighting == 'sigmoid' else None,
     )
     return losses.mean(), {}
 

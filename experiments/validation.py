@@ -65,6 +65,8 @@ def validate(config: config_dict.ConfigDict) -> None:
   for section in ('denoiser', 'guidance'):
     for key in ('width', 'batch_size', 'num_steps', 'learning_rate', 'grad_clip'):
       positive(f'{section}.{key}')
+    check(f'{section}.warmup_steps', lambda v: v >= 0, 'must not be negative.')
+    fraction(f'{section}.adam_b2')
     positive(f'{section}.num_microbatches')
     check(
       f'{section}.num_microbatches',
@@ -73,7 +75,7 @@ def validate(config: config_dict.ConfigDict) -> None:
     )
     fraction(f'{section}.ema_decay')
   positive('mesh.fsdp')
-  positive('denoiser.depth')
+  _validate_network(config, check, positive, numbers, one_of)
   check(
     'denoiser.label_dropout',
     lambda v: 0.0 < v < 1.0,
@@ -150,6 +152,34 @@ def validate(config: config_dict.ConfigDict) -> None:
     lambda v: len(v) >= 2 and all(a < b for a, b in itertools.pairwise(v)),
     'needs at least 2 times in increasing order.',
   )
+
+
+def _validate_network(config, check, positive, numbers, one_of) -> None:
+  """The base model's network and the weighting of its loss."""
+  section = config.denoiser
+  one_of('denoiser.network', ('mlp', 'unet'))
+  for key in ('depth', 'channels', 'num_blocks'):
+    positive(f'denoiser.{key}')
+  numbers(
+    'denoiser.multipliers',
+    lambda v: isinstance(v, int) and v >= 1,
+    'that are positive integers',
+  )
+  check(
+    'denoiser.attention_sizes',
+    lambda v: all(isinstance(x, int) and x > 0 for x in v),
+    'must be a tuple of resolutions, as in'
+    ' --config.denoiser.attention_sizes="(16, 8)".',
+  )
+  check('denoiser.head_dim', lambda v: v > 0 and v % 4 == 0, 'must be a multiple of 4.')
+  if section.network == 'unet' and section.attention_sizes:
+    check(
+      'denoiser.head_dim',
+      lambda v: section.channels % v == 0,
+      f'must divide denoiser.channels={section.channels}.',
+    )
+  one_of('denoiser.dtype', ('float32', 'bfloat16'))
+  one_of('denoiser.weighting', ('uniform', 'sigmoid'))
 
 
 def _validate_statistics(config, check, positive, one_of) -> None:

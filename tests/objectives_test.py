@@ -733,6 +733,62 @@ class DenoisingTest(parameterized.TestCase):
       error = np.std(loss) / math.sqrt(n)
       self.assertLess(abs(np.mean(loss) - expected), 5.0 * error)
 
+  @parameterized.parameters('x0', 'eps', 'velocity')
+  def test_sigmoid_weight(self, prediction):
+    """Written out for x_t = (1 - t) x_0 + t eps, in float64; finite at the ends."""
+    t = np.linspace(0.001, 0.999, 97)
+    bias = 2.0
+    snr = ((1.0 - t) / t) ** 2
+    weight = 1.0 / (1.0 + np.exp(-bias) * snr) / (t * (1.0 - t))
+    # eps = x_t + (1 - t) v = (x_t - (1 - t) x_0) / t.
+    weight *= {'x0': snr, 'eps': 1.0, 'velocity': (1.0 - t) ** 2}[prediction]
+    weights = objectives.sigmoid_weight(
+      SCHEDULE, jnp.asarray(t, jnp.float32), prediction, bias=bias
+    )
+    np.testing.assert_allclose(weights, weight, rtol=2e-4)
+    ends = objectives.sigmoid_weight(
+      SCHEDULE, jnp.asarray([0.0, 1.0]), prediction, bias=bias
+    )
+    self.assertTrue(np.all(np.isfinite(ends)))
+
+  @parameterized.parameters(schedules.RectifiedFlow(), schedules.Cosine())
+  def test_sigmoid_weighted_loss_is_of_eps_whatever_is_predicted(self, schedule):
+    """One error of eps, written as an error of x_0 and of the velocity."""
+    x0 = jax.random.normal(jax.random.key(1), (500, 3))
+
+    def losses(prediction):
+      def network(params, xt, t, label):
+        del params, label
+        t = jnp.clip(t[:, None], 1e-3, 1.0 - 1e-3)
+        eps_hat = jnp.sin(3.0 * xt)
+        x0_hat = (xt - schedule.sigma(t) * eps_hat) / schedule.alpha(t)
+        velocity = {
+          schedules.RectifiedFlow(): eps_hat - x0_hat,
+          schedules.Cosine(): 0.5
+          * np.pi
+          * (jnp.cos(0.5 * np.pi * t) * eps_hat - jnp.sin(0.5 * np.pi * t) * x0_hat),
+        }[schedule]
+        return {'eps': eps_hat, 'x0': x0_hat, 'velocity': velocity}[prediction]
+
+      label = jnp.zeros(500, int)
+      return objectives.denoising(
+        jax.random.key(0),
+        network,
+        None,
+        schedule,
+        x0,
+        label,
+        null_label=3,
+        label_dropout=0.1,
+        prediction=prediction,
+        sigmoid_bias=1.0,
+      )
+
+    expected = losses('eps')
+    for prediction in ('x0', 'velocity'):
+      ratio = losses(prediction) / expected
+      self.assertLess(np.mean(np.abs(ratio - 1.0) > 1e-3), 0.01)
+
   def test_network_sees_the_path(self):
     """With x_0 = 0, eps = x_t / t exactly, and velocity = eps."""
 

@@ -5,6 +5,7 @@ from lgd.objectives.consistency import l2
 from lgd.objectives.consistency import marginal
 from lgd.objectives.consistency import self_consistency
 from lgd.objectives.denoising import denoising
+from lgd.objectives.denoising import sigmoid_weight
 from lgd.objectives.guidance_loss import consistency_objective
 from lgd.objectives.guidance_loss import guidance_loss
 from lgd.objectives.guidance_loss import Objective
@@ -43,5 +44,6 @@ __all__ = (
   'score_matching',
   'score_matching_objective',
   'self_consistency',
+  'sigmoid_weight',
   'statistics_loss',
 )

@@ -3,7 +3,15 @@
   (1)  L = E ||network(x_t, t, c') - target(x_0, eps, t)||^2,  t ~ U[0, 1]
   (2)  c' = null with probability p, else c  (Ho and Salimans 2022)
 
-The squared error is of the quantity that the network predicts, per dimension.
+The squared error is of the quantity that the network predicts, per dimension. With a
+bias b it is weighted to
+
+  (3)  L = 1/2 E sigmoid(b - lambda) (-dlambda/dt) ||eps_hat - eps||^2,
+       lambda = logsnr(t)
+
+(Kingma and Gao 2023; the sigmoid of Hoogeboom et al. 2024), whatever is predicted: an
+error of eps is alpha / sigma times one of x_0, and 2 / (sigma |dlambda/dt|) times one
+of the velocity.
 """
 
 from collections.abc import Callable
@@ -26,8 +34,9 @@ def denoising(
   null_label: int,
   label_dropout: float,
   prediction: str,
+  sigmoid_bias: float | None = None,
 ) -> jax.Array:
-  """Denoising loss of each datum, (1).
+  """Denoising loss of each datum, (1) or (3).
 
   Args:
     key: one key.
@@ -39,6 +48,7 @@ def denoising(
     null_label: the label that stands for no condition.
     label_dropout: p of (2), in [0, 1).
     prediction: what the network predicts, one of `noising.PREDICTIONS`.
+    sigmoid_bias: b of (3); None is (1).
 
   Returns:
     `[batch]` losses.
@@ -51,4 +61,32 @@ def denoising(
   xt = noising.add_noise(schedule, x0, eps, t)
   predicted = apply(params, xt, t, jnp.where(drop, null_label, label))
   target = noising.target(schedule, x0, eps, t, prediction)
-  return jnp.mean(jnp.square(predicted - target).reshape(batch, -1), axis=1)
+  losses = jnp.mean(jnp.square(predicted - target).reshape(batch, -1), axis=1)
+  if sigmoid_bias is None:
+    return losses
+  return sigmoid_weight(schedule, t, prediction, bias=sigmoid_bias) * losses
+
+
+def sigmoid_weight(
+  schedule: types.Schedule, t: jax.Array, prediction: str, *, bias: float
+) -> jax.Array:
+  """What (3) multiplies the squared error of a prediction by.
+
+  Args:
+    schedule: noise schedule.
+    t: `[batch]`.
+    prediction: one of `noising.PREDICTIONS`.
+    bias: b.
+
+  Returns:
+    `[batch]`, finite for t in [0, 1]: t is kept 1e-4 from the ends, where lambda is
+    infinite.
+  """
+  t = jnp.clip(t, 1e-4, 1.0 - 1e-4)
+  logsnr, slope = jax.vmap(jax.value_and_grad(schedule.logsnr))(t)
+  log_ratio = {  # Of the error of eps to that of the prediction, squared.
+    'eps': jnp.zeros_like(t),
+    'x0': logsnr,
+    'velocity': 2.0 * jnp.log(-2.0 / (slope * schedule.sigma(t))),
+  }[prediction]
+  return 0.5 * jnp.exp(jax.nn.log_sigmoid(bias - logsnr) + jnp.log(-slope) + log_ratio)
