@@ -97,7 +97,7 @@ def batches(
   group_size: int = 1,
   by_class: bool = False,
 ) -> Callable[[int], Iterator[splits.Split]]:
-  """From the first step wanted to the batches of a stage.
+  """From the first step wanted to this process's share of the batches of a stage.
 
   Consecutive data form groups of `group_size`, each of one class if `by_class`.
 
@@ -116,13 +116,16 @@ def batches(
       f'{section}.batch_size={batch_size}: must be a multiple of the'
       f' {jax.device_count()} devices that share it.'
     )
-  return lambda start: splits.batches(
-    train,
-    batch_size,
-    seed=config.seed,
-    start=start,
-    group_size=group_size,
-    by_class=by_class,
+  return lambda start: map(
+    sharding.process_share,
+    splits.batches(
+      train,
+      batch_size,
+      seed=config.seed,
+      start=start,
+      group_size=group_size,
+      by_class=by_class,
+    ),
   )
 
 

@@ -95,6 +95,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       num_done / elapsed,
       datetime.timedelta(seconds=round(elapsed / done * (len(missing) - done))),
     )
+  sharding.wait_for_processes('collect_statistics')  # Process 0 writes.
   summarise(directory, plan)
 
 
@@ -206,14 +207,16 @@ def make_collect(
       return statistics.pack(statistics.group_gram(eps, x0, x0_cond, x0_null))
     return statistics.pack(statistics.gram(eps, x0[:, 0], x0_cond, x0_null))
 
-  split = sharding.split(builders.mesh(config))
+  mesh = builders.mesh(config)
+  split = sharding.split(mesh)
   compiled = jax.jit(
     collect, in_shardings=(None, split, split, split, split), out_shardings=split
   )
 
   def collect_on_host(params, index, x0, label, t):
-    gram = np.asarray(compiled(params, index, x0, label, t))
-    return gram, t, label if grouped else label[:, 0]
+    share = sharding.process_share((index, x0, label, t))
+    gram = compiled(params, *sharding.global_batch(share, mesh))
+    return sharding.to_host(gram), t, label if grouped else label[:, 0]
 
   return collect_on_host
 

@@ -66,16 +66,17 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   reference = make_reference(dataset, judge)
   rows, samples = evaluate_methods(config, dataset, params, methods, judge, reference)
   rows = real_rows(dataset, judge, reference) + rows
-  results_lib.write(
-    workdir.path,
-    rows,
-    samples={
-      'real': real_samples(dataset),
-      **{results_lib.key(m.name, m.params): x for m, x in samples},
-    },
-    tables={m.name: np.asarray(m.table) for m in learned if not m.params},
-    times=np.asarray(builders.time_grid(config))[:-1],
-  )
+  if jax.process_index() == 0:
+    results_lib.write(
+      workdir.path,
+      rows,
+      samples={
+        'real': real_samples(dataset),
+        **{results_lib.key(m.name, m.params): x for m, x in samples},
+      },
+      tables={m.name: np.asarray(m.table) for m in learned if not m.params},
+      times=np.asarray(builders.time_grid(config))[:-1],
+    )
   return rows
 
 
@@ -144,7 +145,7 @@ def evaluate_methods(
   for i, method in enumerate(methods):
     for seed in range(config.seed, config.seed + section.num_seeds):
       keys = sampler.sample_keys(seed, len(label))
-      x = np.asarray(sample_fn(params, method.table, keys, jnp.asarray(label)))
+      x = sample_fn(params, method.table, keys, label)
       if not np.all(np.isfinite(x)):
         raise reporting.NonFiniteError(
           f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are'

@@ -52,8 +52,10 @@ def main(
   def guarded(argv):
     del argv
     logging.get_absl_handler().addFilter(_is_ours_or_serious)
-    if jax.process_count() > 1:
-      _exit(2, UserError(f'{jax.process_count()} processes: only one is supported.'))
+    try:
+      join_processes(flags.FLAGS)
+    except UserError as error:
+      _exit(2, error)
     logging.info('devices: %s', ', '.join(str(d) for d in jax.devices()))
     try:
       run(flags.FLAGS)
@@ -81,6 +83,53 @@ def define_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
   flags.DEFINE_string(
     'workdir', None, 'Directory of the experiment.', flag_values=flag_values
   )
+  flags.DEFINE_bool(
+    'distributed',
+    False,
+    'Whether this is one of several processes, on a cluster that says which'
+    ' (Cloud TPU, SLURM, ...); without one give the next three as well.',
+    flag_values=flag_values,
+  )
+  flags.DEFINE_string(
+    'coordinator', None, 'HOST:PORT of process 0.', flag_values=flag_values
+  )
+  flags.DEFINE_integer(
+    'num_processes', None, 'Of all.', lower_bound=1, flag_values=flag_values
+  )
+  flags.DEFINE_integer(
+    'process_id', None, 'Of this one, from 0.', lower_bound=0, flag_values=flag_values
+  )
+
+
+def join_processes(flag_values: flags.FlagValues) -> None:
+  """Joins the other processes of a run; before anything else asks JAX for devices.
+
+  Raises:
+    UserError: some of the flags that belong together, or nobody to join.
+  """
+  given = {
+    name: flag_values[name].value
+    for name in ('coordinator', 'num_processes', 'process_id')
+  }
+  missing = [name for name, value in given.items() if value is None]
+  if len(missing) in (1, 2):
+    raise UserError(
+      f'--{missing[0]}: missing; --coordinator, --num_processes and --process_id belong'
+      ' together.'
+    )
+  if not missing:
+    address, num, index = given.values()
+    if index >= num:
+      raise UserError(f'--process_id={index}: must be below --num_processes={num}.')
+    jax.distributed.initialize(address, num, index)
+  elif flag_values.distributed:
+    try:
+      jax.distributed.initialize()
+    except (RuntimeError, ValueError) as error:
+      raise UserError(
+        f'--distributed: {error} Without a cluster that says so, give --coordinator,'
+        ' --num_processes and --process_id.'
+      ) from error
 
 
 def parse(

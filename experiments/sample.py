@@ -90,20 +90,21 @@ def run(
   label = sampler.balanced_labels(num_classes, per_class)
   sample_fn = sampler.make_sample_fn(config, num_classes, shape)
   keys = sampler.sample_keys(seed, len(label))
-  x = np.asarray(sample_fn(params, table, keys, jnp.asarray(label)))
+  x = sample_fn(params, table, keys, label)
   if not np.all(np.isfinite(x)):
     raise reporting.NonFiniteError(
       f'--method={method}: samples are not finite; take a smaller weight.'
     )
 
-  directory = workdir.path / 'samples'
-  directory.mkdir(parents=True, exist_ok=True)
-  stem = method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
-  with (directory / f'{stem}.npz').open('wb') as f:
-    np.savez(f, x=x, label=label)
-  by_class = x.reshape(num_classes, per_class, *shape)
-  plots.sample_grid(directory / f'{stem}.png', {method: by_class}, num_rows=10)
-  logging.info('%d samples in %s', len(x), directory / f'{stem}.npz')
+  if jax.process_index() == 0:
+    stem = method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
+    path = workdir.path / 'samples' / f'{stem}.npz'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('wb') as f:
+      np.savez(f, x=x, label=label)
+    by_class = x.reshape(num_classes, per_class, *shape)
+    plots.sample_grid(path.with_suffix('.png'), {method: by_class}, num_rows=10)
+    logging.info('%d samples in %s', len(x), path)
   return x
 
 

@@ -16,8 +16,8 @@ from lgd import sampling
 from lgd import sharding
 from lgd import types
 
-# (denoiser_params, table or None, keys [n], label [n]) -> samples [n, *data].
-SampleFn = Callable[[types.Params, jax.Array | None, jax.Array, jax.Array], jax.Array]
+# (denoiser_params, table or None, keys [n], label [n]) -> samples [n, *data], on host.
+SampleFn = Callable[[types.Params, jax.Array | None, jax.Array, np.ndarray], np.ndarray]
 
 
 def make_sample_fn(
@@ -38,7 +38,8 @@ def make_sample_fn(
     denoiser = counter.wrap(denoiser)
   times = builders.time_grid(config)
 
-  def sample(params, table, keys, label):
+  def sample(params, table, key_data, label):
+    keys = jax.random.wrap_key_data(key_data)
     if table is None:
       denoise = guidance.unguided(denoiser, params)
     else:
@@ -62,9 +63,11 @@ def make_sample_fn(
   )
 
   def sample_padded(params, table, keys, label):
-    n = label.shape[0]
-    index = jnp.arange(n + -n % mesh.size) % n  # A multiple of the device count.
-    return compiled(params, table, keys[index], label[index])[:n]
+    n = len(label)
+    index = np.arange(n + -n % mesh.size) % n  # A multiple of the device count.
+    batch = np.asarray(jax.random.key_data(keys))[index], np.asarray(label)[index]
+    share = sharding.global_batch(sharding.process_share(batch), mesh)
+    return sharding.to_host(compiled(params, table, *share))[:n]
 
   return sample_padded
 
@@ -91,8 +94,7 @@ def count_nfe(
   counter = denoiser_lib.EvaluationCounter()
   sample_fn = make_sample_fn(config, num_classes, shape, counter=counter)
   n = jax.device_count()
-  samples = sample_fn(params, table, sample_keys(0, n), jnp.zeros(n, jnp.int32))
-  jax.block_until_ready(samples)
+  sample_fn(params, table, sample_keys(0, n), np.zeros(n, np.int32))
   return counter.count / n
 
 

@@ -10,6 +10,7 @@ import zipfile
 from typing import Any
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -124,6 +125,8 @@ def read(directory: epath.Path, num_shards: int, *, num_vectors: int) -> Statist
 
 
 def _write(path: epath.Path, write) -> None:
+  if jax.process_index() != 0:
+    return
   partial = path.parent / f'{path.name}.partial'
   with partial.open('wb') as f:
     write(f)

@@ -87,7 +87,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
     {**point, **measured} for point, measured in zip(grid, distances, strict=True)
   ]
   seconds = {'training': trained, 'all': time.perf_counter() - start}
-  write(workdir.path / 'sweep', rows, num_evaluations, seconds)
+  if jax.process_index() == 0:
+    write(workdir.path / 'sweep', rows, num_evaluations, seconds)
   return rows
 
 
@@ -188,7 +189,7 @@ def evaluate(
   }
   rows, start = [], time.perf_counter()
   for i, table in enumerate(tables):
-    x = np.asarray(sample_fn(params, jnp.asarray(table), keys, jnp.asarray(label)))
+    x = sample_fn(params, table, keys, label)
     by_class = metrics.class_sets(x, label)
     rows.append(
       {

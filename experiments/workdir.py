@@ -261,6 +261,7 @@ def save_table(
     num_evaluations: denoiser evaluations that it cost.
   """
   state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
+  state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
   if checkpointing.latest_step(directory) is not None:
     return state  # Done before, with the same config.
   stored = guidance_identity(

@@ -4,13 +4,16 @@ The mesh has the axes 'data' and 'fsdp'. Batches are split over both. Parameters
 copied along 'data' and split along 'fsdp', each array along one axis; whoever computes
 with one gathers it first, and gradients come back split (fully sharded data parallel).
 With fsdp = 1 every device has all parameters. `jit` takes the shardings and makes the
-communication.
+communication. Several processes run the same program, each on its own devices and on
+its share of the data.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -72,8 +75,32 @@ def fsdp(tree: Any, mesh: Mesh) -> Any:
   return jax.tree.map(sharding, tree)
 
 
-def global_batch(batch: Any, mesh: Mesh) -> Any:
-  """This process's share of a batch as one global array, split over all devices."""
+def process_share(batch: Any) -> Any:
+  """This process's rows of a host batch that all processes have: a contiguous part."""
+  num, index = jax.process_count(), jax.process_index()
+
+  def share(x):
+    rows = len(x) // num
+    return x[index * rows : (index + 1) * rows]
+
+  return jax.tree.map(share, batch)
+
+
+def global_batch(share: Any, mesh: Mesh) -> Any:
+  """Every process's share of a batch as one global array, split over all devices."""
   return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(split(mesh), x), batch
+    lambda x: jax.make_array_from_process_local_data(split(mesh), x), share
   )
+
+
+def to_host(x: jax.Array) -> np.ndarray:
+  """The whole of a global array, on every process; all must call this."""
+  if x.is_fully_addressable or x.is_fully_replicated:
+    return np.asarray(x)
+  return multihost_utils.process_allgather(x, tiled=True)
+
+
+def wait_for_processes(name: str) -> None:
+  """Returns when all processes have come here; `name` tells the places apart."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)

@@ -227,6 +227,32 @@ class ResumeTest(parameterized.TestCase):
     assert_trees_equal(train_denoiser.run(four, resumed), expected)
     self.assertEqual(helpers.files_under(resumed / 'denoiser'), before)
 
+  def test_on_fewer_devices(self):
+    """Two steps on 8 devices, two on 2, two on 1: as six on one, to tolerance."""
+    self.enter_context(mock.patch.object(sharding, '_MIN_SIZE', 16))
+    devices = jax.devices()
+    straight, moved = (self.create_tempdir().full_path for _ in range(2))
+    for mesh, num_steps, workdir in (
+      (sharding.make_mesh(devices[:1]), 6, straight),
+      (sharding.make_mesh(fsdp=4), 2, moved),
+      (sharding.make_mesh(devices[:2], fsdp=2), 4, moved),
+      (sharding.make_mesh(devices[:1]), 6, moved),
+    ):
+      config = smoke_config(**{'checkpoint_every': 2, 'denoiser.num_steps': num_steps})
+      with mock.patch.object(builders, 'mesh', return_value=mesh):
+        state = train_denoiser.run(config, workdir)
+      self.assertEqual(
+        {len(x.sharding.device_set) for x in jax.tree.leaves(state)}, {mesh.size}
+      )
+      if workdir == straight:
+        expected = jax.device_get(state)
+    self.assertEqual(int(state.step), 6)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+      jax.device_get(state),
+      expected,
+    )
+
   @parameterized.parameters('statistics', 'direct')
   def test_guidance(self, source):
     straight = pathlib.Path(self.create_tempdir().full_path)
@@ -340,7 +366,7 @@ class DevicesTest(parameterized.TestCase):
     def sample(mesh):
       with mock.patch.object(builders, 'mesh', return_value=mesh):
         sample_fn = sampler.make_sample_fn(config, 10, data.shape)
-      return sample_fn(self.place(params, mesh), table, keys, jnp.asarray(label))
+      return sample_fn(self.place(params, mesh), table, keys, label)
 
     expected = np.asarray(sample(self.one_device))
     self.assertGreater(np.std(expected), 0.1)

@@ -1,0 +1,118 @@
+"""Two processes of four devices each against one of eight: the same results."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from experiments import launch
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = (
+  '--config=configs/digits.py:smoke',
+  '--config.denoiser.num_steps=8',
+  '--config.guidance.num_steps=4',
+  # A base whose null prediction is not that of the class: the weights have a gradient.
+  '--config.denoiser.learning_rate=0.05',
+  '--config.denoiser.ema_decay=0.5',
+  '--config.denoiser.label_dropout=0.3',
+  '--config.checkpoint_every=2',
+)
+# Every binary that calls the base model, and one that restores what they wrote.
+BINARIES = (
+  ('train_denoiser', CONFIG),
+  ('collect_statistics', CONFIG),
+  ('train_guidance', CONFIG),
+  ('train_guidance', (*CONFIG, '--config.guidance.source=direct')),
+  ('sample', ('--method=self_consistency_direct',)),
+)
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    return s.getsockname()[1]
+
+
+def start(workdir, num_devices, flags=()):
+  """All binaries, one after the other, in one shell process."""
+  lines = [
+    ' '.join([sys.executable, '-m', f'experiments.{name}', *args, *flags])
+    + f' --workdir={workdir}'
+    for name, args in BINARIES
+  ]
+  return subprocess.Popen(
+    ['bash', '-c', ' && '.join(lines)],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      'JAX_NUM_CPU_DEVICES': str(num_devices),
+      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    },
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+class MultihostTest(absltest.TestCase):
+  def test_two_processes_equal_one(self):
+    alone, together = (
+      pathlib.Path(self.create_tempdir().full_path) / 'run' for _ in range(2)
+    )
+    port = free_port()
+    processes = [start(alone, 8)] + [
+      start(
+        together,
+        4,
+        (f'--coordinator=localhost:{port}', '--num_processes=2', f'--process_id={i}'),
+      )
+      for i in range(2)
+    ]
+    for process in processes:
+      _, errors = process.communicate(timeout=300)
+      self.assertEqual(process.returncode, 0, errors[-3000:])
+
+    def metrics(workdir):
+      lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+      return [json.loads(line) for line in lines]
+
+    self.assertLen(metrics(together), len(metrics(alone)))
+    for a, b in zip(metrics(together), metrics(alone), strict=True):
+      self.assertEqual((a['stage'], a['step']), (b['stage'], b['step']))
+      for name in a.keys() - {'stage', 'step'}:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-3, err_msg=str(a))
+    for name in ('statistics/particles/shard-00001.npz', 'samples/*.npz'):
+      a, b = (np.load(*workdir.glob(name)) for workdir in (together, alone))
+      self.assertEqual(a.files, b.files)
+      for array in a.files:
+        np.testing.assert_allclose(
+          a[array], b[array], rtol=1e-3, atol=1e-4, err_msg=array
+        )
+
+
+class FlagsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (['--coordinator=localhost:1'], '--num_processes: missing'),
+    (['--num_processes=2', '--process_id=0'], '--coordinator: missing'),
+    (
+      ['--coordinator=localhost:1', '--num_processes=2', '--process_id=2'],
+      '--process_id=2: must be below --num_processes=2',
+    ),
+  )
+  def test_refused(self, args, message):
+    flag_values = launch.flags.FlagValues()
+    argv = ['binary', *args]
+    launch.define_flags(flag_values, argv)
+    flag_values(argv)
+    with self.assertRaisesRegex(launch.UserError, message):
+      launch.join_processes(flag_values)
+
+
+if __name__ == '__main__':
+  absltest.main()
