@@ -9,7 +9,7 @@ from absl.testing import parameterized
 from scipy import linalg
 
 from lgd import metrics
-from lgd.metrics import energy
+from lgd.metrics import distances
 
 
 def _exact_moments(rng, n, mean, cov_root):
@@ -96,7 +96,7 @@ class ClassConditionalEnergyTest(parameterized.TestCase):
     x = rng.normal(size=(10, *shape)).astype(np.float32)
     reference = (rng.normal(size=(7, *shape)) + 0.5).astype(np.float32)
     order = rng.permutation(10)
-    with mock.patch.object(energy, '_CHUNK', chunk):
+    with mock.patch.object(distances, '_CHUNK', chunk):
       value = _energy(x, label, reference, reference_label)
       permuted = _energy(x[order], label[order], reference, reference_label)
       swapped = _energy(reference, reference_label, x, label)

@@ -3,15 +3,14 @@
   (1)  1/C sum_c [2 E||X - Y|| - E||X - X'|| - E||Y - Y'||],  X, Y | class c
 
 with unbiased means over pairs: the estimate of `lgd.mmd` at beta = 1. It is 0 in the
-mean when every class is matched, and it may be negative. Distances come from a matrix
-product, which float64 affords: a distance is off by some 1e-8 of the data's extent.
+mean when every class is matched, and it may be negative.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-_CHUNK = 4_000_000  # Distances in memory at a time.
+from lgd.metrics import distances
 
 
 class ClassSets(NamedTuple):
@@ -66,18 +65,7 @@ def class_conditional_energy(x: ClassSets, y: ClassSets) -> float:
 
 
 def _sum_distances(x: np.ndarray, y: np.ndarray) -> float:
-  """Sum of ||x_i - y_j|| over all pairs, by ||x||^2 + ||y||^2 - 2 x.y about y's mean.
-
-  Memory: copies of x and y in float64 and `_CHUNK` distances.
-  """
-  center = np.mean(y, axis=0, dtype=np.float64)
-  x, y = x - center, y - center
-  x_sq, y_sq = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
-  total, rows = 0.0, max(1, _CHUNK // len(y))
-  for i in range(0, len(x), rows):
-    sq_dist = x[i : i + rows] @ y.T
-    sq_dist *= -2.0
-    sq_dist += x_sq[i : i + rows, None]
-    sq_dist += y_sq
-    total += np.sum(np.sqrt(np.maximum(sq_dist, 0.0, out=sq_dist), out=sq_dist))
-  return float(total)
+  """Sum of ||x_i - y_j|| over all pairs."""
+  return float(
+    sum(np.sum(np.sqrt(sq_dist, out=sq_dist)) for _, sq_dist in distances.squared(x, y))
+  )

@@ -1,8 +1,17 @@
-"""Networks (Flax linen) that predict x0, eps or velocity, and a classifier."""
+"""Networks (Flax linen): denoisers, classifiers, and published feature extractors."""
 
 from lgd.networks.classifier import Classifier
 from lgd.networks.classifier import NoisyClassifier
+from lgd.networks.inception import InceptionV3
 from lgd.networks.mlp import ResidualMLP
+from lgd.networks.squeezenet import SqueezeNet
 from lgd.networks.unet import UNet
 
-__all__ = ('Classifier', 'NoisyClassifier', 'ResidualMLP', 'UNet')
+__all__ = (
+  'Classifier',
+  'InceptionV3',
+  'NoisyClassifier',
+  'ResidualMLP',
+  'SqueezeNet',
+  'UNet',
+)

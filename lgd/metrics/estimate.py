@@ -1,0 +1,10 @@
+"""A mean with its spread."""
+
+from typing import NamedTuple
+
+
+class Estimate(NamedTuple):
+  """Of values from several parts of the samples."""
+
+  mean: float
+  std: float  # Of single values, with n.

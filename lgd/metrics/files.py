@@ -1,0 +1,122 @@
+"""Arrays in .npz files: written whole or not at all, checked when read."""
+
+import hashlib
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from etils import epath
+from flax import traverse_util
+
+from lgd import types
+
+_CHUNK = 1 << 20  # Bytes hashed at a time.
+
+
+class FileError(ValueError):
+  """A file that is missing, damaged, or does not hold what it should."""
+
+
+def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
+  """All arrays of an .npz file.
+
+  Raises:
+    FileError: missing, no npz, cut short or damaged (npz carries checksums).
+  """
+  path = epath.Path(path)
+  if not path.exists():
+    raise FileError(f'{path}: no such file.')
+  try:
+    with path.open('rb') as f:
+      archive = np.load(f, allow_pickle=False)
+      arrays = dict(archive) if isinstance(archive, np.lib.npyio.NpzFile) else {}
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+      raise ValueError('not all of its members are arrays')
+    if not arrays:
+      raise ValueError('it holds no named arrays')
+  except (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as error:
+    raise FileError(
+      f'{path}: is cut short, damaged or no npz ({error}); copy or make it again.'
+    ) from error
+  return arrays
+
+
+def write_npz(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes an .npz, under its name only when it is complete."""
+  path = epath.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.parent / f'{path.name}.partial'
+  with partial.open('wb') as f:
+    np.savez(f, **arrays)
+  partial.replace(path)
+
+
+def sha256(path: epath.PathLike) -> str:
+  """Of a file's bytes, 64 hexadecimal digits."""
+  digest = hashlib.sha256()
+  with epath.Path(path).open('rb') as f:
+    while chunk := f.read(_CHUNK):
+      digest.update(chunk)
+  return digest.hexdigest()
+
+
+def check_sha256(path: epath.PathLike, expected: str) -> None:
+  """Compares a file with the first digits of its sha256, at least 8 of them.
+
+  PyTorch's hub puts the first 8 into file names.
+
+  Raises:
+    FileError: another file, or none.
+    ValueError: `expected` is not 8 to 64 hexadecimal digits.
+  """
+  if not re.fullmatch('[0-9a-fA-F]{8,64}', expected):
+    raise ValueError(f'sha256={expected!r}: must be 8 to 64 hexadecimal digits.')
+  if not epath.Path(path).exists():
+    raise FileError(f'{path}: no such file.')
+  actual = sha256(path)
+  if not actual.startswith(expected.lower()):
+    raise FileError(
+      f'{path}: its sha256 starts with {actual[: len(expected)]}, not {expected}: it is'
+      ' cut short or another file; copy it again.'
+    )
+
+
+def to_params(
+  arrays: Mapping[str, np.ndarray], abstract: types.Params, source: str
+) -> types.Params:
+  """Puts arrays named 'block/conv/kernel' where a network has its parameters.
+
+  Args:
+    arrays: by name, without the collection 'params'.
+    abstract: of the network's `init`, under `jax.eval_shape`.
+    source: what the error calls them.
+
+  Returns:
+    The parameters, on the default device.
+
+  Raises:
+    FileError: an array is missing, extra, or of another shape or dtype; names it.
+  """
+  expected = traverse_util.flatten_dict(abstract['params'], sep='/')
+  for name in sorted(expected.keys() | arrays.keys()):
+    wanted, array = expected.get(name), arrays.get(name)
+    if wanted is None:
+      raise FileError(f'{source}: has an array {name}, which the network has not.')
+    if array is None:
+      raise FileError(f'{source}: has no array {name}, which the network needs.')
+    if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
+      raise FileError(
+        f'{source}: array {name} is {array.dtype} {array.shape}; the network has'
+        f' {wanted.dtype} {wanted.shape}.'
+      )
+  return jax.device_put({'params': traverse_util.unflatten_dict(dict(arrays), sep='/')})
