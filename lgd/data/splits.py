@@ -5,6 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lgd.data import images
+
+_FLIPS = 1  # Sets the seeds of flips apart from those of shuffles, (seed, epoch).
+
 
 class Split(NamedTuple):
   """`x [n, *data]` float32 and `label [n]` int32."""
@@ -64,6 +68,7 @@ def batches(
   start: int = 0,
   group_size: int = 1,
   by_class: bool = False,
+  augment: bool = False,
 ) -> Iterator[Split]:
   """Endless shuffled batches; batch number `start` first.
 
@@ -78,6 +83,8 @@ def batches(
     start: first batch.
     group_size: consecutive data that form a group.
     by_class: whether a group has one label, as in `group_rows`.
+    augment: whether each of `x [n, height, width, c]` is flipped left to right with
+      probability 1/2, drawn anew for every batch.
 
   Raises:
     ValueError: a batch larger than the groups of the split.
@@ -98,5 +105,9 @@ def batches(
     order = rows_of_epoch(epoch)
     for i in range(index, per_epoch):
       rows = order[i * batch_size : (i + 1) * batch_size]
-      yield Split(split.x[rows], split.label[rows])
+      x = split.x[rows]
+      if augment:
+        rng = np.random.default_rng((seed, epoch * per_epoch + i, _FLIPS))
+        x = images.mirror(x, rng.random(batch_size) < 0.5)
+      yield Split(x, split.label[rows])
     epoch, index = epoch + 1, 0
