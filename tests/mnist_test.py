@@ -1,6 +1,5 @@
-"""MNIST through TFDS, on a machine that has neither the data nor a network."""
+"""MNIST in memory, on a machine that has neither the data nor a network."""
 
-import json
 from unittest import mock
 
 import numpy as np
@@ -11,6 +10,7 @@ from configs import mnist as mnist_config
 from experiments import builders
 from experiments import launch
 from lgd.data import mnist
+from tests import tfds_files
 
 SIZES = {'train': 60_000, 'test': 10_000}
 
@@ -37,17 +37,22 @@ class _Source:
     return {'image': image, 'label': i % 10}
 
 
-def _as_data_source(builder, split, **kwargs):
-  del builder, kwargs
-  return [_Source(name) for name in split]
+def _as_data_source(builder, split):
+  del builder
+  return _Source(split)
 
 
 def _prepare(test_case, file_format):
-  """A TFDS directory that says it holds MNIST; the data are not there."""
-  info = {'name': 'mnist', 'version': '3.0.1', 'fileFormat': file_format}
-  data_dir = test_case.create_tempdir()
-  data_dir.create_file('mnist/3.0.1/dataset_info.json', json.dumps(info))
-  return data_dir.full_path
+  """A TFDS directory that says it holds MNIST, with no examples."""
+  data_dir = test_case.create_tempdir().full_path
+  directory = tfds_files.write(
+    data_dir,
+    'mnist',
+    {split: [] for split in SIZES},
+    tfds_files.labelled((28, 28, 1), 10),
+    file_format=file_format,
+  )
+  return data_dir, str(directory)
 
 
 def _number(x):
@@ -60,8 +65,8 @@ class MnistTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    data_dir = _prepare(cls(), 'array_record')
-    with tfds.testing.mock_data(as_data_source_fn=_as_data_source, data_dir=data_dir):
+    data_dir, directory = _prepare(cls(), 'array_record')
+    with tfds.testing.mock_data(as_data_source_fn=_as_data_source, data_dir=directory):
       cls.data = mnist.load(data_dir)
 
   def test_splits(self):
@@ -88,8 +93,8 @@ class NotPreparedTest(absltest.TestCase):
   def test_says_where_and_how(self):
     for data_dir in ('/nowhere', self.create_tempdir().full_path):
       pattern = (
-        f'no mnist as array_record in {data_dir}/mnist; .* tfds build mnist'
-        f' --file_format=array_record --data_dir={data_dir} '
+        f'no mnist in {data_dir}/mnist; .* python -m experiments.prepare_data'
+        f' --name=mnist --data_dir={data_dir}$'
       )
       with self.assertRaisesRegex(mnist.NotPreparedError, pattern):
         mnist.load(data_dir)
@@ -103,14 +108,18 @@ class NotPreparedTest(absltest.TestCase):
     with (
       mock.patch.object(tfds, 'data_source', fail),
       mock.patch.object(tfds, 'builder', fail),
+      mock.patch.object(tfds, 'builder_from_directory', fail),
       self.assertRaises(mnist.NotPreparedError),
     ):
       mnist.load('/nowhere')
 
   def test_prepared_as_tfrecord(self):
     """TFDS's own format, that only TensorFlow reads."""
-    data_dir = _prepare(self, 'tfrecord')
-    with self.assertRaisesRegex(mnist.NotPreparedError, 'tfds build'):
+    data_dir, directory = _prepare(self, 'tfrecord')
+    pattern = (
+      f'^{directory} is tfrecord, which only TensorFlow reads; .* --data_dir=DIR'
+    )
+    with self.assertRaisesRegex(mnist.NotPreparedError, pattern):
       mnist.load(data_dir)
 
   def test_the_key_is_named(self):

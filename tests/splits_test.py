@@ -143,6 +143,36 @@ class GroupsTest(parameterized.TestCase):
       next(splits.batches(_split(61), 60, seed=0, group_size=4, by_class=True))
 
 
+class FlipsTest(absltest.TestCase):
+  """Images of one row whose columns are 2 i and 2 i + 1, for image number i."""
+
+  def setUp(self):
+    super().setUp()
+    x = np.arange(26, dtype=np.float32).reshape(13, 1, 2, 1)
+    self.split = splits.Split(x, np.arange(13, dtype=np.int32))
+
+  def test_half_of_the_images_and_nothing_else(self):
+    plain = _take(self.split, 4, 300, seed=0)
+    flipped = _take(self.split, 4, 300, seed=0, augment=True)
+    masks = []
+    for a, b in zip(plain, flipped, strict=True):
+      np.testing.assert_array_equal(a.label, b.label)
+      np.testing.assert_array_equal(np.sort(b.x, axis=2), a.x)
+      masks.append(b.x[:, 0, 0, 0] > b.x[:, 0, 1, 0])
+    # 1,200 fair coins: the mean is within 5 standard errors of one half.
+    self.assertLess(abs(np.mean(masks) - 0.5), 5 * 0.5 / np.sqrt(1200))
+    self.assertGreater(len({tuple(mask) for mask in masks[:3]}), 1)  # New in each.
+    # The data themselves are left alone.
+    np.testing.assert_array_equal(self.split.x.ravel(), np.arange(26))
+
+  def test_resumes(self):
+    settings = {'seed': 3, 'augment': True}
+    whole = _take(self.split, 4, 12, **settings)
+    resumed = _take(self.split, 4, 5, start=7, **settings)
+    for a, b in zip(whole[7:], resumed, strict=True):
+      np.testing.assert_array_equal(a.x, b.x)
+
+
 class DigitsTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):

@@ -38,7 +38,9 @@ def area_resize(image: np.ndarray, size: int) -> np.ndarray:
 
 def mirror(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """`[n, height, width, c]` with the images of `mask [n]` flipped left to right."""
-  return np.where(mask[:, None, None, None], x[:, :, ::-1], x)
+  mirrored = x.copy()
+  mirrored[mask] = x[mask, :, ::-1]
+  return mirrored
 
 
 def to_float(x: np.ndarray) -> np.ndarray:

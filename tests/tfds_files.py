@@ -1,0 +1,109 @@
+"""Data sets in TFDS's own layout, written without TensorFlow."""
+
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+VERSION = '1.0.0'
+
+
+def write(
+  data_dir: str,
+  name: str,
+  official: dict[str, Sequence[dict[str, Any]]],
+  features: dict[str, Any],
+  *,
+  num_shards: int = 1,
+  version: str = VERSION,
+  file_format: str = 'array_record',
+) -> pathlib.Path:
+  """Writes examples of every official split; returns the directory of the version.
+
+  Args:
+    data_dir: the TFDS directory.
+    name: of the data set, with its config after a slash.
+    official: split -> examples; an image is a uint8 array, or bytes as they are.
+    features: TFDS's, as their `FeaturesDict` takes them.
+    num_shards: files of a split, of nearly equal numbers of examples.
+    version: of the data set.
+    file_format: what `dataset_info.json` says it is.
+  """
+  directory = pathlib.Path(data_dir) / name / version
+  directory.mkdir(parents=True)
+  tfds.features.FeaturesDict(features).save_config(directory)
+  splits = []
+  for split, examples in official.items():
+    shards = [[examples[i] for i in part] for part in _parts(len(examples), num_shards)]
+    for i, shard in enumerate(shards):
+      stem = f'{name.split("/", maxsplit=1)[0]}-{split}.{file_format}'
+      path = directory / f'{stem}-{i:05d}-of-{num_shards:05d}'
+      writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+      for example in shard:
+        writer.write(_serialize(example))
+      writer.close()
+    splits.append(
+      {
+        'name': split,
+        'shardLengths': [str(len(shard)) for shard in shards],
+        'numBytes': '1',
+        'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+      }
+    )
+  info = {
+    'name': name.split('/', maxsplit=1)[0],
+    'version': version,
+    'fileFormat': file_format,
+    'splits': splits,
+  }
+  if '/' in name:
+    info['configName'] = name.split('/')[1]
+  (directory / 'dataset_info.json').write_text(json.dumps(info))
+  return directory
+
+
+def labelled(shape: tuple[int | None, ...], num_classes: int) -> dict[str, Any]:
+  """Features of images with a class."""
+  return {
+    'image': tfds.features.Image(shape=shape),
+    'label': tfds.features.ClassLabel(num_classes=num_classes),
+  }
+
+
+def png(image: np.ndarray) -> bytes:
+  """The file of an image."""
+  stream = io.BytesIO()
+  array = image[..., 0] if image.shape[-1] == 1 else image
+  Image.fromarray(array).save(stream, format='PNG')
+  return stream.getvalue()
+
+
+def _parts(n: int, num_parts: int) -> list[np.ndarray]:
+  return np.array_split(np.arange(n), num_parts)
+
+
+def _serialize(example: dict[str, Any]) -> bytes:
+  proto = tf_example_pb2.Example()
+  _fill(proto, example, '')
+  return proto.SerializeToString()
+
+
+def _fill(proto: tf_example_pb2.Example, example: dict[str, Any], prefix: str) -> None:
+  for key, value in example.items():
+    if isinstance(value, dict):
+      _fill(proto, value, f'{prefix}{key}/')
+      continue
+    feature = proto.features.feature[f'{prefix}{key}']
+    if isinstance(value, np.ndarray):
+      feature.bytes_list.value.append(png(value))
+    elif isinstance(value, bytes):
+      feature.bytes_list.value.append(value)
+    else:
+      feature.int64_list.value.append(int(value))
