@@ -18,8 +18,14 @@ def get_default() -> config_dict.ConfigDict:
   config.mesh.fsdp = 1  # Devices that share one copy of the base model.
 
   config.data = config_dict.ConfigDict()
-  config.data.name = ''  # 'digits', 'mnist', 'mixture' or 'random_mixture'
-  config.data.dir = ''  # Of 'mnist': the TFDS directory; empty is TFDS's default.
+  config.data.name = ''  # 'digits', 'mixture', 'random_mixture', or one of TFDS:
+  # mnist, cifar10, imagenet_resized/64x64, imagenet2012, celeb_a. Of these:
+  config.data.dir = ''  # The TFDS directory; empty is TFDS's default.
+  config.data.in_memory = True  # Or images are read from disk whenever needed,
+  config.data.num_threads = 8  # so many batches at a time
+  config.data.num_workers = 0  # in each of so many processes, if any.
+  config.data.attributes = ()  # Of celeb_a: k of them make 2^k classes.
+  config.data.flip = False  # Whether training images are mirrored at random.
   # Of 'mixture', one Gaussian per class on a circle in the plane, and of
   # 'random_mixture', several per class on a sphere in more dimensions.
   config.data.num_classes = 8
@@ -154,9 +160,17 @@ def get_smoke_overrides() -> dict:
     'denoiser': {
       'width': 16,
       'depth': 1,
+      'channels': 8,
+      'multipliers': (1, 2),
+      'num_blocks': 1,
+      'attention_sizes': (),
+      'head_dim': 8,
+      'dtype': 'float32',
+      'remat': False,
       'batch_size': 16,
       'num_steps': 20,
       'learning_rate': 1e-2,
+      'warmup_steps': 0,
     },
     'statistics': {
       'num_data': 64,
@@ -211,27 +225,49 @@ def get_smoke_overrides() -> dict:
 
 
 def apply_variant(
-  config: config_dict.ConfigDict, variant: str, *, well_trained: dict
+  config: config_dict.ConfigDict, variant: str, variants: dict[str, dict]
 ) -> config_dict.ConfigDict:
-  """Turns a data config, which is that of the under-trained base, into a variant.
+  """Turns a data config into one of its variants.
 
   Args:
     config: is changed.
-    variant: under_trained, well_trained or smoke.
-    well_trained: overrides that make a base which guidance can hardly help.
+    variant: one of `variants`, or 'smoke', which all have.
+    variants: name -> overrides.
 
   Raises:
     ValueError: another variant.
   """
-  overrides = {
-    'under_trained': {},
-    'well_trained': well_trained,
-    'smoke': get_smoke_overrides(),
-  }
-  if variant not in overrides:
+  variants = {**variants, 'smoke': get_smoke_overrides()}
+  if variant not in variants:
     raise ValueError(
-      f'config variant {variant!r}: must be under_trained, well_trained or smoke,'
+      f'config variant {variant!r}: must be {", ".join(list(variants)[:-1])} or smoke,'
       ' as in --config=configs/digits.py:smoke.'
     )
-  config.update(overrides[variant])
+  config.update(variants[variant])
   return config
+
+
+def get_image_recipe() -> dict:
+  """Overrides of `denoiser`: a U-Net of 261M parameters for 64x64 images.
+
+  Network, loss and optimiser are those of the nearest public recipe of the paper's
+  group (hackable_diffusion); it does not say for how many steps.
+  """
+  return {
+    'network': 'unet',
+    'channels': 192,
+    'multipliers': (1, 2, 3, 4),
+    'num_blocks': 3,
+    'attention_sizes': (16, 8),
+    'head_dim': 64,
+    'dtype': 'bfloat16',
+    'remat': True,
+    'weighting': 'sigmoid',
+    'sigmoid_bias': 2.0,
+    'batch_size': 512,
+    'num_steps': 500_000,
+    'learning_rate': 3e-5,
+    'warmup_steps': 10_000,
+    'adam_b2': 0.99,
+    'ema_decay': 0.9999,
+  }

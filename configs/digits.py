@@ -24,4 +24,5 @@ def get_config(variant: str = 'under_trained'):
   config = common.get_default()
   config.data.name = 'digits'
   well_trained = {'denoiser': {'num_steps': 6000, 'ema_decay': 0.999}}
-  return common.apply_variant(config, variant, well_trained=well_trained)
+  variants = {'under_trained': {}, 'well_trained': well_trained}
+  return common.apply_variant(config, variant, variants)

@@ -38,4 +38,5 @@ def get_config(variant: str = 'under_trained'):
   config.evaluation.interval_omegas = (1.0, 4.0)
   config.evaluation.clamp_linear_omegas = (0.5, 1.0, 2.0)
   well_trained = {'denoiser': {'num_steps': 6000}}
-  return common.apply_variant(config, variant, well_trained=well_trained)
+  variants = {'under_trained': {}, 'well_trained': well_trained}
+  return common.apply_variant(config, variant, variants)

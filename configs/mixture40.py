@@ -35,4 +35,5 @@ def get_config(variant: str = 'under_trained'):
   config.evaluation.interval_omegas = (0.2, 0.4)
   config.evaluation.clamp_linear_omegas = (0.1, 0.2, 0.4)
   well_trained = {'denoiser': {'num_steps': 10_000, 'ema_decay': 0.999}}
-  return common.apply_variant(config, variant, well_trained=well_trained)
+  variants = {'under_trained': {}, 'well_trained': well_trained}
+  return common.apply_variant(config, variant, variants)

@@ -41,4 +41,5 @@ def get_config(variant: str = 'under_trained'):
   config.evaluation.clamp_linear_omegas = (0.4, 0.8, 1.2)
   config.evaluation.classifier_width = 128
   well_trained = {'denoiser': {'num_steps': 15_000, 'ema_decay': 0.999}}
-  return common.apply_variant(config, variant, well_trained=well_trained)
+  variants = {'under_trained': {}, 'well_trained': well_trained}
+  return common.apply_variant(config, variant, variants)

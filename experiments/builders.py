@@ -31,13 +31,17 @@ from lgd import schedules
 from lgd import sharding
 from lgd import statistics
 from lgd import types
+from lgd.data import catalog
 from lgd.data import digits
+from lgd.data import loader
 from lgd.data import mixtures
-from lgd.data import mnist
+from lgd.data import prepared
+from lgd.data import sources
 from lgd.data import splits
+from lgd.data import streamed
 
 SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
-DATA = ('digits', 'mnist', 'mixture', 'random_mixture')
+DATA = ('digits', 'mixture', 'random_mixture', *catalog.DATA_SETS)
 OBJECTIVES = (
   'self_consistency', 'l2', 'score_matching', 'class_marginal', 'marginal'
 )  # fmt: skip
@@ -66,10 +70,11 @@ def dataset(config: config_dict.ConfigDict) -> splits.Dataset:
   section = config.data
   if section.name == 'digits':
     return digits.load()
-  if section.name == 'mnist':
+  if section.name in catalog.DATA_SETS:
+    load = sources.load if section.in_memory else streamed.load
     try:
-      return mnist.load(section.dir)
-    except mnist.NotPreparedError as error:
+      return load(section.name, section.dir, attributes=section.attributes)
+    except (prepared.NotPreparedError, sources.DataError) as error:
       raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
   if section.name == 'mixture':
     mixture = mixtures.ring(section.num_classes, radius=section.radius, std=section.std)
@@ -87,6 +92,17 @@ def dataset(config: config_dict.ConfigDict) -> splits.Dataset:
   return mixtures.dataset(
     arrays.stream(config.seed, 'data'), mixture, num_per_class=section.num_per_class
   )
+
+
+def data_spec(config: config_dict.ConfigDict) -> tuple[tuple[int, ...], int]:
+  """Shape of a datum and number of classes, without reading any."""
+  section = config.data
+  if section.name == 'digits':
+    return (8, 8, 1), 10
+  if section.name in catalog.DATA_SETS:
+    data_set = catalog.DATA_SETS[section.name]
+    return data_set.shape, data_set.num_classes or 2 ** len(section.attributes)
+  return (2 if section.name == 'mixture' else section.dim,), section.num_classes
 
 
 def batches(
@@ -116,15 +132,27 @@ def batches(
       f'{section}.batch_size={batch_size}: must be a multiple of the'
       f' {jax.device_count()} devices that share it.'
     )
+  common = {'seed': config.seed, 'augment': config.data.flip}
+  if isinstance(train.x, streamed.Images) and group_size == 1:
+    return lambda start: loader.batches(
+      train.x.source,
+      batch_size,
+      start=start,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_threads=config.data.num_threads,
+      num_workers=config.data.num_workers,
+      **common,
+    )
   return lambda start: map(
     sharding.process_share,
     splits.batches(
       train,
       batch_size,
-      seed=config.seed,
       start=start,
       group_size=group_size,
       by_class=by_class,
+      **common,
     ),
   )
 

@@ -28,7 +28,25 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
 
   dataset = builders.dataset(config)
   net = builders.network(config, dataset.num_classes)
+  return train_loop.train(
+    config=config,
+    section=config.denoiser,
+    workdir=workdir.path,
+    directory=workdir.denoiser,
+    stage='denoiser',
+    stored_config={'config': checkpointing.to_json(config.to_dict())},
+    init=lambda key: builders.init_network(net, key, dataset.shape),
+    tx=builders.optimizer(config.denoiser),
+    loss_fn=make_loss_fn(config, dataset.num_classes),
+    frozen=None,
+    batches=builders.batches(config, 'denoiser', dataset.train),
+  )
+
+
+def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.LossFn:
+  """`(params, None, batch, key) -> loss` of the base model."""
   section = config.denoiser
+  net = builders.network(config, num_classes)
 
   def loss_fn(params, frozen, batch, key):
     del frozen
@@ -39,26 +57,14 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
       builders.schedule(config),
       batch.x,
       batch.label,
-      null_label=dataset.num_classes,
+      null_label=num_classes,
       label_dropout=section.label_dropout,
       prediction=section.prediction,
       sigmoid_bias=section.sigmoid_bias if section.weighting == 'sigmoid' else None,
     )
     return losses.mean(), {}
 
-  return train_loop.train(
-    config=config,
-    section=section,
-    workdir=workdir.path,
-    directory=workdir.denoiser,
-    stage='denoiser',
-    stored_config={'config': checkpointing.to_json(config.to_dict())},
-    init=lambda key: builders.init_network(net, key, dataset.shape),
-    tx=builders.optimizer(section),
-    loss_fn=loss_fn,
-    frozen=None,
-    batches=builders.batches(config, 'denoiser', dataset.train),
-  )
+  return loss_fn
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import launch
 from lgd import noising
+from lgd.data import catalog
 
 
 def validate(config: config_dict.ConfigDict) -> None:
@@ -57,6 +58,26 @@ def validate(config: config_dict.ConfigDict) -> None:
     lambda v: not v or epath.Path(v).expanduser().is_dir(),
     "no such directory; it is where TFDS keeps its data sets, '' for its default.",
   )
+  for key in ('num_threads', 'num_workers'):
+    check(f'data.{key}', lambda v: v >= 0, 'must not be negative.')
+  check(
+    'data.flip',
+    lambda v: not v or len(builders.data_spec(config)[0]) == 3,
+    f'mirrors images; data.name={config.data.name!r} has none.',
+  )
+  known = catalog.ATTRIBUTES if config.data.name == 'celeb_a' else ()
+  check(
+    'data.attributes',
+    lambda v: set(v) <= set(known) and len(set(v)) == len(v),
+    f'must be different ones of {known}, of celeb_a alone.',
+  )
+  if config.data.name == 'celeb_a':
+    check(
+      'data.attributes',
+      lambda v: len(v) > 0,
+      'the attributes that make up the classes are missing, as in'
+      " --config.data.attributes=\"('Male', 'Smiling')\".",
+    )
   check('data.dim', lambda v: v >= 2, 'a sphere of means needs at least 2.')
   for key in ('radius', 'std', 'components'):
     positive(f'data.{key}')

@@ -9,7 +9,8 @@ from absl.testing import absltest
 from configs import mnist as mnist_config
 from experiments import builders
 from experiments import launch
-from lgd.data import mnist
+from lgd.data import prepared
+from lgd.data import sources
 from tests import tfds_files
 
 SIZES = {'train': 60_000, 'test': 10_000}
@@ -67,7 +68,7 @@ class MnistTest(absltest.TestCase):
     super().setUpClass()
     data_dir, directory = _prepare(cls(), 'array_record')
     with tfds.testing.mock_data(as_data_source_fn=_as_data_source, data_dir=directory):
-      cls.data = mnist.load(data_dir)
+      cls.data = sources.load('mnist', data_dir)
 
   def test_splits(self):
     """First 55,000 and last 5,000 of train, and test: nothing shuffled or shared."""
@@ -96,8 +97,8 @@ class NotPreparedTest(absltest.TestCase):
         f'no mnist in {data_dir}/mnist; .* python -m experiments.prepare_data'
         f' --name=mnist --data_dir={data_dir}$'
       )
-      with self.assertRaisesRegex(mnist.NotPreparedError, pattern):
-        mnist.load(data_dir)
+      with self.assertRaisesRegex(prepared.NotPreparedError, pattern):
+        sources.load('mnist', data_dir)
 
   def test_before_the_network(self):
     """TFDS is not even asked: on a machine without network that takes minutes."""
@@ -109,9 +110,9 @@ class NotPreparedTest(absltest.TestCase):
       mock.patch.object(tfds, 'data_source', fail),
       mock.patch.object(tfds, 'builder', fail),
       mock.patch.object(tfds, 'builder_from_directory', fail),
-      self.assertRaises(mnist.NotPreparedError),
+      self.assertRaises(prepared.NotPreparedError),
     ):
-      mnist.load('/nowhere')
+      sources.load('mnist', '/nowhere')
 
   def test_prepared_as_tfrecord(self):
     """TFDS's own format, that only TensorFlow reads."""
@@ -119,8 +120,8 @@ class NotPreparedTest(absltest.TestCase):
     pattern = (
       f'^{directory} is tfrecord, which only TensorFlow reads; .* --data_dir=DIR'
     )
-    with self.assertRaisesRegex(mnist.NotPreparedError, pattern):
-      mnist.load(data_dir)
+    with self.assertRaisesRegex(prepared.NotPreparedError, pattern):
+      sources.load('mnist', data_dir)
 
   def test_the_key_is_named(self):
     config = mnist_config.get_config()

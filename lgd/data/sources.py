@@ -212,15 +212,17 @@ def source(
   return Source(name, builder, official, records, rows, tuple(attributes))
 
 
-def load(name: str, data_dir: str = '') -> splits.Dataset:
-  """All three splits in memory, images in [-1, 1]; for data of one label each.
+def load(
+  name: str, data_dir: str = '', *, attributes: Sequence[str] = ()
+) -> splits.Dataset:
+  """All three splits in memory, images in [-1, 1].
 
   Raises:
     As `source`.
   """
   parts = []
   for split in catalog.SPLITS:
-    part = source(name, split, data_dir)
+    part = source(name, split, data_dir, attributes=attributes)
     example = part[range(len(part))]
     parts.append(splits.Split(images.to_float(example.x), example.label))
-  return splits.Dataset(*parts, num_classes=catalog.DATA_SETS[name].num_classes)
+  return splits.Dataset(*parts, num_classes=part.num_classes)

@@ -1,0 +1,181 @@
+"""Speed and memory of an image config's network, and what an experiment costs.
+
+  python -m experiments.benchmark_unet --config=configs/imagenet64.py:small
+  ... --count_only      # Operations and parameters alone; nothing is allocated.
+
+Operations are counted by XLA for one evaluation of the network; a training step takes
+three times those of its evaluations, four with remat. Training is measured with its
+optimiser, sampling against the bare evaluations that it makes, A B A B in one run.
+Parameters are untrained. `--workdir` is not needed, nor are the data.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from absl import logging
+from ml_collections import config_dict
+
+from experiments import benchmark
+from experiments import builders
+from experiments import launch
+from experiments import sampler
+from experiments import train_denoiser
+from experiments import validation
+from lgd import denoiser as denoiser_lib
+from lgd import sharding
+from lgd import training
+from lgd.data import splits
+
+# Matrix products a second, bfloat16 without sparsity, by the vendors' data sheets.
+PEAK_FLOPS = {
+  'NVIDIA A100': 312e12,
+  'NVIDIA H100': 989e12,
+  'NVIDIA H200': 989e12,
+  'TPU v4': 275e12,
+  'TPU v5 lite': 197e12,
+  'TPU v5p': 459e12,
+  'TPU v6 lite': 918e12,
+}
+
+
+def run(config: config_dict.ConfigDict, *, count_only: bool) -> dict[str, float]:
+  """Counts, measures and prints; returns the figures."""
+  validation.validate(config)
+  results = count(config)
+  if not count_only:
+    logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
+    results |= measure_training(config, results['evaluation_flops'])
+    results |= measure_sampling(config, results['evaluation_flops'])
+  for name, value in results.items():
+    print(f'{name} {value:.4g}')
+  return results
+
+
+def count(config: config_dict.ConfigDict) -> dict[str, float]:
+  """Parameters, and operations of every stage of an experiment."""
+  shape, num_classes = builders.data_spec(config)
+  net = builders.network(config, num_classes)
+  xt, one = jax.ShapeDtypeStruct((1, *shape), jnp.float32), jnp.zeros(1)
+  params = jax.eval_shape(net.init, jax.random.key(0), xt, one, one.astype(int))
+  lowered = jax.jit(net.apply).lower(params, xt, one, one.astype(int))
+  flops = lowered.cost_analysis()['flops']
+  base, guidance, section = config.denoiser, config.guidance, config.statistics
+  per_update = 2 * guidance.batch_size * guidance.num_particles
+  step_cost = 4 if base.remat else 3
+  return {
+    'parameters': float(sum(leaf.size for leaf in jax.tree.leaves(params))),
+    'evaluation_flops': flops,
+    'train_denoiser_flops': step_cost * flops * base.batch_size * base.num_steps,
+    'collect_statistics_flops': 2 * section.num_particles * section.num_data * flops,
+    'direct_guidance_flops': per_update * guidance.num_steps * flops,
+    'direct_guidance_of_the_paper_flops': 2 * 256 * 4 * 100_000 * flops,
+    'samples_50k_flops': 2 * 50_000 * config.evaluation.num_steps * flops,
+  }
+
+
+def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
+  """A step of the base model: images a second and memory."""
+  shape, num_classes = builders.data_spec(config)
+  mesh, tx = builders.mesh(config), builders.optimizer(config.denoiser)
+  net = builders.network(config, num_classes)
+
+  def init(key):
+    return training.init_state(builders.init_network(net, key, shape), tx)
+
+  key = jax.random.key(0)
+  shardings = sharding.fsdp(jax.eval_shape(init, key), mesh)
+  state = jax.jit(init, out_shardings=shardings)(key)
+  step = training.make_train_step(
+    train_denoiser.make_loss_fn(config, num_classes),
+    tx,
+    ema_decay=config.denoiser.ema_decay,
+    num_microbatches=config.denoiser.num_microbatches,
+  )
+  n = config.denoiser.batch_size
+  batch = sharding.global_batch(
+    sharding.process_share(
+      splits.Split(np.zeros((n, *shape), np.float32), np.zeros(n, np.int32))
+    ),
+    mesh,
+  )
+  step = training.compile_step(step, mesh, shardings)
+  compiled = step.lower(state, None, batch, key).compile()
+
+  def update():
+    nonlocal state
+    state, _ = compiled(state, None, batch, key)
+    return state
+
+  _, (seconds, _) = benchmark.paired_ratio(update, lambda: None, repeats=1)
+  memory = compiled.memory_analysis()
+  step_flops = (4 if config.denoiser.remat else 3) * n * flops
+  return {
+    'train_images_per_second': n / seconds,
+    **utilisation('train', step_flops / seconds),
+    'train_state_bytes_per_device': float(memory.argument_size_in_bytes),
+    'train_temporary_bytes_per_device': float(memory.temp_size_in_bytes),
+  }
+
+
+def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
+  """Guided sampling over the bare evaluations that it makes."""
+  shape, num_classes = builders.data_spec(config)
+  denoiser = builders.denoiser(config, num_classes)
+  key, n = jax.random.key(0), config.statistics.batch_size
+  mesh = builders.mesh(config)
+  net = builders.network(config, num_classes)
+  params = jax.jit(lambda key: builders.init_network(net, key, shape))(key)
+  params = jax.device_put(params, sharding.fsdp(params, mesh))
+  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
+  label = np.arange(n, dtype=np.int32) % num_classes
+  keys = sampler.sample_keys(0, n)
+  table = jnp.full((num_classes, config.evaluation.num_steps), 0.25)
+
+  @functools.partial(
+    jax.jit, in_shardings=(None, sharding.split(mesh), sharding.split(mesh))
+  )
+  def evaluate(params, xt, label):
+    t = jnp.full(n, 0.5)
+    return denoiser_lib.pair(denoiser, params, xt, t, label, num_classes)
+
+  xt, on_devices = sharding.global_batch(
+    sharding.process_share((np.zeros((n, *shape), np.float32), label)), mesh
+  )
+
+  def bare():
+    for _ in range(config.evaluation.num_steps):
+      out = evaluate(params, xt, on_devices)
+    return out
+
+  ratio, (seconds, _) = benchmark.paired_ratio(
+    lambda: sample_fn(params, table, keys, label), bare, repeats=1
+  )
+  total = 2 * n * config.evaluation.num_steps * flops
+  return {
+    'samples_per_second': n / seconds,
+    **utilisation('sample', total / seconds),
+    'sample_over_bare_evaluations': ratio,
+  }
+
+
+def utilisation(name: str, flops_per_second: float) -> dict[str, float]:
+  """Operations a second of one device, and their share of its peak if that is known."""
+  per_device = flops_per_second / jax.device_count()
+  results = {f'{name}_flops_per_second_per_device': per_device}
+  kind = jax.devices()[0].device_kind
+  for known, peak in PEAK_FLOPS.items():
+    if kind.startswith(known):
+      results[f'{name}_share_of_peak'] = per_device / peak
+  return results
+
+
+if __name__ == '__main__':
+  COUNT_ONLY = flags.DEFINE_bool('count_only', False, 'Run nothing.')
+  launch.main(
+    lambda f: run(f.config, count_only=COUNT_ONLY.value),
+    needs_config=True,
+    needs_workdir=False,
+  )
