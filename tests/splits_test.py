@@ -161,7 +161,8 @@ class FlipsTest(absltest.TestCase):
       masks.append(b.x[:, 0, 0, 0] > b.x[:, 0, 1, 0])
     # 1,200 fair coins: the mean is within 5 standard errors of one half.
     self.assertLess(abs(np.mean(masks) - 0.5), 5 * 0.5 / np.sqrt(1200))
-    self.assertGreater(len({tuple(mask) for mask in masks[:3]}), 1)  # New in each.
+    # Of 100 epochs, the first batches: nearly all of the 16 patterns of 4 coins.
+    self.assertGreater(len({tuple(mask) for mask in masks[::3]}), 10)
     # The data themselves are left alone.
     np.testing.assert_array_equal(self.split.x.ravel(), np.arange(26))
 
