@@ -149,6 +149,17 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.classifier_width = 64
   config.evaluation.classifier_steps = 1000
 
+  # Of `experiments.fid`, for images.
+  config.fid = config_dict.ConfigDict()
+  config.fid.num_samples = 50_000
+  config.fid.labels = 'balanced'  # or 'data', as often as in the training split
+  config.fid.split = 'train'  # That samples are compared with.
+  config.fid.num_reference = 50_000  # The first of it.
+  config.fid.batch_size = 256  # Samples in a call.
+  config.fid.shard_size = 2048  # Samples in a file of features.
+  config.fid.kid_subset_size = 1000
+  config.fid.num_neighbors_samples = 10_000  # Of precision and recall.
+
   config.log_every = 250
   config.checkpoint_every = 1000
   return config
@@ -218,6 +229,12 @@ def get_smoke_overrides() -> dict:
       'kappas': (0.5,),
       'classifier_width': 16,
       'classifier_steps': 20,
+    },
+    'fid': {
+      'num_samples': 12,
+      'num_reference': 16,
+      'batch_size': 8,
+      'shard_size': 8,
     },
     'log_every': 5,
     'checkpoint_every': 10,

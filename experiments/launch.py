@@ -1,7 +1,7 @@
 """Flags, logging and one-line errors: the same for every binary.
 
-Exit codes: 0 done, 1 the run failed (a non-finite loss, a bug), 2 the input was
-wrong and nothing was written.
+Exit codes: 0 done, 1 the run failed (a non-finite loss, a damaged image, a bug), 2 the
+input was wrong and nothing was written.
 """
 
 import ctypes
@@ -19,7 +19,9 @@ from ml_collections import config_dict
 from ml_collections import config_flags
 
 from lgd import checkpointing
+from lgd import metrics
 from lgd import reporting
+from lgd.data import sources
 
 
 class UserError(ValueError):
@@ -59,9 +61,9 @@ def main(
     logging.info('devices: %s', ', '.join(str(d) for d in jax.devices()))
     try:
       run(flags.FLAGS)
-    except (UserError, checkpointing.CheckpointError) as error:
+    except (UserError, checkpointing.CheckpointError, metrics.FileError) as error:
       _exit(2, error)
-    except reporting.NonFiniteError as error:
+    except (reporting.NonFiniteError, sources.DataError) as error:
       _exit(1, error)
 
   logging.set_verbosity(logging.INFO)

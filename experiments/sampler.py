@@ -72,10 +72,10 @@ def make_sample_fn(
   return sample_padded
 
 
-def sample_keys(seed: int, n: int) -> jax.Array:
-  """`[n]` keys: sample i of a seed is the same whatever the batch it is in."""
+def sample_keys(seed: int, n: int, *, start: int = 0) -> jax.Array:
+  """`[n]` keys: sample start + i of a seed is the same whatever the batch it is in."""
   root = arrays.stream(seed, 'samples')
-  return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(n))
+  return jax.vmap(lambda i: jax.random.fold_in(root, i))(start + jnp.arange(n))
 
 
 def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:

@@ -163,6 +163,12 @@ def validate(config: config_dict.ConfigDict) -> None:
       "denoiser.prediction='eps' leaves x0 undetermined at t = 1; keep t below it by"
       ' --config.guidance.zeta=0.01.',
     )
+  for key in ('num_samples', 'num_reference', 'batch_size', 'shard_size'):
+    positive(f'fid.{key}')
+  one_of('fid.labels', ('balanced', 'data'))
+  one_of('fid.split', catalog.SPLITS)
+  check('fid.kid_subset_size', lambda v: v >= 2, 'needs at least 2.')
+  check('fid.num_neighbors_samples', lambda v: v >= 4, 'needs at least 4.')
   for key in ('constants', 'interval_omegas', 'clamp_linear_omegas'):
     numbers(f'evaluation.{key}', lambda v: v > 0.0, 'above 0')
   numbers('evaluation.kappas', lambda v: v > 0.0, 'above 0')

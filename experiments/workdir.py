@@ -3,6 +3,7 @@
 denoiser/           Orbax steps of the base model
 statistics/KIND/    shards of one pass of it over the training data
 guidance/NAME/      Orbax steps of each learned weight
+fid/                features and rows of `experiments.fid`
 sweep/              table, figures and chosen setting of a sweep
 metrics.jsonl       one line per logging window of every stage
 tensorboard/        the same for TensorBoard
@@ -36,6 +37,7 @@ _FREE_KEYS = ('num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 
 # All that experiments write; anything else makes a directory foreign.
 _ENTRIES = (
   'denoiser',
+  'fid',
   'guidance',
   'metrics.jsonl',
   'plots',
@@ -170,8 +172,8 @@ def resolve_config(
 ) -> config_dict.ConfigDict:
   """The config to evaluate a trained directory with.
 
-  The stored one; if `config` is given, with the sections `evaluation` and `mesh` and
-  the `data.dir` of that.
+  The stored one; if `config` is given, with the sections `evaluation`, `fid` and `mesh`
+  and the `data.dir` of that.
 
   Raises:
     launch.UserError: no base model here, or one of another config.
@@ -183,7 +185,8 @@ def resolve_config(
     return stored
   validation.validate(config)
   stored = require_base_of(workdir, config)
-  stored.evaluation, stored.mesh = config.evaluation, config.mesh
+  stored.evaluation, stored.fid = config.evaluation, config.fid
+  stored.mesh = config.mesh
   stored.data.dir = config.data.dir
   return stored
 

@@ -1,0 +1,320 @@
+"""FID, KID, Inception Score, precision and recall of one method's samples.
+
+  python -m experiments.fid --workdir=runs/imagenet64 --method=self_consistency \
+      --inception=inception.npz
+  ... --method=real                # Of test data: the floor.
+  ... --squeezenet=FILE.h5         # Proxies in its features; no published number.
+  ... --reference=fid_stats.npz    # mu and sigma of others, in place of our data's.
+
+Draws `config.fid.num_samples` images, rounds them to 8 bits, and keeps their features
+in shards under fid/METHOD_seedN_NETWORK/: the same command again resumes. Sample i has
+a key of its own, so that neither batches nor devices change it. Reference features, of
+the first `config.fid.num_reference` data of a split, are kept in the same way. Adds a
+row to fid/results.json.
+"""
+
+import datetime
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from absl import logging
+from etils import epath
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import launch
+from experiments import sample
+from experiments import sampler
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+from lgd import metrics
+from lgd import reporting
+from lgd import sharding
+from lgd.data import splits
+
+# First and last index of a shard -> uint8 images of them.
+ImageFn = Callable[[int, int], np.ndarray]
+
+
+class Network(NamedTuple):
+  """Whose features are compared."""
+
+  name: str
+  path: str  # Of its weights.
+  extractor: metrics.Extractor
+
+
+def load_network(inception: str, squeezenet: str, sha256: str | None) -> Network:
+  """The one of the two whose weights are given.
+
+  Raises:
+    launch.UserError: none or both.
+    metrics.FileError: a file that does not hold these weights.
+  """
+  if bool(inception) == bool(squeezenet):
+    raise launch.UserError(
+      f'--inception={inception!r} and --squeezenet={squeezenet!r}: give the weights of'
+      ' one; experiments.convert_inception makes the former from the published file.'
+    )
+  if inception:
+    params = metrics.inception_weights.load(inception, sha256=sha256)
+    return Network('inception', inception, metrics.inception(params))
+  params = metrics.squeezenet_weights.load(squeezenet, sha256=sha256)
+  return Network('squeezenet', squeezenet, metrics.squeezenet(params))
+
+
+def run(
+  config: config_dict.ConfigDict | None,
+  workdir: str,
+  *,
+  method: str,
+  seed: int,
+  network: Network,
+  reference: str = '',
+) -> dict[str, Any]:
+  """Samples, compares, writes and returns the row of a method."""
+  workdir = workdir_lib.Workdir(workdir)
+  config = workdir_lib.resolve_config(workdir, config)
+  dataset = builders.dataset(config)
+  section, root = config.fid, workdir.path / 'fid'
+  split = getattr(dataset, section.split)
+  num_reference = min(section.num_reference, len(split.label))
+  identity = {
+    'base': workdir_lib.base_identity(config),
+    'network': network.name,
+    'weights': str(network.path),
+  }
+  start = time.perf_counter()
+  real = None
+  if not reference:
+    real = features(
+      root / f'reference_{section.split}_{network.name}',
+      {**identity, 'num_samples': num_reference},
+      network,
+      real_images(split),
+      section,
+    )
+  if method == 'real':
+    num_samples = min(section.num_samples, len(dataset.test.label))
+    images, identity['split'] = real_images(dataset.test), 'test'
+  else:
+    num_samples = section.num_samples
+    identity |= sampling_identity(config, workdir, method, seed)
+    images = sampled_images(config, workdir, dataset, method, seed)
+  ours = features(
+    root / f'{method.replace(":", "_").replace(",", "_")}_seed{seed}_{network.name}',
+    {**identity, 'num_samples': num_samples},
+    network,
+    images,
+    section,
+  )
+  row = {
+    'method': method,
+    'seed': seed,
+    'num_samples': num_samples,
+    'num_steps': config.evaluation.num_steps,
+    'labels': section.labels,
+    'reference': reference or f'{num_reference} of {section.split}',
+    'seconds': round(time.perf_counter() - start),
+    'metrics': compare(ours, real, reference, network, section),
+  }
+  if jax.process_index() == 0:
+    add_row(root / 'results.json', row)
+    print(json.dumps(row, indent=1))
+  return row
+
+
+def sampling_identity(
+  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, method: str, seed: int
+) -> dict[str, Any]:
+  """What decides which images a method gives."""
+  evaluation = workdir_lib.config_to_json(config, 'evaluation')['evaluation']
+  identity = {k: evaluation[k] for k in ('num_steps', 't_max', 'churn')}
+  identity |= {
+    'method': method,
+    'seed': seed,
+    'labels': config.fid.labels,
+    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+  }
+  if method in workdir.guidance_names():
+    identity['guidance_step'] = checkpointing.latest_step(workdir.guidance(method))
+  return identity
+
+
+def sampled_images(
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  dataset: splits.Dataset,
+  method: str,
+  seed: int,
+) -> ImageFn:
+  """Draws samples by their numbers, a batch at a time."""
+  num_classes, shape = dataset.num_classes, dataset.shape
+  table = sample.method_table(config, workdir, num_classes, method)
+  mesh = builders.mesh(config)
+  params, _ = workdir_lib.load_denoiser(workdir, num_classes, shape, mesh)
+  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
+  labels = sample_labels(config, dataset, seed)
+  size = config.fid.batch_size
+
+  def images(first, last):
+    parts = []
+    for i in range(first, last, size):
+      # Whole batches, so that one compiled program serves all.
+      index = np.arange(i, i + size)
+      keys = sampler.sample_keys(seed, size, start=i)
+      x = sample_fn(params, table, keys, labels[index % len(labels)])
+      parts.append(x[: last - i])
+    x = np.concatenate(parts)
+    if not np.all(np.isfinite(x)):
+      raise reporting.NonFiniteError(
+        f'--method={method}: samples {first} to {last} are not all finite; take a'
+        ' smaller weight.'
+      )
+    return metrics.to_uint8(x)
+
+  return images
+
+
+def sample_labels(
+  config: config_dict.ConfigDict, dataset: splits.Dataset, seed: int
+) -> np.ndarray:
+  """Labels of all samples: every class in turn, or as often as in the data."""
+  num_samples, num_classes = config.fid.num_samples, dataset.num_classes
+  if config.fid.labels == 'balanced':
+    return np.arange(num_samples, dtype=np.int32) % num_classes
+  rng = np.random.default_rng((seed, num_samples))
+  return rng.choice(dataset.train.label, num_samples).astype(np.int32)
+
+
+def real_images(split: splits.Split) -> ImageFn:
+  """Images of a split, in its order."""
+  return lambda first, last: metrics.to_uint8(split.x[np.arange(first, last)])
+
+
+def features(
+  directory: epath.Path,
+  identity: dict[str, Any],
+  network: Network,
+  images: ImageFn,
+  section: config_dict.ConfigDict,
+) -> metrics.Features:
+  """Features of `identity['num_samples']` images, from shards where they are there.
+
+  Raises:
+    launch.UserError: the directory holds features of something else.
+  """
+  path = directory / 'config.json'
+  if path.exists():
+    stored = json.loads(path.read_text())
+    workdir_lib.require_same(stored, identity, directory)
+  elif jax.process_index() == 0:
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(identity, indent=1))
+  num, size, begin = identity['num_samples'], section.shard_size, time.perf_counter()
+  firsts, done = range(0, num, size), 0
+  shards = [directory / f'features-{i:05d}.npz' for i in range(len(firsts))]
+  missing = [i for i, shard in enumerate(shards) if not shard.exists()]
+  for i in missing:
+    x = images(firsts[i], min(firsts[i] + size, num))
+    if x.shape[-1] == 1:
+      x = np.repeat(x, 3, axis=-1)
+    extracted = metrics.extract(network.extractor, x)
+    if jax.process_index() == 0:
+      metrics.write_npz(
+        shards[i], {k: v for k, v in extracted._asdict().items() if v is not None}
+      )
+    done += 1
+    elapsed = time.perf_counter() - begin
+    logging.info(
+      '%s %d/%d shards  %.1f images/s  ETA %s',
+      directory.name,
+      len(shards) - len(missing) + done,
+      len(shards),
+      done * size / elapsed,
+      datetime.timedelta(seconds=round(elapsed / done * (len(missing) - done))),
+    )
+  sharding.wait_for_processes(str(directory))  # Process 0 writes.
+  loaded = [metrics.read_npz(shard) for shard in shards]
+  log_prob = None
+  if 'log_prob' in loaded[0]:
+    log_prob = np.concatenate([arrays['log_prob'] for arrays in loaded])
+  return metrics.Features(np.concatenate([a['features'] for a in loaded]), log_prob)
+
+
+def compare(
+  ours: metrics.Features,
+  real: metrics.Features | None,
+  reference: str,
+  network: Network,
+  section: config_dict.ConfigDict,
+) -> dict[str, float]:
+  """All metrics; those that need features of data only where there are some."""
+  suffix = '' if network.name == 'inception' else f'_{network.name}_proxy'
+  gaussian = (
+    metrics.load_gaussian(reference)
+    if real is None
+    else metrics.fit_gaussian(real.features)
+  )
+  results = {
+    network.extractor.distance_name: metrics.frechet_distance(
+      metrics.fit_gaussian(ours.features), gaussian
+    )
+  }
+  if ours.log_prob is not None:
+    num_splits = min(10, len(ours.log_prob))
+    score = metrics.inception_score(ours.log_prob, num_splits)
+    results |= {'inception_score': score.mean, 'inception_score_std': score.std}
+  if real is not None:
+    sizes = len(ours.features), len(real.features)
+    kid = metrics.kernel_distance(
+      ours.features, real.features, subset_size=min(section.kid_subset_size, *sizes)
+    )
+    n = min(section.num_neighbors_samples, *sizes)
+    manifold = metrics.precision_recall(ours.features[:n], real.features[:n])
+    results |= {
+      f'kid{suffix}': kid.mean,
+      f'kid_std{suffix}': kid.std,
+      f'precision{suffix}': manifold.precision,
+      f'recall{suffix}': manifold.recall,
+    }
+  return {name: float(value) for name, value in results.items()}
+
+
+def add_row(path: epath.Path, row: dict[str, Any]) -> None:
+  """Adds a row to a JSON list, in place of one of the same method, seed and network."""
+
+  def key(row):
+    return row['method'], row['seed'], sorted(row['metrics'])
+
+  rows = json.loads(path.read_text()) if path.exists() else []
+  rows = [old for old in rows if key(old) != key(row)] + [row]
+  path.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == '__main__':
+  METHOD = flags.DEFINE_string(
+    'method', 'unguided', 'real, or as of experiments.sample.'
+  )
+  SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', lower_bound=0)
+  INCEPTION = flags.DEFINE_string('inception', '', 'Weights, of convert_inception.')
+  SQUEEZENET = flags.DEFINE_string('squeezenet', '', 'Weights, of Keras.')
+  SHA256 = flags.DEFINE_string('sha256', None, 'Of the weights, at least 8 digits.')
+  REFERENCE = flags.DEFINE_string('reference', '', 'npz with mu and sigma.')
+  launch.main(
+    lambda f: run(
+      f.config,
+      f.workdir,
+      method=METHOD.value,
+      seed=SEED.value,
+      network=load_network(INCEPTION.value, SQUEEZENET.value, SHA256.value),
+      reference=REFERENCE.value,
+    ),
+    needs_config=False,
+  )
