@@ -288,3 +288,17 @@ def get_image_recipe() -> dict:
     'adam_b2': 0.99,
     'ema_decay': 0.9999,
   }
+
+
+def get_small_image_recipe() -> dict:
+  """Changes to `get_image_recipe` that leave 49M parameters, a fifth of the cost."""
+  return {
+    'channels': 96,
+    'num_blocks': 2,
+    'head_dim': 32,
+    'remat': False,
+    'batch_size': 256,
+    'num_steps': 100_000,
+    'learning_rate': 2e-4,
+    'warmup_steps': 1000,
+  }

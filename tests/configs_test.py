@@ -23,6 +23,11 @@ SECTIONS = (
   'data', 'denoiser', 'statistics', 'guidance', 'trajectory', 'sweep', 'evaluation'
 )  # fmt: skip
 VARIANTS = ('under_trained', 'well_trained', 'smoke')
+IMAGE_VARIANTS = {
+  'imagenet64': ('full', 'small', 'smoke'),
+  'celeba64': ('full', 'small', 'smoke'),
+  'cifar10': ('full', 'smoke'),
+}
 
 # Shape and number of classes: known without the data, which may not be there.
 DATA = {
@@ -30,7 +35,13 @@ DATA = {
   'mixture': ((2,), 8),
   'mixture40': ((16,), 40),
   'mnist': ((28, 28, 1), 10),  # mnist_test.py checks it.
+  'cifar10': ((32, 32, 3), 10),
+  'imagenet64': ((64, 64, 3), 1000),
+  'celeba64': ((64, 64, 3), 32),
 }
+ALL = [
+  (name, variant) for name in DATA for variant in IMAGE_VARIANTS.get(name, VARIANTS)
+]
 
 
 def load(name, *variant):
@@ -48,11 +59,12 @@ class ConfigsTest(parameterized.TestCase):
   def test_finds_the_configs(self):
     self.assertEqual(NAMES, sorted(DATA))
 
-  @parameterized.product(name=NAMES, variant=VARIANTS)
+  @parameterized.parameters(*ALL)
   def test_builds(self, name, variant):
     config = load(name, variant)
     validation.validate(config)
     shape, num_classes = DATA[name]
+    self.assertEqual(builders.data_spec(config), DATA[name])
     net = builders.network(config, num_classes)
     denoiser = builders.denoiser(config, num_classes)
 
@@ -77,7 +89,7 @@ class ConfigsTest(parameterized.TestCase):
 
     self.assertEqual(jax.eval_shape(build, jax.random.key(0)).shape, (4,))
 
-  @parameterized.product(name=NAMES, variant=VARIANTS)
+  @parameterized.parameters(*ALL)
   def test_sweep_has_only_valid_points(self, name, variant):
     config = load(name, variant)
     for point in sweep.make_grid(config):
@@ -105,8 +117,9 @@ class ConfigsTest(parameterized.TestCase):
       self.assertEqual(set(split.label), set(range(data.num_classes)))
 
   @parameterized.parameters(*NAMES)
-  def test_default_is_the_under_trained_variant(self, name):
-    self.assertEqual(load(name), load(name, 'under_trained'))
+  def test_default_is_the_first_variant(self, name):
+    first = IMAGE_VARIANTS.get(name, VARIANTS)[0]
+    self.assertEqual(load(name), load(name, first))
 
   @parameterized.parameters(*NAMES)
   def test_unknown_variant(self, name):
