@@ -54,6 +54,11 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   workdir = workdir_lib.Workdir(workdir)
   config = workdir_lib.resolve_config(workdir, config)
   builders.log_config(config)
+  if not config.data.in_memory:
+    raise launch.UserError(
+      f'data.in_memory=False: evaluate compares data in memory; use experiments.fid for'
+      f' {config.data.name}.'
+    )
   dataset = builders.dataset(config)
   params, step = workdir_lib.load_denoiser(
     workdir, dataset.num_classes, dataset.shape, builders.mesh(config)

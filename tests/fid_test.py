@@ -1,0 +1,134 @@
+"""The FID binary on digits, against features and moments made here; and its resume."""
+
+import functools
+import json
+import pathlib
+import tempfile
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import absltest
+
+from configs import digits
+from experiments import builders
+from experiments import fid
+from experiments import launch
+from experiments import sample
+from experiments import train_denoiser
+from lgd import metrics
+from lgd import networks
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
+
+@functools.cache
+def make_network():
+  """SqueezeNet with random weights."""
+  net = networks.SqueezeNet()
+  params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+  return fid.Network('squeezenet', 'random', metrics.squeezenet(params))
+
+
+def extract(x):
+  """Features of images in [-1, 1]: 8 bits, three channels."""
+  levels = np.rint((np.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+  images = np.concatenate([levels] * 3, axis=-1)
+  return np.float64(metrics.extract(make_network().extractor, images).features)
+
+
+def frechet(a, b):
+  """With S_1 = A A^T, S_2 = B B^T, tr (S_1 S_2)^(1/2) is the nuclear norm of A^T B."""
+  mean = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
+  a, b = ((x - x.mean(axis=0)) / np.sqrt(len(x) - 1) for x in (a, b))
+  return mean + np.sum(a**2) + np.sum(b**2) - 2.0 * np.linalg.norm(a @ b.T, ord='nuc')
+
+
+class FidTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.workdir = pathlib.Path(tempfile.mkdtemp())
+    cls.config = digits.get_config('smoke')
+    train_denoiser.run(cls.config, cls.workdir)
+
+  def run_fid(self, method='unguided', **fid_settings):
+    config = self.config.copy_and_resolve_references()
+    config.fid.update(fid_settings)
+    return fid.run(config, self.workdir, method=method, seed=0, network=make_network())
+
+  def test_matches_samples_of_the_same_seed_and_resumes(self):
+    """Sample i of a seed is sample i, in whatever batches and shards."""
+    config = self.config.copy_and_resolve_references()
+    # In `sample` labels come sorted: here every class in turn, so 10 samples of each
+    # class one after the other are other samples. Those of one class are the same.
+    config.evaluation.samples_per_class = 12
+    row = self.run_fid(num_samples=12)
+    self.assertEqual(row['num_samples'], 12)
+    directory = self.workdir / 'fid' / 'unguided_seed0_squeezenet'
+    shards = sorted(directory.glob('features-*.npz'))
+    self.assertLen(shards, 2)  # 8 and 4.
+    kept = np.concatenate([np.load(shard)['features'] for shard in shards])
+
+    x = sample.run(config, self.workdir, method='unguided', seed=0)
+    # The first 12 of `sample` are of class 0; sample 0 has the same key and class.
+    np.testing.assert_allclose(kept[:1], extract(x[:1]), rtol=1e-3, atol=1e-3)
+
+    real = extract(builders.dataset(config).train.x[:16])
+    name = 'frechet_squeezenet_proxy'
+    expected = frechet(np.float64(kept), real)
+    self.assertAlmostEqual(row['metrics'][name] / expected, 1.0, delta=1e-4)
+    self.assertNotIn('fid', row['metrics'])
+
+    # Again: nothing is drawn, and a missing shard is made as it was.
+    before = helpers.files_under(directory)
+    again = self.run_fid(num_samples=12)
+    self.assertEqual(again['metrics'], row['metrics'])
+    self.assertEqual(helpers.files_under(directory), before)
+    shards[1].unlink()
+    again = self.run_fid(num_samples=12, batch_size=16)
+    restored = np.load(shards[1])['features']
+    np.testing.assert_allclose(restored, kept[8:], rtol=1e-3, atol=1e-3)
+    rows = json.loads((self.workdir / 'fid' / 'results.json').read_text())
+    self.assertLen([r for r in rows if r['method'] == 'unguided'], 1)
+
+  def test_real_data_are_the_floor(self):
+    real = self.run_fid('real', num_samples=64, num_reference=64, split='validation')
+    noise = self.run_fid(
+      'constant:1.0', num_samples=64, num_reference=64, split='validation'
+    )
+    name = 'frechet_squeezenet_proxy'
+    self.assertLess(real['metrics'][name], noise['metrics'][name])
+    self.assertGreater(real['metrics']['recall_squeezenet_proxy'], 0.5)
+
+  def test_other_settings_are_refused(self):
+    self.run_fid('constant:0.5', num_samples=8)
+    before = helpers.files_under(self.workdir / 'fid')
+    with self.assertRaisesRegex(launch.UserError, 'num_samples=9: .* with 8'):
+      self.run_fid('constant:0.5', num_samples=9)
+    self.assertEqual(helpers.files_under(self.workdir / 'fid'), before)
+
+  def test_labels(self):
+    """Every class in turn; or the shares of the training data, chi-squared."""
+    data = builders.dataset(self.config)
+    config = self.config.copy_and_resolve_references()
+    config.fid.num_samples = 10_000
+    label = fid.sample_labels(config, data, 0)
+    np.testing.assert_array_equal(label[:12], [*range(10), 0, 1])
+    config.fid.labels = 'data'
+    drawn = np.bincount(fid.sample_labels(config, data, 0), minlength=10)
+    expected = np.bincount(data.train.label) / len(data.train.label) * 10_000
+    self.assertLess(np.sum((drawn - expected) ** 2 / expected), 27.9)  # p = .001
+
+  def test_weights_of_one_network(self):
+    for inception, squeezenet in (('', ''), ('a', 'b')):
+      with self.assertRaisesRegex(launch.UserError, 'give the weights of one'):
+        fid.load_network(inception, squeezenet, None)
+    with self.assertRaisesRegex(metrics.FileError, '/nowhere: no such file'):
+      fid.load_network('/nowhere', '', None)
+
+
+if __name__ == '__main__':
+  absltest.main()
