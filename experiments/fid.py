@@ -13,21 +13,18 @@ the first `config.fid.num_reference` data of a split, are kept in the same way. 
 row to fid/results.json.
 """
 
-import datetime
 import json
 import time
-from collections.abc import Callable
 from typing import Any
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
-from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import feature_files
 from experiments import launch
 from experiments import sample
 from experiments import sampler
@@ -35,38 +32,7 @@ from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import metrics
 from lgd import reporting
-from lgd import sharding
 from lgd.data import splits
-
-# First and last index of a shard -> uint8 images of them.
-ImageFn = Callable[[int, int], np.ndarray]
-
-
-class Network(NamedTuple):
-  """Whose features are compared."""
-
-  name: str
-  path: str  # Of its weights.
-  extractor: metrics.Extractor
-
-
-def load_network(inception: str, squeezenet: str, sha256: str | None) -> Network:
-  """The one of the two whose weights are given.
-
-  Raises:
-    launch.UserError: none or both.
-    metrics.FileError: a file that does not hold these weights.
-  """
-  if bool(inception) == bool(squeezenet):
-    raise launch.UserError(
-      f'--inception={inception!r} and --squeezenet={squeezenet!r}: give the weights of'
-      ' one; experiments.convert_inception makes the former from the published file.'
-    )
-  if inception:
-    params = metrics.inception_weights.load(inception, sha256=sha256)
-    return Network('inception', inception, metrics.inception(params))
-  params = metrics.squeezenet_weights.load(squeezenet, sha256=sha256)
-  return Network('squeezenet', squeezenet, metrics.squeezenet(params))
 
 
 def run(
@@ -75,7 +41,7 @@ def run(
   *,
   method: str,
   seed: int,
-  network: Network,
+  network: feature_files.Network,
   reference: str = '',
 ) -> dict[str, Any]:
   """Samples, compares, writes and returns the row of a method."""
@@ -93,12 +59,12 @@ def run(
   start = time.perf_counter()
   real = None
   if not reference:
-    real = features(
+    real = feature_files.collect(
       root / f'reference_{section.split}_{network.name}',
       {**identity, 'num_samples': num_reference},
       network,
       real_images(split),
-      section,
+      shard_size=section.shard_size,
     )
   if method == 'real':
     num_samples = min(section.num_samples, len(dataset.test.label))
@@ -107,12 +73,12 @@ def run(
     num_samples = section.num_samples
     identity |= sampling_identity(config, workdir, method, seed)
     images = sampled_images(config, workdir, dataset, method, seed)
-  ours = features(
+  ours = feature_files.collect(
     root / f'{method.replace(":", "_").replace(",", "_")}_seed{seed}_{network.name}',
     {**identity, 'num_samples': num_samples},
     network,
     images,
-    section,
+    shard_size=section.shard_size,
   )
   row = {
     'method': method,
@@ -134,9 +100,11 @@ def sampling_identity(
   config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, method: str, seed: int
 ) -> dict[str, Any]:
   """What decides which images a method gives."""
-  evaluation = workdir_lib.config_to_json(config, 'evaluation')['evaluation']
-  identity = {k: evaluation[k] for k in ('num_steps', 't_max', 'churn')}
-  identity |= {
+  evaluation = config.evaluation
+  identity = {
+    'sampling_steps': evaluation.num_steps,  # The key num_steps is free elsewhere.
+    't_max': evaluation.t_max,
+    'churn': evaluation.churn,
     'method': method,
     'seed': seed,
     'labels': config.fid.labels,
@@ -153,7 +121,7 @@ def sampled_images(
   dataset: splits.Dataset,
   method: str,
   seed: int,
-) -> ImageFn:
+) -> feature_files.ImageFn:
   """Draws samples by their numbers, a batch at a time."""
   num_classes, shape = dataset.num_classes, dataset.shape
   table = sample.method_table(config, workdir, num_classes, method)
@@ -193,66 +161,16 @@ def sample_labels(
   return rng.choice(dataset.train.label, num_samples).astype(np.int32)
 
 
-def real_images(split: splits.Split) -> ImageFn:
+def real_images(split: splits.Split) -> feature_files.ImageFn:
   """Images of a split, in its order."""
   return lambda first, last: metrics.to_uint8(split.x[np.arange(first, last)])
-
-
-def features(
-  directory: epath.Path,
-  identity: dict[str, Any],
-  network: Network,
-  images: ImageFn,
-  section: config_dict.ConfigDict,
-) -> metrics.Features:
-  """Features of `identity['num_samples']` images, from shards where they are there.
-
-  Raises:
-    launch.UserError: the directory holds features of something else.
-  """
-  path = directory / 'config.json'
-  if path.exists():
-    stored = json.loads(path.read_text())
-    workdir_lib.require_same(stored, identity, directory)
-  elif jax.process_index() == 0:
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(identity, indent=1))
-  num, size, begin = identity['num_samples'], section.shard_size, time.perf_counter()
-  firsts, done = range(0, num, size), 0
-  shards = [directory / f'features-{i:05d}.npz' for i in range(len(firsts))]
-  missing = [i for i, shard in enumerate(shards) if not shard.exists()]
-  for i in missing:
-    x = images(firsts[i], min(firsts[i] + size, num))
-    if x.shape[-1] == 1:
-      x = np.repeat(x, 3, axis=-1)
-    extracted = metrics.extract(network.extractor, x)
-    if jax.process_index() == 0:
-      metrics.write_npz(
-        shards[i], {k: v for k, v in extracted._asdict().items() if v is not None}
-      )
-    done += 1
-    elapsed = time.perf_counter() - begin
-    logging.info(
-      '%s %d/%d shards  %.1f images/s  ETA %s',
-      directory.name,
-      len(shards) - len(missing) + done,
-      len(shards),
-      done * size / elapsed,
-      datetime.timedelta(seconds=round(elapsed / done * (len(missing) - done))),
-    )
-  sharding.wait_for_processes(str(directory))  # Process 0 writes.
-  loaded = [metrics.read_npz(shard) for shard in shards]
-  log_prob = None
-  if 'log_prob' in loaded[0]:
-    log_prob = np.concatenate([arrays['log_prob'] for arrays in loaded])
-  return metrics.Features(np.concatenate([a['features'] for a in loaded]), log_prob)
 
 
 def compare(
   ours: metrics.Features,
   real: metrics.Features | None,
   reference: str,
-  network: Network,
+  network: feature_files.Network,
   section: config_dict.ConfigDict,
 ) -> dict[str, float]:
   """All metrics; those that need features of data only where there are some."""
@@ -313,7 +231,9 @@ if __name__ == '__main__':
       f.workdir,
       method=METHOD.value,
       seed=SEED.value,
-      network=load_network(INCEPTION.value, SQUEEZENET.value, SHA256.value),
+      network=feature_files.load_network(
+        INCEPTION.value, SQUEEZENET.value, SHA256.value
+      ),
       reference=REFERENCE.value,
     ),
     needs_config=False,

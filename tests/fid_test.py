@@ -14,6 +14,7 @@ from absl.testing import absltest
 
 from configs import digits
 from experiments import builders
+from experiments import feature_files
 from experiments import fid
 from experiments import launch
 from experiments import sample
@@ -29,7 +30,7 @@ def make_network():
   """SqueezeNet with random weights."""
   net = networks.SqueezeNet()
   params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-  return fid.Network('squeezenet', 'random', metrics.squeezenet(params))
+  return feature_files.Network('squeezenet', 'random', metrics.squeezenet(params))
 
 
 def extract(x):
@@ -108,6 +109,13 @@ class FidTest(absltest.TestCase):
     before = helpers.files_under(self.workdir / 'fid')
     with self.assertRaisesRegex(launch.UserError, 'num_samples=9: .* with 8'):
       self.run_fid('constant:0.5', num_samples=9)
+    more_steps = self.config.copy_and_resolve_references()
+    more_steps.evaluation.num_steps += 1
+    more_steps.fid.num_samples = 8
+    with self.assertRaisesRegex(launch.UserError, 'sampling_steps=4: .* with 3'):
+      fid.run(
+        more_steps, self.workdir, method='constant:0.5', seed=0, network=make_network()
+      )
     self.assertEqual(helpers.files_under(self.workdir / 'fid'), before)
 
   def test_labels(self):
@@ -125,9 +133,9 @@ class FidTest(absltest.TestCase):
   def test_weights_of_one_network(self):
     for inception, squeezenet in (('', ''), ('a', 'b')):
       with self.assertRaisesRegex(launch.UserError, 'give the weights of one'):
-        fid.load_network(inception, squeezenet, None)
+        feature_files.load_network(inception, squeezenet, None)
     with self.assertRaisesRegex(metrics.FileError, '/nowhere: no such file'):
-      fid.load_network('/nowhere', '', None)
+      feature_files.load_network('/nowhere', '', None)
 
 
 if __name__ == '__main__':

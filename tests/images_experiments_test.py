@@ -13,6 +13,7 @@ from configs import imagenet64
 from experiments import benchmark_unet
 from experiments import collect_statistics
 from experiments import evaluate
+from experiments import feature_files
 from experiments import fid
 from experiments import launch
 from experiments import train_denoiser
@@ -70,7 +71,7 @@ class ImageNet64Test(absltest.TestCase):
 
     net = networks.SqueezeNet()
     params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    network = fid.Network('squeezenet', 'random', metrics.squeezenet(params))
+    network = feature_files.Network('squeezenet', 'random', metrics.squeezenet(params))
     for method in ('self_consistency', 'unguided', 'real'):
       row = fid.run(config, workdir, method=method, seed=0, network=network)
       self.assertTrue(np.isfinite(list(row['metrics'].values())).all())

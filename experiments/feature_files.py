@@ -1,0 +1,110 @@
+"""Features of many images under a network, in shards that a run resumes from.
+
+fid/NAME/config.json           whose features they are
+fid/NAME/features-00003.npz    features [n, dim], and of Inception log_prob [n, 1008]
+"""
+
+import datetime
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from experiments import launch
+from experiments import workdir as workdir_lib
+from lgd import metrics
+from lgd import sharding
+
+# First and last index of a shard -> uint8 images of them.
+ImageFn = Callable[[int, int], np.ndarray]
+
+
+class Network(NamedTuple):
+  """Whose features are compared."""
+
+  name: str
+  path: str  # Of its weights.
+  extractor: metrics.Extractor
+
+
+def load_network(inception: str, squeezenet: str, sha256: str | None) -> Network:
+  """The one of the two whose weights are given.
+
+  Raises:
+    launch.UserError: none or both.
+    metrics.FileError: a file that does not hold these weights.
+  """
+  if bool(inception) == bool(squeezenet):
+    raise launch.UserError(
+      f'--inception={inception!r} and --squeezenet={squeezenet!r}: give the weights of'
+      ' one; experiments.convert_inception makes the former from the published file.'
+    )
+  if inception:
+    params = metrics.inception_weights.load(inception, sha256=sha256)
+    return Network('inception', inception, metrics.inception(params))
+  params = metrics.squeezenet_weights.load(squeezenet, sha256=sha256)
+  return Network('squeezenet', squeezenet, metrics.squeezenet(params))
+
+
+def collect(
+  directory: epath.Path,
+  identity: dict[str, Any],
+  network: Network,
+  images: ImageFn,
+  *,
+  shard_size: int,
+) -> metrics.Features:
+  """Features of `identity['num_samples']` images, from shards where they are there.
+
+  Args:
+    directory: of the shards.
+    identity: what decides which images they are.
+    network: whose features.
+    images: draws or reads them.
+    shard_size: images in a file.
+
+  Raises:
+    launch.UserError: the directory holds features of something else.
+  """
+  path = directory / 'config.json'
+  if path.exists():
+    stored = json.loads(path.read_text())
+    workdir_lib.require_same(stored, identity, directory)
+  elif jax.process_index() == 0:
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(identity, indent=1))
+  num, size, begin = identity['num_samples'], shard_size, time.perf_counter()
+  firsts, done = range(0, num, size), 0
+  shards = [directory / f'features-{i:05d}.npz' for i in range(len(firsts))]
+  missing = [i for i, shard in enumerate(shards) if not shard.exists()]
+  for i in missing:
+    x = images(firsts[i], min(firsts[i] + size, num))
+    if x.shape[-1] == 1:
+      x = np.repeat(x, 3, axis=-1)
+    extracted = metrics.extract(network.extractor, x)
+    if jax.process_index() == 0:
+      metrics.write_npz(
+        shards[i], {k: v for k, v in extracted._asdict().items() if v is not None}
+      )
+    done += 1
+    elapsed = time.perf_counter() - begin
+    logging.info(
+      '%s %d/%d shards  %.1f images/s  ETA %s',
+      directory.name,
+      len(shards) - len(missing) + done,
+      len(shards),
+      done * size / elapsed,
+      datetime.timedelta(seconds=round(elapsed / done * (len(missing) - done))),
+    )
+  sharding.wait_for_processes(str(directory))  # Process 0 writes.
+  loaded = [metrics.read_npz(shard) for shard in shards]
+  log_prob = None
+  if 'log_prob' in loaded[0]:
+    log_prob = np.concatenate([arrays['log_prob'] for arrays in loaded])
+  return metrics.Features(np.concatenate([a['features'] for a in loaded]), log_prob)
