@@ -88,7 +88,8 @@ def train(
       workdir, stage, num_steps=section.num_steps, start=start
     ) as reporter:
       for step in range(start + 1, section.num_steps + 1):
-        batch = sharding.global_batch(next(data), mesh)
+        with reporter.waiting_for_data():
+          batch = sharding.global_batch(next(data), mesh)
         state, metrics = train_step(state, frozen, batch, step_key)
         reporter.add(metrics)
         is_last = step == section.num_steps

@@ -5,6 +5,7 @@ window ends, so that logging never makes the accelerator wait; the end of a wind
 is also where a non-finite value is found, and named with its step.
 """
 
+import contextlib
 import datetime
 import json
 import math
@@ -39,7 +40,7 @@ class Reporter:
   ):
     self._stage, self._num_steps = stage, num_steps
     self._window, self._window_start = [], start
-    self._time = time.perf_counter()
+    self._time, self._waited = time.perf_counter(), 0.0
     self._writes = jax.process_index() == 0
     if self._writes:
       workdir = epath.Path(workdir)
@@ -59,6 +60,13 @@ class Reporter:
   def add(self, metrics: dict[str, jax.Array]) -> None:
     """Takes the metrics of one step; does not wait for them."""
     self._window.append(metrics)
+
+  @contextlib.contextmanager
+  def waiting_for_data(self):
+    """Counts the time spent inside: the console shows its share of the window."""
+    start = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - start
 
   def flush(self) -> None:
     """Ends the window: checks every step of it and reports the mean.
@@ -80,12 +88,16 @@ class Reporter:
           )
     means = {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0]}
     now = time.perf_counter()
-    rate = len(fetched) / (now - self._time)
+    seconds = now - self._time
+    rate, waited = len(fetched) / seconds, self._waited / seconds
     self._window, self._window_start, self._time = [], step, now
+    self._waited = 0.0
     if self._writes:
-      self._write(step, means, rate)
+      self._write(step, means, rate, waited)
 
-  def _write(self, step: int, means: dict[str, float], rate: float) -> None:
+  def _write(
+    self, step: int, means: dict[str, float], rate: float, waited: float
+  ) -> None:
     named = {f'{self._stage}/{k}': v for k, v in means.items()}
     with self._path.open('a') as f:
       f.write(json.dumps({'stage': self._stage, 'step': step, **named}) + '\n')
@@ -94,12 +106,13 @@ class Reporter:
     eta = datetime.timedelta(seconds=round((self._num_steps - step) / rate))
     values = '  '.join(f'{k} {v:.4g}' for k, v in means.items())
     logging.info(
-      '%s %d/%d  %s  %.0f steps/s  ETA %s',
+      '%s %d/%d  %s  %.3g steps/s  waiting for data %.0f%%  ETA %s',
       self._stage,
       step,
       self._num_steps,
       values,
       rate,
+      100.0 * waited,
       eta,
     )
 

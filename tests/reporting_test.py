@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from unittest import mock
 
 import jax.numpy as jnp
 from absl.testing import absltest
@@ -28,6 +29,23 @@ class ReporterTest(absltest.TestCase):
     self.report([1.0, 2.0, 6.0], start=10)
     self.assertEqual(self.lines(), [{'stage': 'base', 'step': 13, 'base/loss': 3.0}])
     self.assertNotEmpty(list((self.workdir / 'tensorboard' / 'base').iterdir()))
+
+  def test_share_of_waiting_for_data(self):
+    """A clock that moves by hand: 3 of 4 seconds, and nothing in the next window."""
+    seconds = [0.0]
+    with (
+      mock.patch.object(reporting.time, 'perf_counter', lambda: seconds[0]),
+      self.assertLogs('absl', 'INFO') as logs,
+      reporting.Reporter(self.workdir, 'base', num_steps=2, start=0) as reporter,
+    ):
+      for waits, works in ((3.0, 1.0), (0.0, 1.0)):
+        with reporter.waiting_for_data():
+          seconds[0] += waits
+        seconds[0] += works
+        reporter.add({'loss': jnp.float32(1.0)})
+        reporter.flush()
+    self.assertRegex(logs.output[0], r'0\.25 steps/s  waiting for data 75%')
+    self.assertRegex(logs.output[1], r'1 steps/s  waiting for data 0%')
 
   def test_non_finite_value_is_named_with_step_and_window(self):
     with self.assertRaisesRegex(
