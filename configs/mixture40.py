@@ -13,7 +13,7 @@ Variants (`--config=configs/mixture40.py:VARIANT`), with the energy distance to 
 data that seed 0 gives, mean of 5 sampling seeds, unguided / best constant /
 self-consistency / trajectory:
   under_trained  1000 steps, the default: guidance helps.
-                 .0357 / .0235 / .0291 / .0226
+                 .0357 / .0235 / .0293 / .0226
   well_trained   10,000 steps: any constant weight hurts.
                  .0024 / .0028 / .0026 / .0024
   smoke          a minute on one core; its numbers mean nothing.
