@@ -26,7 +26,7 @@ def make_state(width=3, step=0):
 
 
 def abstract(state):
-  return checkpointing.abstract(state, sharding.replicated(sharding.make_mesh()))
+  return checkpointing.abstract(state, sharding.fsdp(state, sharding.make_mesh()))
 
 
 class CheckpointingTest(absltest.TestCase):
