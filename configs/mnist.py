@@ -40,6 +40,32 @@ def get_config(variant: str = 'under_trained'):
   config.evaluation.interval_omegas = (0.5, 1.0)
   config.evaluation.clamp_linear_omegas = (0.4, 0.8, 1.2)
   config.evaluation.classifier_width = 128
-  well_trained = {'denoiser': {'num_steps': 15_000, 'ema_decay': 0.999}}
-  variants = {'under_trained': {}, 'well_trained': well_trained}
+  longer = {'num_steps': 15_000, 'ema_decay': 0.999}
+  unet = {
+    'network': 'unet',
+    'channels': 16,
+    'multipliers': (1, 2, 4),
+    'attention_sizes': (7,),
+    'head_dim': 16,
+    'num_steps': 500,
+    'batch_size': 64,
+    'weighting': 'sigmoid',
+  }
+  evaluation = {  # An evaluation of the U-Net costs a hundred of the MLP.
+    'num_seeds': 3,
+    'samples_per_class': 50,
+    'num_steps': 20,
+    'constants': (0.1, 0.2, 0.4, 0.8, 1.5, 3.0),
+    'interval_omegas': (0.5,),
+    'interval_bounds': (0.25, 0.75),
+    'clamp_linear_omegas': (0.4,),
+    'kappas': (0.5,),
+  }
+  longer_unet = {**unet, 'num_steps': 5000, 'ema_decay': 0.999}
+  variants = {
+    'under_trained': {},
+    'well_trained': {'denoiser': longer},
+    'unet_under_trained': {'denoiser': unet, 'evaluation': evaluation},
+    'unet_well_trained': {'denoiser': longer_unet, 'evaluation': evaluation},
+  }
   return common.apply_variant(config, variant, variants)

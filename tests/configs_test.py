@@ -23,7 +23,14 @@ SECTIONS = (
   'data', 'denoiser', 'statistics', 'guidance', 'trajectory', 'sweep', 'evaluation'
 )  # fmt: skip
 VARIANTS = ('under_trained', 'well_trained', 'smoke')
-IMAGE_VARIANTS = {
+OTHER_VARIANTS = {
+  'mnist': (
+    'under_trained',
+    'well_trained',
+    'unet_under_trained',
+    'unet_well_trained',
+    'smoke',
+  ),
   'imagenet64': ('full', 'small', 'smoke'),
   'celeba64': ('full', 'small', 'smoke'),
   'cifar10': ('full', 'smoke'),
@@ -40,7 +47,7 @@ DATA = {
   'celeba64': ((64, 64, 3), 32),
 }
 ALL = [
-  (name, variant) for name in DATA for variant in IMAGE_VARIANTS.get(name, VARIANTS)
+  (name, variant) for name in DATA for variant in OTHER_VARIANTS.get(name, VARIANTS)
 ]
 
 
@@ -118,7 +125,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(*NAMES)
   def test_default_is_the_first_variant(self, name):
-    first = IMAGE_VARIANTS.get(name, VARIANTS)[0]
+    first = OTHER_VARIANTS.get(name, VARIANTS)[0]
     self.assertEqual(load(name), load(name, first))
 
   @parameterized.parameters(*NAMES)
