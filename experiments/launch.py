@@ -58,6 +58,8 @@ def main(
       join_processes(flags.FLAGS)
     except UserError as error:
       _exit(2, error)
+    if flags.FLAGS.compilation_cache:
+      jax.config.update('jax_compilation_cache_dir', flags.FLAGS.compilation_cache)
     logging.info('devices: %s', ', '.join(str(d) for d in jax.devices()))
     try:
       run(flags.FLAGS)
@@ -84,6 +86,13 @@ def define_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
   )
   flags.DEFINE_string(
     'workdir', None, 'Directory of the experiment.', flag_values=flag_values
+  )
+  flags.DEFINE_string(
+    'compilation_cache',
+    None,
+    'Directory that keeps programs which took over a second to compile, for later'
+    ' runs; trust it as you trust code.',
+    flag_values=flag_values,
   )
   flags.DEFINE_bool(
     'distributed',

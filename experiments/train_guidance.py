@@ -116,13 +116,15 @@ def learn_directly(
     group_size=_direct_group_size(config),
     by_class=section.objective == 'class_marginal',
   )
-  per_step = count_evaluations(config, dataset, denoiser_params, next(batches(0)))
+  of_this_process = count_evaluations(
+    config, dataset, denoiser_params, next(batches(0))
+  )
   return _train(
     config,
     workdir,
     directory,
     dataset,
-    num_evaluations=section.num_steps * per_step,
+    num_evaluations=section.num_steps * jax.process_count() * of_this_process,
     loss_fn=make_direct_loss_fn(config, dataset.num_classes),
     frozen=denoiser_params,
     batches=batches,

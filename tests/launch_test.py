@@ -107,5 +107,22 @@ class ProcessTest(parameterized.TestCase):
     self.assertFalse(workdir.exists())
 
 
+class CompilationCacheTest(absltest.TestCase):
+  def test_keeps_what_was_compiled(self):
+    cache = pathlib.Path(self.create_tempdir().full_path) / 'cache'
+    workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
+    command = [
+      sys.executable,
+      '-m',
+      'experiments.train_denoiser',
+      f'{DIGITS}:smoke',
+      f'--workdir={workdir}',
+      f'--compilation_cache={cache}',
+    ]
+    env = {**os.environ, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+    subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=True)
+    self.assertNotEmpty(list(cache.iterdir()))
+
+
 if __name__ == '__main__':
   absltest.main()

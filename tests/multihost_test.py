@@ -12,6 +12,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 
 from experiments import launch
+from lgd import checkpointing
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = (
@@ -87,6 +88,11 @@ class MultihostTest(absltest.TestCase):
       self.assertEqual((a['stage'], a['step']), (b['stage'], b['step']))
       for name in a.keys() - {'stage', 'step'}:
         np.testing.assert_allclose(a[name], b[name], rtol=1e-3, err_msg=str(a))
+    for workdir in (alone, together):  # 4 updates, 8 data of 2 particles, 2 branches.
+      stored = checkpointing.load_config(
+        workdir / 'guidance' / 'self_consistency_direct'
+      )
+      self.assertEqual(stored['num_evaluations'], 4 * 8 * 2 * 2)
     for name in ('statistics/particles/shard-00001.npz', 'samples/*.npz'):
       a, b = (np.load(*workdir.glob(name)) for workdir in (together, alone))
       self.assertEqual(a.files, b.files)
