@@ -29,6 +29,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import sampler
 from experiments import train_guidance
@@ -62,7 +63,7 @@ def run(config: config_dict.ConfigDict) -> dict[str, float]:
 def update_ratio(config: config_dict.ConfigDict) -> float:
   """A guidance update over its denoiser evaluations alone."""
   section = config.guidance
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   num_classes, shape = dataset.num_classes, dataset.shape
   key = jax.random.key(0)
   update, denoiser_params, batch = direct_update(config, dataset)
@@ -92,7 +93,7 @@ def direct_update(config: config_dict.ConfigDict, dataset: splits.Dataset):
   params = builders.init_network(
     builders.network(config, dataset.num_classes), key, dataset.shape
   )
-  batch = next(builders.batches(config, 'guidance', dataset.train)(0))
+  batch = next(datasets.batches(config, 'guidance', dataset.train)(0))
   loss_fn = train_guidance.make_direct_loss_fn(config, dataset.num_classes)
   return make_update(config, dataset, loss_fn, params, batch), params, batch
 
@@ -138,7 +139,7 @@ def statistics_update(
 
 def statistics_ratio(config: config_dict.ConfigDict) -> float:
   """A direct update over one from statistics."""
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   direct, _, _ = direct_update(config, dataset)
   from_statistics = statistics_update(config, dataset)
   ratio, seconds = paired_ratio(direct, from_statistics, repeats=20)
@@ -157,7 +158,7 @@ def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
   label = jnp.zeros(batch, int)
   params = jax.jit(small.init)(jax.random.key(0), x, t, label)
   evaluate = functools.partial(jax.jit(small.apply), params, x, t, label)
-  update = statistics_update(config, builders.dataset(config))
+  update = statistics_update(config, datasets.load(config))
   ratio, seconds = paired_ratio(evaluate, update, repeats=5)
   evaluations = 2 * config.guidance.batch_size * config.guidance.num_particles
   ratio *= evaluations / batch
@@ -177,7 +178,7 @@ def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
 
 def sampling_ratio(config: config_dict.ConfigDict) -> float:
   """Sampling with learned weights over sampling with a constant."""
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   num_classes, shape = dataset.num_classes, dataset.shape
   key = jax.random.key(0)
   params = builders.init_network(builders.network(config, num_classes), key, shape)

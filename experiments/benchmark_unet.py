@@ -20,6 +20,7 @@ from ml_collections import config_dict
 
 from experiments import benchmark
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import sampler
 from experiments import train_denoiser
@@ -56,7 +57,7 @@ def run(config: config_dict.ConfigDict, *, count_only: bool) -> dict[str, float]
 
 def count(config: config_dict.ConfigDict) -> dict[str, float]:
   """Parameters, and operations of every stage of an experiment."""
-  shape, num_classes = builders.data_spec(config)
+  shape, num_classes = datasets.spec(config)
   net = builders.network(config, num_classes)
   xt, one = jax.ShapeDtypeStruct((1, *shape), jnp.float32), jnp.zeros(1)
   params = jax.eval_shape(net.init, jax.random.key(0), xt, one, one.astype(int))
@@ -78,7 +79,7 @@ def count(config: config_dict.ConfigDict) -> dict[str, float]:
 
 def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
   """A step of the base model: images a second and memory."""
-  shape, num_classes = builders.data_spec(config)
+  shape, num_classes = datasets.spec(config)
   mesh, tx = builders.mesh(config), builders.optimizer(config.denoiser)
   net = builders.network(config, num_classes)
 
@@ -122,7 +123,7 @@ def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, 
 
 def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
   """Guided sampling over the bare evaluations that it makes."""
-  shape, num_classes = builders.data_spec(config)
+  shape, num_classes = datasets.spec(config)
   denoiser = builders.denoiser(config, num_classes)
   key, n = jax.random.key(0), config.statistics.batch_size
   mesh = builders.mesh(config)

@@ -8,20 +8,17 @@ the values must keep.
 import functools
 import types as types_lib
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from absl import logging
 from flax import linen as nn
 from ml_collections import config_dict
 
 from experiments import launch
-from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import networks
@@ -31,17 +28,8 @@ from lgd import schedules
 from lgd import sharding
 from lgd import statistics
 from lgd import types
-from lgd.data import catalog
-from lgd.data import digits
-from lgd.data import loader
-from lgd.data import mixtures
-from lgd.data import prepared
-from lgd.data import sources
-from lgd.data import splits
-from lgd.data import streamed
 
 SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
-DATA = ('digits', 'mixture', 'random_mixture', *catalog.DATA_SETS)
 OBJECTIVES = (
   'self_consistency', 'l2', 'score_matching', 'class_marginal', 'marginal'
 )  # fmt: skip
@@ -59,102 +47,6 @@ def mesh(config: config_dict.ConfigDict) -> jax.sharding.Mesh:
     return sharding.make_mesh(fsdp=config.mesh.fsdp)
   except ValueError as error:
     raise launch.UserError(f'mesh.{error}') from error
-
-
-def dataset(config: config_dict.ConfigDict) -> splits.Dataset:
-  """The data of `config.data`.
-
-  Raises:
-    launch.UserError: data that must be prepared first, or an unknown name.
-  """
-  section = config.data
-  if section.name == 'digits':
-    return digits.load()
-  if section.name in catalog.DATA_SETS:
-    load = sources.load if section.in_memory else streamed.load
-    try:
-      return load(section.name, section.dir, attributes=section.attributes)
-    except (prepared.NotPreparedError, sources.DataError) as error:
-      raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
-  if section.name == 'mixture':
-    mixture = mixtures.ring(section.num_classes, radius=section.radius, std=section.std)
-  elif section.name == 'random_mixture':
-    mixture = mixtures.random(
-      arrays.stream(config.seed, 'mixture'),
-      section.num_classes,
-      dim=section.dim,
-      components=section.components,
-      radius=section.radius,
-      std=section.std,
-    )
-  else:
-    raise launch.UserError(f'data.name={section.name!r}: must be one of {DATA}.')
-  return mixtures.dataset(
-    arrays.stream(config.seed, 'data'), mixture, num_per_class=section.num_per_class
-  )
-
-
-def data_spec(config: config_dict.ConfigDict) -> tuple[tuple[int, ...], int]:
-  """Shape of a datum and number of classes, without reading any."""
-  section = config.data
-  if section.name == 'digits':
-    return (8, 8, 1), 10
-  if section.name in catalog.DATA_SETS:
-    data_set = catalog.DATA_SETS[section.name]
-    return data_set.shape, data_set.num_classes or 2 ** len(section.attributes)
-  return (2 if section.name == 'mixture' else section.dim,), section.num_classes
-
-
-def batches(
-  config: config_dict.ConfigDict,
-  section: str,
-  train: splits.Split,
-  *,
-  group_size: int = 1,
-  by_class: bool = False,
-) -> Callable[[int], Iterator[splits.Split]]:
-  """From the first step wanted to this process's share of the batches of a stage.
-
-  Consecutive data form groups of `group_size`, each of one class if `by_class`.
-
-  Raises:
-    launch.UserError: a batch larger than the split, or that devices cannot share.
-  """
-  batch_size = config[section].batch_size
-  groups = group_rows(config, section, train, group_size, by_class, epoch=0)
-  if batch_size > groups.size:
-    raise launch.UserError(
-      f'{section}.batch_size={batch_size}: the training split has {groups.size}'
-      ' data; take a smaller batch.'
-    )
-  if batch_size % jax.device_count() != 0:
-    raise launch.UserError(
-      f'{section}.batch_size={batch_size}: must be a multiple of the'
-      f' {jax.device_count()} devices that share it.'
-    )
-  common = {'seed': config.seed, 'augment': config.data.flip}
-  if isinstance(train.x, streamed.Images) and group_size == 1:
-    return lambda start: loader.batches(
-      train.x.source,
-      batch_size,
-      start=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      num_threads=config.data.num_threads,
-      num_workers=config.data.num_workers,
-      **common,
-    )
-  return lambda start: map(
-    sharding.process_share,
-    splits.batches(
-      train,
-      batch_size,
-      start=start,
-      group_size=group_size,
-      by_class=by_class,
-      **common,
-    ),
-  )
 
 
 def overridden(section: config_dict.ConfigDict, overrides: dict[str, Any]):
@@ -180,24 +72,6 @@ def num_vectors(config: config_dict.ConfigDict) -> int:
   if section.kind == 'particles':
     return 3 * section.num_particles
   return 4 * section.group_size
-
-
-def group_rows(
-  config: config_dict.ConfigDict,
-  section: str,
-  train: splits.Split,
-  group_size: int,
-  by_class: bool,
-  *,
-  epoch: int,
-) -> np.ndarray:
-  """`splits.group_rows` of one pass, with an error that names the key."""
-  try:
-    return splits.group_rows(
-      train.label, group_size, by_class=by_class, seed=config.seed, epoch=epoch
-    )
-  except ValueError as error:
-    raise launch.UserError(f'{section}.{error} Take smaller groups.') from error
 
 
 def schedule(config: config_dict.ConfigDict) -> types.Schedule:

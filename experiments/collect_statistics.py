@@ -21,6 +21,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import statistics_files
 from experiments import validation
@@ -47,7 +48,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   if (directory / 'config.json').exists():
     workdir_lib.require_statistics(workdir, config)
   builders.log_config(config)
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   plan = Plan(config, dataset.train)
   params, _ = workdir_lib.load_denoiser(
     workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
@@ -161,7 +162,7 @@ class Plan:
 
   def _rows_of_pass(self, epoch: int) -> np.ndarray:
     if epoch not in self._passes:
-      self._passes[epoch] = builders.group_rows(
+      self._passes[epoch] = datasets.group_rows(
         self._config,
         'statistics',
         self._train,

@@ -21,6 +21,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import judge as judge_lib
 from experiments import launch
 from experiments import results as results_lib
@@ -59,7 +60,7 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
       f'data.in_memory=False: evaluate compares data in memory; use experiments.fid for'
       f' {config.data.name}.'
     )
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   params, step = workdir_lib.load_denoiser(
     workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
   )

@@ -24,6 +24,7 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import feature_files
 from experiments import launch
 from experiments import sample
@@ -47,7 +48,7 @@ def run(
   """Samples, compares, writes and returns the row of a method."""
   workdir = workdir_lib.Workdir(workdir)
   config = workdir_lib.resolve_config(workdir, config)
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   section, root = config.fid, workdir.path / 'fid'
   split = getattr(dataset, section.split)
   num_reference = min(section.num_reference, len(split.label))

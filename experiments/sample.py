@@ -18,6 +18,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import sampler
 from experiments import workdir as workdir_lib
@@ -80,7 +81,7 @@ def run(
   """Samples, writes and returns them: `[num_classes * samples_per_class, *data]`."""
   workdir = workdir_lib.Workdir(workdir)
   config = workdir_lib.resolve_config(workdir, config)
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   num_classes, shape = dataset.num_classes, dataset.shape
   table = method_table(config, workdir, num_classes, method)
   params, _ = workdir_lib.load_denoiser(

@@ -22,6 +22,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import judge
 from experiments import launch
 from experiments import train_guidance
@@ -51,7 +52,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
     refuse_other_search(workdir, each)
   builders.log_config(config)
 
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   params, _ = workdir_lib.load_denoiser(
     workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
   )

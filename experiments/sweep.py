@@ -23,9 +23,11 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import results as results_lib
 from experiments import sampler
+from experiments import stores
 from experiments import train_guidance
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -54,7 +56,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
       f'guidance.weight={config.guidance.weight!r}: a sweep trains networks; use'
       ' --config.guidance.weight=network.'
     )
-  config = train_guidance.with_kind_of_objective(config)
+  config = stores.with_kind_of_objective(config)
   config.guidance.source = 'statistics'
   for key in ('num_steps', 'batch_size'):
     config.guidance[key] = config.sweep[key]
@@ -63,12 +65,12 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
     config.guidance.update({axis: point[axis] for axis in AXES})
     validation.validate(config)
   builders.log_config(config)
-  dataset = builders.dataset(config)
-  store, num_evaluations = train_guidance.load_store(config, workdir)
+  dataset = datasets.load(config)
+  store, num_evaluations = stores.load(config, workdir)
   t = np.asarray(store.t)
   for point in grid:
     reach = builders.overridden(config.guidance, point)
-    train_guidance.require_reach(t, reach, 'the statistics')
+    stores.require_reach(t, reach, 'the statistics')
   params, _ = workdir_lib.load_denoiser(
     workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
   )

@@ -8,6 +8,7 @@ The same command again resumes from the last checkpoint.
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import train_loop
 from experiments import validation
@@ -26,7 +27,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     workdir_lib.require_base_of(workdir, config)
   builders.log_config(config)
 
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   net = builders.network(config, dataset.num_classes)
   return train_loop.train(
     config=config,
@@ -39,7 +40,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     tx=builders.optimizer(config.denoiser),
     loss_fn=make_loss_fn(config, dataset.num_classes),
     frozen=None,
-    batches=builders.batches(config, 'denoiser', dataset.train),
+    batches=datasets.batches(config, 'denoiser', dataset.train),
   )
 
 

@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
-from experiments import statistics_files
+from experiments import stores
 from experiments import train_loop
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -43,7 +43,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
   require_finished_base(workdir, config)
-  config = with_kind_of_objective(config)
+  config = stores.with_kind_of_objective(config)
   directory = workdir.guidance(builders.guidance_name(config))
   if checkpointing.latest_step(directory) is not None:
     stored = checkpointing.load_config(directory)
@@ -53,10 +53,10 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
       identity['statistics'] = workdir_lib.statistics_section(config)
     workdir_lib.require_same(stored['config'], identity, directory)
   builders.log_config(config)
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   if config.guidance.source == 'direct':
     return learn_directly(config, workdir, directory, dataset)
-  store, num_evaluations = load_store(config, workdir)
+  store, num_evaluations = stores.load(config, workdir)
   if config.guidance.weight == 'table':
     return fit_table(config, workdir, directory, dataset, store, num_evaluations)
   return learn_from_statistics(
@@ -109,7 +109,7 @@ def learn_directly(
   denoiser_params, _ = workdir_lib.load_denoiser(
     workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
   )
-  batches = builders.batches(
+  batches = datasets.batches(
     config,
     'guidance',
     dataset.train,
@@ -187,7 +187,7 @@ def closed_form(
   """
   section = config.guidance
   num_bins = section.num_bins
-  usable = in_reach(store.t, section)
+  usable = stores.in_reach(store.t, section)
   store = jax.tree.map(lambda x: x[usable], store)
   gram = statistics.unpack(store.gram)
   if section.objective == 'score_matching':
@@ -213,60 +213,6 @@ def closed_form(
   # Rounding must not put an edge into the bin below it.
   bins = jnp.minimum(t * num_bins + 1e-3, num_bins - 1).astype(int)
   return jnp.maximum(omega, 0.0)[:, bins]
-
-
-def load_store(
-  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir
-) -> tuple[objectives.Store, int]:
-  """The statistics of `statistics.kind`, and the evaluations that they cost.
-
-  Raises:
-    launch.UserError: none, unfinished or damaged ones, or too few particles.
-  """
-  workdir_lib.require_statistics(workdir, config)
-  directory = workdir.statistics(config.statistics.kind)
-  stored = statistics_files.read(
-    directory, builders.num_shards(config), num_vectors=builders.num_vectors(config)
-  )
-  num_evaluations = int(stored.num_evaluations.sum())
-  logging.info(
-    '%s: %d items from %d denoiser evaluations',
-    directory,
-    len(stored.t),
-    num_evaluations,
-  )
-  require_reach(stored.t, config.guidance, directory)
-  store = objectives.make_store(
-    *(jnp.asarray(x) for x in (stored.gram, stored.t, stored.label))
-  )
-  return store, num_evaluations
-
-
-def with_kind_of_objective(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """The config whose `statistics.kind` is the one that the objective needs."""
-  config = config.copy_and_resolve_references()
-  config.statistics.kind = builders.GROUPED.get(config.guidance.objective, 'particles')
-  return config
-
-
-def in_reach(t: np.ndarray | jax.Array, section: Any) -> np.ndarray | jax.Array:
-  """Which times have an s that `section`, with s_min, gap and zeta, lets be drawn."""
-  return (section.s_min + section.gap < t) & (t <= 1.0 - section.zeta)
-
-
-def require_reach(t: np.ndarray, section: Any, place: Any) -> None:
-  """Refuses settings for which no stored time could be drawn.
-
-  Args:
-    t: stored times.
-    section: as of `in_reach`.
-    place: where the statistics are, for the message.
-  """
-  if not np.any(in_reach(t, section)):
-    raise launch.UserError(
-      f'guidance.gap={section.gap}: with s_min={section.s_min} and zeta={section.zeta},'
-      f' no time of {place} is in reach; collect more data or widen the range.'
-    )
 
 
 def make_statistics_loss_fn(

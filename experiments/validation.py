@@ -9,6 +9,7 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from lgd import noising
 from lgd.data import catalog
@@ -47,7 +48,7 @@ def validate(config: config_dict.ConfigDict) -> None:
     )
 
   one_of('schedule', builders.SCHEDULES)
-  one_of('data.name', builders.DATA)
+  one_of('data.name', datasets.NAMES)
   one_of('denoiser.prediction', noising.PREDICTIONS)
   one_of('guidance.objective', builders.OBJECTIVES)
   check('seed', lambda v: v >= 0, 'must not be negative.')
@@ -62,7 +63,7 @@ def validate(config: config_dict.ConfigDict) -> None:
     check(f'data.{key}', lambda v: v >= 0, 'must not be negative.')
   check(
     'data.flip',
-    lambda v: not v or len(builders.data_spec(config)[0]) == 3,
+    lambda v: not v or len(datasets.spec(config)[0]) == 3,
     f'mirrors images; data.name={config.data.name!r} has none.',
   )
   known = catalog.ATTRIBUTES if config.data.name == 'celeb_a' else ()

@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -40,7 +41,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, f
   validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
   workdir_lib.require_base_of(workdir, config)
-  dataset = builders.dataset(config)
+  dataset = datasets.load(config)
   params, _ = workdir_lib.load_denoiser(
     workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
   )

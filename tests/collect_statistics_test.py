@@ -17,8 +17,10 @@ from absl.testing import parameterized
 from configs import digits
 from experiments import builders
 from experiments import collect_statistics
+from experiments import datasets
 from experiments import launch
 from experiments import statistics_files
+from experiments import stores
 from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import workdir as workdir_lib
@@ -97,7 +99,7 @@ class ContentTest(WorkdirCase):
   def plan(self, kind):
     """Rows, time and label of every item, from the description of a pass alone."""
     config = smoke_config()
-    data = builders.dataset(config).train
+    data = datasets.load(config).train
     n = 1 if kind == 'particles' else 8
     rows = []
     for epoch in range(3):
@@ -165,7 +167,7 @@ class ContentTest(WorkdirCase):
   def test_every_datum_once_a_pass(self, kind):
     """Of the plan that the binary follows: rows as data, padding left out."""
     config = smoke_config(**{'statistics.kind': kind, 'statistics.num_data': 3200})
-    label = builders.dataset(config).train.label
+    label = datasets.load(config).train.label
     rows = np.arange(len(label), dtype=np.float32)
     plan = collect_statistics.Plan(config, splits.Split(rows, label))
     items, seen = [], []
@@ -195,7 +197,7 @@ class ContentTest(WorkdirCase):
 
   def test_times_are_evenly_spread_after_any_number_of_items(self):
     config = smoke_config(**{'statistics.num_data': 4096})
-    data = builders.dataset(config).train
+    data = datasets.load(config).train
     plan = collect_statistics.Plan(config, data)
     t = plan.batch(np.arange(64))[3]
     for first in range(64, 4096, 64):
@@ -279,13 +281,13 @@ class ResumeTest(WorkdirCase):
   def test_non_finite_statistics_are_not_written(self):
     """A datum of shard 1 is bad; shard 0 is kept, and nothing of shard 1."""
     workdir = self.copy(with_statistics=False)
-    data = builders.dataset(smoke_config())
+    data = datasets.load(smoke_config())
     row = np.random.default_rng((0, 0)).permutation(len(data.train.label))[700]
     x = data.train.x.copy()
     x[row, 3, 3] = np.nan
     bad = data._replace(train=data.train._replace(x=x))
     with (
-      mock.patch.object(builders, 'dataset', return_value=bad),
+      mock.patch.object(datasets, 'load', return_value=bad),
       self.assertRaisesRegex(reporting.NonFiniteError, 'item 700 are not finite'),
     ):
       collect_statistics.run(smoke_config(), workdir)
@@ -348,7 +350,7 @@ DAMAGES = {
 class DamageTest(WorkdirCase):
   def load(self, workdir):
     config = smoke_config()
-    return train_guidance.load_store(config, workdir_lib.Workdir(workdir))
+    return stores.load(config, workdir_lib.Workdir(workdir))
 
   def assert_mended(self, workdir):
     """Collecting again gives what there was."""

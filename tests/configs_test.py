@@ -11,6 +11,7 @@ from absl.testing import parameterized
 from configs import common
 from experiments import builders
 from experiments import collect_statistics
+from experiments import datasets
 from experiments import sweep
 from experiments import validation
 
@@ -71,7 +72,7 @@ class ConfigsTest(parameterized.TestCase):
     config = load(name, variant)
     validation.validate(config)
     shape, num_classes = DATA[name]
-    self.assertEqual(builders.data_spec(config), DATA[name])
+    self.assertEqual(datasets.spec(config), DATA[name])
     net = builders.network(config, num_classes)
     denoiser = builders.denoiser(config, num_classes)
 
@@ -111,14 +112,14 @@ class ConfigsTest(parameterized.TestCase):
     for variant in VARIANTS:
       config = load(name, variant)
       config.statistics.kind = kind
-      plan = collect_statistics.Plan(config, builders.dataset(config).train)
+      plan = collect_statistics.Plan(config, datasets.load(config).train)
       index, _, label, _ = plan.batch(plan.items(0)[:2])
       self.assertLen(index, plan.items_per_batch)
       self.assertEqual(label.shape, (plan.items_per_batch, plan.group_size))
 
   @parameterized.parameters('digits', 'mixture', 'mixture40')
   def test_data(self, name):
-    data = builders.dataset(load(name))
+    data = datasets.load(load(name))
     self.assertEqual((data.shape, data.num_classes), DATA[name])
     for split in (data.train, data.validation, data.test):
       self.assertEqual(set(split.label), set(range(data.num_classes)))

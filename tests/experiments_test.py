@@ -20,6 +20,7 @@ from configs import mixture
 from experiments import benchmark
 from experiments import builders
 from experiments import collect_statistics
+from experiments import datasets
 from experiments import evaluate
 from experiments import launch
 from experiments import sample
@@ -325,7 +326,7 @@ class DevicesTest(parameterized.TestCase):
     config = smoke_config(
       **{'guidance.objective': objective, 'guidance.batch_size': 256}
     )
-    data = builders.dataset(config)
+    data = datasets.load(config)
     mesh = sharding.make_mesh()
     params = builders.init_network(
       builders.network(config, data.num_classes), jax.random.key(0), data.shape
@@ -355,7 +356,7 @@ class DevicesTest(parameterized.TestCase):
 
   def test_samples(self):
     config = smoke_config()
-    data = builders.dataset(config)
+    data = datasets.load(config)
     params = builders.init_network(
       builders.network(config, data.num_classes), jax.random.key(0), data.shape
     )
@@ -382,13 +383,13 @@ class DevicesTest(parameterized.TestCase):
         'guidance.batch_size': 16,
       }
     )
-    data = builders.dataset(config)
+    data = datasets.load(config)
     params = builders.init_network(
       builders.network(config, data.num_classes), jax.random.key(0), data.shape
     )
     # Away from its start, where the network is 0 and so are both predictions.
     params = jax.tree.map(lambda p: p + 0.1, params)
-    batches = builders.batches(
+    batches = datasets.batches(
       config,
       'guidance',
       data.train,
@@ -403,7 +404,7 @@ class DevicesTest(parameterized.TestCase):
   @parameterized.parameters('self_consistency', 'l2', 'class_marginal')
   def test_statistics(self, objective):
     config = smoke_config(**{'guidance.objective': objective})
-    data = builders.dataset(config)
+    data = datasets.load(config)
     num, num_vectors = 64, 4 * 8 if objective == 'class_marginal' else 3 * 3
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(num, num_vectors, 64)).astype(np.float32)
@@ -577,20 +578,20 @@ class RefusalTest(parameterized.TestCase):
     config = self.train_base(**{'checkpoint_every': 2, 'log_every': 2})
     config.denoiser.num_steps = 10
     # The base is restored from step 2, and its data go bad.
-    original = builders.dataset
+    original = datasets.load
 
     def poisoned(config):
       data = original(config)
       x = np.full_like(data.train.x, np.nan)
       return data._replace(train=data.train._replace(x=x))
 
-    self.addCleanup(setattr, builders, 'dataset', original)
-    builders.dataset = poisoned
+    self.addCleanup(setattr, datasets, 'load', original)
+    datasets.load = poisoned
     with self.assertRaisesRegex(
       reporting.NonFiniteError, r'denoiser/\w+=nan at step 3 \(window 3..4\)'
     ):
       train_denoiser.run(config, self.workdir)
-    builders.dataset = original
+    datasets.load = original
     self.assertEqual(checkpointing.latest_step(self.workdir / 'denoiser'), 2)
     config.denoiser.num_steps = 4
     state = train_denoiser.run(config, self.workdir)

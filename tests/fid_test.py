@@ -13,7 +13,7 @@ import pytest
 from absl.testing import absltest
 
 from configs import digits
-from experiments import builders
+from experiments import datasets
 from experiments import feature_files
 from experiments import fid
 from experiments import launch
@@ -77,7 +77,7 @@ class FidTest(absltest.TestCase):
     # The first 12 of `sample` are of class 0; sample 0 has the same key and class.
     np.testing.assert_allclose(kept[:1], extract(x[:1]), rtol=1e-3, atol=1e-3)
 
-    real = extract(builders.dataset(config).train.x[:16])
+    real = extract(datasets.load(config).train.x[:16])
     name = 'frechet_squeezenet_proxy'
     expected = frechet(np.float64(kept), real)
     self.assertAlmostEqual(row['metrics'][name] / expected, 1.0, delta=1e-4)
@@ -120,7 +120,7 @@ class FidTest(absltest.TestCase):
 
   def test_labels(self):
     """Every class in turn; or the shares of the training data, chi-squared."""
-    data = builders.dataset(self.config)
+    data = datasets.load(self.config)
     config = self.config.copy_and_resolve_references()
     config.fid.num_samples = 10_000
     label = fid.sample_labels(config, data, 0)

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from absl.testing import absltest
 
 from configs import mnist as mnist_config
-from experiments import builders
+from experiments import datasets
 from experiments import launch
 from lgd.data import prepared
 from lgd.data import sources
@@ -127,7 +127,7 @@ class NotPreparedTest(absltest.TestCase):
     config = mnist_config.get_config()
     config.data.dir = '/nowhere'
     with self.assertRaisesRegex(launch.UserError, "^data.dir='/nowhere': no mnist"):
-      builders.dataset(config)
+      datasets.load(config)
 
 
 if __name__ == '__main__':

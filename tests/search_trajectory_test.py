@@ -14,7 +14,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 
 from configs import mixture
-from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import search_trajectory
 from experiments import train_denoiser
@@ -150,7 +150,7 @@ class ReferenceTest(absltest.TestCase):
       seen.append(split)
       raise InterruptedError
 
-    data = builders.dataset(config)
+    data = datasets.load(config)
     for name in ('validation', 'train'):
       config.trajectory.reference = name
       with (

@@ -16,6 +16,7 @@ from absl.testing import parameterized
 from configs import mixture
 from experiments import builders
 from experiments import collect_statistics
+from experiments import datasets
 from experiments import launch
 from experiments import sampler
 from experiments import sweep
@@ -63,7 +64,7 @@ def make_store(num=256, m=3, dim=2, num_classes=8):
 class TrainTest(parameterized.TestCase):
   def test_each_point_is_trained_as_it_would_be_alone(self):
     config = smoke_config(**GRID)
-    data, store = builders.dataset(config), make_store()
+    data, store = datasets.load(config), make_store()
     config.guidance.update(batch_size=16)
     config.sweep.num_steps = 25
     grid = sweep.make_grid(config)
@@ -113,7 +114,7 @@ class TrainTest(parameterized.TestCase):
   def test_as_many_steps_as_asked_for(self):
     """Not rounded to what one compiled call makes."""
     config = smoke_config(**{**GRID, 'sweep.beta': (1.0,), 'sweep.interaction': (1.0,)})
-    data, store = builders.dataset(config), make_store()
+    data, store = datasets.load(config), make_store()
     config.sweep.num_steps = 1
     config.guidance.ema_decay = 0.0
     group = [p for p in sweep.make_grid(config) if p['num_particles'] == 2]

@@ -6,7 +6,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 
 from configs import digits
-from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import validation
 
@@ -223,17 +223,17 @@ class ValidateTest(parameterized.TestCase):
   def test_batch_larger_than_the_split(self):
     config = digits.get_config()
     config.denoiser.batch_size = 4096
-    data = builders.dataset(config)
+    data = datasets.load(config)
     with self.assertRaisesRegex(launch.UserError, 'denoiser.batch_size=4096.*1077'):
-      builders.batches(config, 'denoiser', data.train)
+      datasets.batches(config, 'denoiser', data.train)
 
   def test_batch_that_the_devices_cannot_share(self):
     config = digits.get_config()
     config.guidance.batch_size = 12
-    data = builders.dataset(config)
+    data = datasets.load(config)
     pattern = 'guidance.batch_size=12: must be a multiple of the 8 devices'
     with self.assertRaisesRegex(launch.UserError, pattern):
-      builders.batches(config, 'guidance', data.train)
+      datasets.batches(config, 'guidance', data.train)
 
 
 if __name__ == '__main__':

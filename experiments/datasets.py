@@ -1,0 +1,139 @@
+"""From `config.data` to data and batches.
+
+With `builders.py` the only place where config keys are given a meaning.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import launch
+from lgd import arrays
+from lgd import sharding
+from lgd.data import catalog
+from lgd.data import digits
+from lgd.data import loader
+from lgd.data import mixtures
+from lgd.data import prepared
+from lgd.data import sources
+from lgd.data import splits
+from lgd.data import streamed
+
+NAMES = ('digits', 'mixture', 'random_mixture', *catalog.DATA_SETS)
+
+
+def load(config: config_dict.ConfigDict) -> splits.Dataset:
+  """The data of `config.data`.
+
+  Raises:
+    launch.UserError: data that must be prepared first, or an unknown name.
+  """
+  section = config.data
+  if section.name == 'digits':
+    return digits.load()
+  if section.name in catalog.DATA_SETS:
+    read = sources.load if section.in_memory else streamed.load
+    try:
+      return read(section.name, section.dir, attributes=section.attributes)
+    except (prepared.NotPreparedError, sources.DataError) as error:
+      raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
+  if section.name == 'mixture':
+    mixture = mixtures.ring(section.num_classes, radius=section.radius, std=section.std)
+  elif section.name == 'random_mixture':
+    mixture = mixtures.random(
+      arrays.stream(config.seed, 'mixture'),
+      section.num_classes,
+      dim=section.dim,
+      components=section.components,
+      radius=section.radius,
+      std=section.std,
+    )
+  else:
+    raise launch.UserError(f'data.name={section.name!r}: must be one of {NAMES}.')
+  return mixtures.dataset(
+    arrays.stream(config.seed, 'data'), mixture, num_per_class=section.num_per_class
+  )
+
+
+def spec(config: config_dict.ConfigDict) -> tuple[tuple[int, ...], int]:
+  """Shape of a datum and number of classes, without reading any."""
+  section = config.data
+  if section.name == 'digits':
+    return (8, 8, 1), 10
+  if section.name in catalog.DATA_SETS:
+    data_set = catalog.DATA_SETS[section.name]
+    return data_set.shape, data_set.num_classes or 2 ** len(section.attributes)
+  return (2 if section.name == 'mixture' else section.dim,), section.num_classes
+
+
+def batches(
+  config: config_dict.ConfigDict,
+  section: str,
+  train: splits.Split,
+  *,
+  group_size: int = 1,
+  by_class: bool = False,
+) -> Callable[[int], Iterator[splits.Split]]:
+  """From the first step wanted to this process's share of the batches of a stage.
+
+  Consecutive data form groups of `group_size`, each of one class if `by_class`.
+
+  Raises:
+    launch.UserError: a batch larger than the split, or that devices cannot share.
+  """
+  batch_size = config[section].batch_size
+  groups = group_rows(config, section, train, group_size, by_class, epoch=0)
+  if batch_size > groups.size:
+    raise launch.UserError(
+      f'{section}.batch_size={batch_size}: the training split has {groups.size}'
+      ' data; take a smaller batch.'
+    )
+  if batch_size % jax.device_count() != 0:
+    raise launch.UserError(
+      f'{section}.batch_size={batch_size}: must be a multiple of the'
+      f' {jax.device_count()} devices that share it.'
+    )
+  common = {'seed': config.seed, 'augment': config.data.flip}
+  if isinstance(train.x, streamed.Images) and group_size == 1:
+    return lambda start: loader.batches(
+      train.x.source,
+      batch_size,
+      start=start,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_threads=config.data.num_threads,
+      num_workers=config.data.num_workers,
+      **common,
+    )
+  return lambda start: map(
+    sharding.process_share,
+    splits.batches(
+      train,
+      batch_size,
+      start=start,
+      group_size=group_size,
+      by_class=by_class,
+      **common,
+    ),
+  )
+
+
+def group_rows(
+  config: config_dict.ConfigDict,
+  section: str,
+  train: splits.Split,
+  group_size: int,
+  by_class: bool,
+  *,
+  epoch: int,
+) -> np.ndarray:
+  """`splits.group_rows` of one pass, with an error that names the key."""
+  try:
+    return splits.group_rows(
+      train.label, group_size, by_class=by_class, seed=config.seed, epoch=epoch
+    )
+  except ValueError as error:
+    raise launch.UserError(f'{section}.{error} Take smaller groups.') from error
