@@ -10,7 +10,6 @@ denoiser. The same command again resumes: shards that are there are kept, and wh
 shard holds depends on the config alone.
 """
 
-import datetime
 import time
 from typing import Any
 
@@ -94,7 +93,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       plan.num_shards - len(missing) + done,
       plan.num_shards,
       num_done / elapsed,
-      datetime.timedelta(seconds=round(elapsed / done * (len(missing) - done))),
+      reporting.eta(elapsed, done, len(missing)),
     )
   sharding.wait_for_processes('collect_statistics')  # Process 0 writes.
   summarise(directory, plan)

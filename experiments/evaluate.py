@@ -8,7 +8,6 @@ Grids are chosen on validation data and reported on test data. Writes results.js
 results.md and plots/.
 """
 
-import datetime
 import itertools
 import time
 from typing import Any
@@ -182,7 +181,7 @@ def evaluate_methods(
       method.name,
       method.params or '',
       np.mean([r['metrics']['energy_test'] for r in rows[-section.num_seeds :]]),
-      datetime.timedelta(seconds=round(elapsed / (i + 1) * (len(methods) - i - 1))),
+      reporting.eta(elapsed, i + 1, len(methods)),
     )
   return rows, samples
 

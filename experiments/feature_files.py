@@ -4,7 +4,6 @@ fid/NAME/config.json           whose features they are
 fid/NAME/features-00003.npz    features [n, dim], and of Inception log_prob [n, 1008]
 """
 
-import datetime
 import json
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from etils import epath
 from experiments import launch
 from experiments import workdir as workdir_lib
 from lgd import metrics
+from lgd import reporting
 from lgd import sharding
 
 # First and last index of a shard -> uint8 images of them.
@@ -100,7 +100,7 @@ def collect(
       len(shards) - len(missing) + done,
       len(shards),
       done * size / elapsed,
-      datetime.timedelta(seconds=round(elapsed / done * (len(missing) - done))),
+      reporting.eta(elapsed, done, len(missing)),
     )
   sharding.wait_for_processes(str(directory))  # Process 0 writes.
   loaded = [metrics.read_npz(shard) for shard in shards]

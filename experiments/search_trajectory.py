@@ -10,7 +10,6 @@ averaged. Writes guidance/trajectory_DISTANCE_table/, the average, and
 guidance/trajectory_DISTANCE/, a network that also serves other time grids.
 """
 
-import datetime
 import functools
 import time
 
@@ -32,6 +31,7 @@ from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import checkpointing
 from lgd import denoiser as denoiser_lib
+from lgd import reporting
 from lgd import trajectory
 from lgd import types
 from lgd.data import splits
@@ -110,9 +110,7 @@ def search(
       section.num_repeats,
       table.mean(),
       table.max(),
-      datetime.timedelta(
-        seconds=round(elapsed / (i + 1) * (section.num_repeats - i - 1))
-      ),
+      reporting.eta(elapsed, i + 1, section.num_repeats),
     )
   logging.info('trajectory: %d denoiser evaluations', counter.count)
   return jnp.mean(jnp.stack(tables), axis=0), counter.count

@@ -9,7 +9,6 @@ distance to validation data over its seeds is smallest is chosen: a stated rule 
 does not see test data. Writes sweep/results.json, results.md and a figure per axis.
 """
 
-import datetime
 import itertools
 import json
 import time
@@ -167,7 +166,7 @@ def train(
         done,
         num_steps,
         len(group) * done / elapsed,
-        datetime.timedelta(seconds=round(elapsed / done * (num_steps - done))),
+        reporting.eta(elapsed, done, num_steps),
       )
   return states.ema_params
 
@@ -209,7 +208,7 @@ def evaluate(
         'sweep: sampled %d/%d  ETA %s',
         i + 1,
         len(tables),
-        datetime.timedelta(seconds=round(elapsed / (i + 1) * (len(tables) - i - 1))),
+        reporting.eta(elapsed, i + 1, len(tables)),
       )
   return rows
 

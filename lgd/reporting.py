@@ -22,6 +22,11 @@ class NonFiniteError(ArithmeticError):
   """A metric of training became infinite or NaN."""
 
 
+def eta(elapsed: float, done: int, num: int) -> datetime.timedelta:
+  """Time left if the rest of `num` go on as the first `done`, in `elapsed` seconds."""
+  return datetime.timedelta(seconds=round(elapsed / done * (num - done)))
+
+
 class Reporter:
   """Collects the metrics of every step, and reports the mean of each window.
 

@@ -1,5 +1,6 @@
 """Windows, their means, and the step at which a value went bad."""
 
+import datetime
 import json
 import pathlib
 from unittest import mock
@@ -8,6 +9,12 @@ import jax.numpy as jnp
 from absl.testing import absltest
 
 from lgd import reporting
+
+
+class EtaTest(absltest.TestCase):
+  def test_rest_at_the_rate_so_far(self):
+    self.assertEqual(reporting.eta(30.0, 3, 7), datetime.timedelta(seconds=40))
+    self.assertEqual(reporting.eta(30.0, 7, 7), datetime.timedelta(0))
 
 
 class ReporterTest(absltest.TestCase):
