@@ -29,18 +29,14 @@ from configs import common
 
 def get_config(variant: str = 'full'):
   """The config of one variant."""
-  config = common.get_default()
+  config = common.get_image_default()
   config.data.name = 'celeb_a'
   config.data.attributes = ('Male', 'Smiling', 'Young', 'Eyeglasses', 'Blond_Hair')
   config.data.in_memory = False
-  config.data.flip = True
-  config.denoiser.update(common.get_image_recipe())
   config.denoiser.num_steps = 300_000
   config.statistics.num_data = 131_072
   config.guidance.num_steps = 20_000
   config.evaluation.num_steps = 100
   config.fid.labels = 'data'
-  config.log_every = 100
-  config.checkpoint_every = 5000
   small = {'denoiser': common.get_small_image_recipe()}
   return common.apply_variant(config, variant, {'full': {}, 'small': small})

@@ -24,10 +24,8 @@ from configs import common
 
 def get_config(variant: str = 'full'):
   """The config of one variant."""
-  config = common.get_default()
+  config = common.get_image_default()
   config.data.name = 'cifar10'
-  config.data.flip = True
-  config.denoiser.update(common.get_image_recipe())
   config.denoiser.update(
     {
       'channels': 128,
@@ -43,6 +41,4 @@ def get_config(variant: str = 'full'):
   )
   config.evaluation.num_steps = 50
   config.evaluation.samples_per_class = 500
-  config.log_every = 100
-  config.checkpoint_every = 5000
   return common.apply_variant(config, variant, {'full': {}})

@@ -264,6 +264,16 @@ def apply_variant(
   return config
 
 
+def get_image_default() -> config_dict.ConfigDict:
+  """The default, with the U-Net of `get_image_recipe` and mirrored images."""
+  config = get_default()
+  config.data.flip = True
+  config.denoiser.update(get_image_recipe())
+  config.log_every = 100
+  config.checkpoint_every = 5000
+  return config
+
+
 def get_image_recipe() -> dict:
   """Overrides of `denoiser`: a U-Net of 261M parameters for 64x64 images.
 

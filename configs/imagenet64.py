@@ -28,15 +28,11 @@ from configs import common
 
 def get_config(variant: str = 'full'):
   """The config of one variant."""
-  config = common.get_default()
+  config = common.get_image_default()
   config.data.name = 'imagenet_resized/64x64'
   config.data.in_memory = False
-  config.data.flip = True
-  config.denoiser.update(common.get_image_recipe())
   config.statistics.num_data = 262_144
   config.guidance.num_steps = 20_000
   config.evaluation.num_steps = 100
-  config.log_every = 100
-  config.checkpoint_every = 5000
   small = {'denoiser': common.get_small_image_recipe()}
   return common.apply_variant(config, variant, {'full': {}, 'small': small})
