@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax import linen as nn
 from ml_collections import config_dict
 
 from experiments import builders
@@ -162,18 +163,23 @@ def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
   ratio, seconds = paired_ratio(evaluate, update, repeats=5)
   evaluations = 2 * config.guidance.batch_size * config.guidance.num_particles
   ratio *= evaluations / batch
-
-  def count(net):
-    params = jax.eval_shape(net.init, jax.random.key(0), x, t, label)
-    lowered = jax.jit(net.apply).lower(params, x, t, label)
-    return lowered.cost_analysis()['flops'] / batch
-
-  flops_small, flops_large = count(small), count(large)
+  (_, flops_small), (_, flops_large) = (
+    count_network(net, (size, size, 3)) for net in (small, large)
+  )
   logging.info(
     'U-Nets at 64x64: %.3g and %.4g GFLOP an evaluation, the small one at %.0f GFLOP/s',
     *(1e-9 * flops_small, 1e-9 * flops_large, 1e-9 * flops_small * batch / seconds[0]),
   )
   return {'unet': ratio, 'unet_260m': ratio * flops_large / flops_small}
+
+
+def count_network(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, float]:
+  """Parameters of a base model's network, and operations of one evaluation by XLA."""
+  one = jnp.zeros(1)
+  args = jnp.zeros((1, *shape)), one, one.astype(int)
+  params = jax.eval_shape(net.init, jax.random.key(0), *args)
+  flops = jax.jit(net.apply).lower(params, *args).cost_analysis()['flops']
+  return sum(leaf.size for leaf in jax.tree.leaves(params)), flops
 
 
 def sampling_ratio(config: config_dict.ConfigDict) -> float:

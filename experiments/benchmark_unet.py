@@ -58,16 +58,14 @@ def run(config: config_dict.ConfigDict, *, count_only: bool) -> dict[str, float]
 def count(config: config_dict.ConfigDict) -> dict[str, float]:
   """Parameters, and operations of every stage of an experiment."""
   shape, num_classes = datasets.spec(config)
-  net = builders.network(config, num_classes)
-  xt, one = jax.ShapeDtypeStruct((1, *shape), jnp.float32), jnp.zeros(1)
-  params = jax.eval_shape(net.init, jax.random.key(0), xt, one, one.astype(int))
-  lowered = jax.jit(net.apply).lower(params, xt, one, one.astype(int))
-  flops = lowered.cost_analysis()['flops']
+  num_params, flops = benchmark.count_network(
+    builders.network(config, num_classes), shape
+  )
   base, guidance, section = config.denoiser, config.guidance, config.statistics
   per_update = 2 * guidance.batch_size * guidance.num_particles
   step_cost = 4 if base.remat else 3
   return {
-    'parameters': float(sum(leaf.size for leaf in jax.tree.leaves(params))),
+    'parameters': float(num_params),
     'evaluation_flops': flops,
     'train_denoiser_flops': step_cost * flops * base.batch_size * base.num_steps,
     'collect_statistics_flops': 2 * section.num_particles * section.num_data * flops,

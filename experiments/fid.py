@@ -75,7 +75,7 @@ def run(
     identity |= sampling_identity(config, workdir, method, seed)
     images = sampled_images(config, workdir, dataset, method, seed)
   ours = feature_files.collect(
-    root / f'{method.replace(":", "_").replace(",", "_")}_seed{seed}_{network.name}',
+    root / f'{sample.file_stem(method, seed)}_{network.name}',
     {**identity, 'num_samples': num_samples},
     network,
     images,

@@ -75,6 +75,11 @@ def method_table(
   )
 
 
+def file_stem(method: str, seed: int) -> str:
+  """Of the files that hold samples of a method, or their features."""
+  return method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
+
+
 def run(
   config: config_dict.ConfigDict | None, workdir: str, *, method: str, seed: int
 ) -> np.ndarray:
@@ -98,8 +103,7 @@ def run(
     )
 
   if jax.process_index() == 0:
-    stem = method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
-    path = workdir.path / 'samples' / f'{stem}.npz'
+    path = workdir.path / 'samples' / f'{file_stem(method, seed)}.npz'
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('wb') as f:
       np.savez(f, x=x, label=label)
