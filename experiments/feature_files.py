@@ -20,6 +20,7 @@ from experiments import workdir as workdir_lib
 from lgd import metrics
 from lgd import reporting
 from lgd import sharding
+from lgd.metrics import files
 
 # First and last index of a shard -> uint8 images of them.
 ImageFn = Callable[[int, int], np.ndarray]
@@ -77,8 +78,7 @@ def collect(
     stored = json.loads(path.read_text())
     workdir_lib.require_same(stored, identity, directory)
   elif jax.process_index() == 0:
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(identity, indent=1))
+    files.write_whole(path, lambda f: f.write(json.dumps(identity, indent=1).encode()))
   num, size, begin = identity['num_samples'], shard_size, time.perf_counter()
   firsts, done = range(0, num, size), 0
   shards = [directory / f'features-{i:05d}.npz' for i in range(len(firsts))]

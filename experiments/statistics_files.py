@@ -6,7 +6,6 @@ statistics/KIND/shard-00003.npz    gram [n, p (p + 1) / 2], t [n], label [n] or
 """
 
 import json
-import zipfile
 from typing import Any
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from experiments import launch
+from lgd.metrics import files
 
 
 class Statistics(NamedTuple):
@@ -77,18 +77,12 @@ def read_shard(path: epath.Path, num_vectors: int) -> Statistics:
       f'{path}: is missing; run collect_statistics again to finish.'
     )
   try:
-    with path.open('rb') as f, np.load(f, allow_pickle=False) as arrays:
-      statistics = Statistics(**{name: arrays[name] for name in Statistics._fields})
-  except (
-    OSError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    ValueError,
-    zipfile.BadZipFile,
-  ) as error:
+    arrays = files.read_npz(path)
+    statistics = Statistics(**{name: arrays[name] for name in Statistics._fields})
+  except (files.FileError, KeyError) as error:
+    reason = error.__cause__ or error
     raise launch.UserError(
-      f'{path}: is cut short or damaged ({error}); {again}'
+      f'{path}: is cut short or damaged ({reason}); {again}'
     ) from error
   num, width = len(statistics.index), num_vectors * (num_vectors + 1) // 2
   lengths = [len(a) if a.ndim else 0 for a in statistics[:4]]
@@ -125,9 +119,5 @@ def read(directory: epath.Path, num_shards: int, *, num_vectors: int) -> Statist
 
 
 def _write(path: epath.Path, write) -> None:
-  if jax.process_index() != 0:
-    return
-  partial = path.parent / f'{path.name}.partial'
-  with partial.open('wb') as f:
-    write(f)
-  partial.replace(path)
+  if jax.process_index() == 0:
+    files.write_whole(path, write)

@@ -4,7 +4,10 @@ import hashlib
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from collections.abc import Mapping
+from typing import Any
+from typing import IO
 
 import jax
 import numpy as np
@@ -53,11 +56,16 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
 
 def write_npz(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes an .npz, under its name only when it is complete."""
+  write_whole(path, lambda f: np.savez(f, **arrays))
+
+
+def write_whole(path: epath.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
+  """Writes a file, under its name only when it is complete; makes its directory."""
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.parent / f'{path.name}.partial'
   with partial.open('wb') as f:
-    np.savez(f, **arrays)
+    write(f)
   partial.replace(path)
 
 
