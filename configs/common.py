@@ -24,7 +24,7 @@ def get_default() -> config_dict.ConfigDict:
   config.data.in_memory = True  # Or images are read from disk whenever needed,
   config.data.num_threads = 8  # so many batches at a time
   config.data.num_workers = 0  # in each of so many processes, if any.
-  config.data.attributes = ()  # Of celeb_a: k of them make 2^k classes.
+  config.data.attributes = ()  # Of celeb_a: k of them make 2^k classes, () is a vector.
   config.data.flip = False  # Whether training images are mirrored at random.
   # Of 'mixture', one Gaussian per class on a circle in the plane, and of
   # 'random_mixture', several per class on a sphere in more dimensions.

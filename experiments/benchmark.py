@@ -35,6 +35,7 @@ from experiments import launch
 from experiments import sampler
 from experiments import train_guidance
 from experiments import validation
+from lgd import conditions
 from lgd import denoiser as denoiser_lib
 from lgd import networks
 from lgd import objectives
@@ -65,17 +66,16 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
   """A guidance update over its denoiser evaluations alone."""
   section = config.guidance
   dataset = datasets.load(config)
-  num_classes, shape = dataset.num_classes, dataset.shape
   key = jax.random.key(0)
   update, denoiser_params, batch = direct_update(config, dataset)
-  denoiser = builders.denoiser(config, num_classes)
+  denoiser = builders.denoiser(config, dataset.spec)
 
   @jax.jit
   def evaluations(params, xt, t, label):
-    return denoiser_lib.pair(denoiser, params, xt, t, label, num_classes)
+    return denoiser_lib.pair(denoiser, params, xt, t, label, dataset.conditions.null)
 
   rows = section.batch_size * section.num_particles
-  xt = jax.random.normal(key, (rows, *shape))
+  xt = jax.random.normal(key, (rows, *dataset.shape))
   t = jax.random.uniform(key, (rows,))
   label = jnp.repeat(jnp.asarray(batch.label), section.num_particles)
 
@@ -91,15 +91,14 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
 def direct_update(config: config_dict.ConfigDict, dataset: splits.Dataset):
   """A function that makes one direct update, its base's parameters, and its batch."""
   key = jax.random.key(0)
-  params = builders.init_network(
-    builders.network(config, dataset.num_classes), key, dataset.shape
-  )
+  net = builders.network(config, dataset.spec)
+  params = builders.init_network(net, key, dataset.spec)
   batch = next(datasets.batches(config, 'guidance', dataset.train)(0))
-  loss_fn = train_guidance.make_direct_loss_fn(config, dataset.num_classes)
-  return make_update(config, dataset, loss_fn, params, batch), params, batch
+  loss_fn = train_guidance.make_direct_loss_fn(config)
+  return make_update(config, loss_fn, params, batch), params, batch
 
 
-def make_update(config, dataset, loss_fn, frozen, batch) -> Callable[[], Any]:
+def make_update(config, loss_fn, frozen, batch) -> Callable[[], Any]:
   """A function that makes one update of an untrained weight, compiled."""
   key = jax.random.key(0)
   tx = builders.optimizer(config.guidance)
@@ -109,7 +108,7 @@ def make_update(config, dataset, loss_fn, frozen, batch) -> Callable[[], Any]:
     mesh,
     sharding.replicated(mesh),
   )
-  model = builders.weight_model(config, dataset.num_classes)
+  model = builders.weight_model(config, datasets.spec(config))
   state = training.init_state(model.init(key), tx)
 
   def update():
@@ -120,9 +119,7 @@ def make_update(config, dataset, loss_fn, frozen, batch) -> Callable[[], Any]:
   return update
 
 
-def statistics_update(
-  config: config_dict.ConfigDict, dataset: splits.Dataset
-) -> Callable[[], Any]:
+def statistics_update(config: config_dict.ConfigDict) -> Callable[[], Any]:
   """A function that makes one update from (made up) statistics."""
   num, m = 4096, config.statistics.num_particles
   k_eps, k_data = jax.random.split(jax.random.key(0))
@@ -132,17 +129,17 @@ def statistics_update(
       statistics.gram(eps, jax.random.normal(k_data, (num, 8)), x0_cond, x0_null)
     ),
     jnp.linspace(0.0, config.statistics.t_max, num),
-    jnp.arange(num) % dataset.num_classes,
+    jnp.arange(num) % datasets.spec(config).conditions.num_classes,
   )
-  loss_fn = train_guidance.make_statistics_loss_fn(config, dataset)
-  return make_update(config, dataset, loss_fn, store, ())
+  loss_fn = train_guidance.make_statistics_loss_fn(config)
+  return make_update(config, loss_fn, store, ())
 
 
 def statistics_ratio(config: config_dict.ConfigDict) -> float:
   """A direct update over one from statistics."""
   dataset = datasets.load(config)
   direct, _, _ = direct_update(config, dataset)
-  from_statistics = statistics_update(config, dataset)
+  from_statistics = statistics_update(config)
   ratio, seconds = paired_ratio(direct, from_statistics, repeats=20)
   logging.info(
     'updates per second: %.0f direct, %.0f from statistics', *(1.0 / s for s in seconds)
@@ -152,19 +149,18 @@ def statistics_ratio(config: config_dict.ConfigDict) -> float:
 
 def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
   """The evaluations of a direct update over an update from statistics, for U-Nets."""
-  size, num_classes, batch = 64, 1000, 4
-  small = networks.UNet(num_classes, 32, (1, 2, 2), 1, (16,), head_dim=32)
-  large = networks.UNet(num_classes, 192, (1, 2, 3, 4), 3, (16, 8))
-  x, t = jnp.zeros((batch, size, size, 3)), jnp.zeros(batch)
-  label = jnp.zeros(batch, int)
-  params = jax.jit(small.init)(jax.random.key(0), x, t, label)
-  evaluate = functools.partial(jax.jit(small.apply), params, x, t, label)
-  update = statistics_update(config, datasets.load(config))
+  spec, batch = splits.Spec((64, 64, 3), conditions.Labels(1000)), 4
+  small = networks.UNet(1000, 32, (1, 2, 2), 1, (16,), head_dim=32)
+  large = networks.UNet(1000, 192, (1, 2, 3, 4), 3, (16, 8))
+  args = jnp.zeros((batch, *spec.shape)), jnp.zeros(batch), spec.conditions.zeros(batch)
+  params = jax.jit(small.init)(jax.random.key(0), *args)
+  evaluate = functools.partial(jax.jit(small.apply), params, *args)
+  update = statistics_update(config)
   ratio, seconds = paired_ratio(evaluate, update, repeats=5)
   evaluations = 2 * config.guidance.batch_size * config.guidance.num_particles
   ratio *= evaluations / batch
   (_, flops_small), (_, flops_large) = (
-    count_network(net, (size, size, 3)) for net in (small, large)
+    count_network(net, spec) for net in (small, large)
   )
   logging.info(
     'U-Nets at 64x64: %.3g and %.4g GFLOP an evaluation, the small one at %.0f GFLOP/s',
@@ -173,10 +169,9 @@ def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
   return {'unet': ratio, 'unet_260m': ratio * flops_large / flops_small}
 
 
-def count_network(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, float]:
+def count_network(net: nn.Module, spec: splits.Spec) -> tuple[int, float]:
   """Parameters of a base model's network, and operations of one evaluation by XLA."""
-  one = jnp.zeros(1)
-  args = jnp.zeros((1, *shape)), one, one.astype(int)
+  args = jnp.zeros((1, *spec.shape)), jnp.zeros(1), spec.conditions.zeros(1)
   params = jax.eval_shape(net.init, jax.random.key(0), *args)
   flops = jax.jit(net.apply).lower(params, *args).cost_analysis()['flops']
   return sum(leaf.size for leaf in jax.tree.leaves(params)), flops
@@ -184,25 +179,24 @@ def count_network(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, float]:
 
 def sampling_ratio(config: config_dict.ConfigDict) -> float:
   """Sampling with learned weights over sampling with a constant."""
-  dataset = datasets.load(config)
-  num_classes, shape = dataset.num_classes, dataset.shape
+  spec = datasets.spec(config)
   key = jax.random.key(0)
-  params = builders.init_network(builders.network(config, num_classes), key, shape)
-  model = builders.weight_model(config, num_classes)
+  params = builders.init_network(builders.network(config, spec), key, spec)
+  model = builders.weight_model(config, spec)
   guidance_params = model.init(key)
-  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
-  tabulate = sampler.make_tabulate(config, model, num_classes)
-  constant_table = jnp.full((num_classes, config.evaluation.num_steps), 0.25)
-  label = sampler.balanced_labels(num_classes, config.evaluation.samples_per_class)
-  label = jnp.asarray(label)
+  sample_fn = sampler.make_sample_fn(config, spec)
+  tabulate = sampler.make_tabulate(config, model)
+  section, classes = config.evaluation, np.arange(spec.conditions.num_classes)
+  label = sampler.balanced_labels(len(classes), section.samples_per_class)
+  constant = np.full((len(label), section.num_steps), 0.25, np.float32)
   keys = sampler.sample_keys(0, len(label))
 
   ratio, seconds = paired_ratio(
-    lambda: sample_fn(params, tabulate(guidance_params), keys, label),
-    lambda: sample_fn(params, constant_table, keys, label),
+    lambda: sample_fn(params, tabulate(guidance_params, classes)[label], keys, label),
+    lambda: sample_fn(params, constant, keys, label),
     repeats=1,
   )
-  nfe = sampler.count_nfe(config, num_classes, shape, params, constant_table)
+  nfe = sampler.count_nfe(config, spec, params, guided=True)
   logging.info(
     'sampling: %.0f samples/s, %.0f evaluations/s with a constant',
     *(len(label) / seconds[1], nfe * len(label) / seconds[1]),

@@ -57,10 +57,8 @@ def run(config: config_dict.ConfigDict, *, count_only: bool) -> dict[str, float]
 
 def count(config: config_dict.ConfigDict) -> dict[str, float]:
   """Parameters, and operations of every stage of an experiment."""
-  shape, num_classes = datasets.spec(config)
-  num_params, flops = benchmark.count_network(
-    builders.network(config, num_classes), shape
-  )
+  spec = datasets.spec(config)
+  num_params, flops = benchmark.count_network(builders.network(config, spec), spec)
   base, guidance, section = config.denoiser, config.guidance, config.statistics
   per_update = 2 * guidance.batch_size * guidance.num_particles
   step_cost = 4 if base.remat else 3
@@ -77,18 +75,18 @@ def count(config: config_dict.ConfigDict) -> dict[str, float]:
 
 def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
   """A step of the base model: images a second and memory."""
-  shape, num_classes = datasets.spec(config)
+  spec = datasets.spec(config)
   mesh, tx = builders.mesh(config), builders.optimizer(config.denoiser)
-  net = builders.network(config, num_classes)
+  net = builders.network(config, spec)
 
   def init(key):
-    return training.init_state(builders.init_network(net, key, shape), tx)
+    return training.init_state(builders.init_network(net, key, spec), tx)
 
   key = jax.random.key(0)
   shardings = sharding.fsdp(jax.eval_shape(init, key), mesh)
   state = jax.jit(init, out_shardings=shardings)(key)
   step = training.make_train_step(
-    train_denoiser.make_loss_fn(config, num_classes),
+    train_denoiser.make_loss_fn(config, spec),
     tx,
     ema_decay=config.denoiser.ema_decay,
     num_microbatches=config.denoiser.num_microbatches,
@@ -96,7 +94,7 @@ def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, 
   n = config.denoiser.batch_size
   batch = sharding.global_batch(
     sharding.process_share(
-      splits.Split(np.zeros((n, *shape), np.float32), np.zeros(n, np.int32))
+      splits.Split(np.zeros((n, *spec.shape), np.float32), spec.conditions.zeros(n))
     ),
     mesh,
   )
@@ -121,27 +119,27 @@ def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, 
 
 def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
   """Guided sampling over the bare evaluations that it makes."""
-  shape, num_classes = datasets.spec(config)
-  denoiser = builders.denoiser(config, num_classes)
+  spec = datasets.spec(config)
+  denoiser = builders.denoiser(config, spec)
   key, n = jax.random.key(0), config.statistics.batch_size
   mesh = builders.mesh(config)
-  net = builders.network(config, num_classes)
-  params = jax.jit(lambda key: builders.init_network(net, key, shape))(key)
+  net = builders.network(config, spec)
+  params = jax.jit(lambda key: builders.init_network(net, key, spec))(key)
   params = jax.device_put(params, sharding.fsdp(params, mesh))
-  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
-  label = np.arange(n, dtype=np.int32) % num_classes
+  sample_fn = sampler.make_sample_fn(config, spec)
+  cond = spec.conditions.zeros(n)
   keys = sampler.sample_keys(0, n)
-  table = jnp.full((num_classes, config.evaluation.num_steps), 0.25)
+  omega = np.full((n, config.evaluation.num_steps), 0.25, np.float32)
 
   @functools.partial(
     jax.jit, in_shardings=(None, sharding.split(mesh), sharding.split(mesh))
   )
-  def evaluate(params, xt, label):
+  def evaluate(params, xt, cond):
     t = jnp.full(n, 0.5)
-    return denoiser_lib.pair(denoiser, params, xt, t, label, num_classes)
+    return denoiser_lib.pair(denoiser, params, xt, t, cond, spec.conditions.null)
 
   xt, on_devices = sharding.global_batch(
-    sharding.process_share((np.zeros((n, *shape), np.float32), label)), mesh
+    sharding.process_share((np.zeros((n, *spec.shape), np.float32), cond)), mesh
   )
 
   def bare():
@@ -150,7 +148,7 @@ def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, 
     return out
 
   ratio, (seconds, _) = benchmark.paired_ratio(
-    lambda: sample_fn(params, table, keys, label), bare, repeats=1
+    lambda: sample_fn(params, omega, keys, cond), bare, repeats=1
   )
   total = 2 * n * config.evaluation.num_steps * flops
   return {

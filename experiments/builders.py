@@ -28,6 +28,7 @@ from lgd import schedules
 from lgd import sharding
 from lgd import statistics
 from lgd import types
+from lgd.data import splits
 
 SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
 OBJECTIVES = (
@@ -79,12 +80,12 @@ def schedule(config: config_dict.ConfigDict) -> types.Schedule:
   return SCHEDULES[config.schedule]()
 
 
-def network(config: config_dict.ConfigDict, num_classes: int) -> nn.Module:
-  """The base model's network; label `num_classes` is the null label."""
+def network(config: config_dict.ConfigDict, spec: splits.Spec) -> nn.Module:
+  """The base model's network."""
   section = config.denoiser
   if section.network == 'unet':
     return networks.UNet(
-      num_classes=num_classes,
+      num_classes=spec.conditions.num_classes,
       channels=section.channels,
       multipliers=section.multipliers,
       num_blocks=section.num_blocks,
@@ -94,22 +95,21 @@ def network(config: config_dict.ConfigDict, num_classes: int) -> nn.Module:
       remat=section.remat,
     )
   return networks.ResidualMLP(
-    num_classes=num_classes, width=section.width, depth=section.depth
+    num_classes=spec.conditions.num_classes, width=section.width, depth=section.depth
   )
 
 
-def init_network(
-  net: nn.Module, key: jax.Array, shape: tuple[int, ...]
-) -> types.Params:
-  """Fresh parameters for data of `shape`."""
-  one = jnp.zeros(1)
-  return net.init(key, jnp.zeros((1, *shape)), one, one.astype(int))
+def init_network(net: nn.Module, key: jax.Array, spec: splits.Spec) -> types.Params:
+  """Fresh parameters of `network`."""
+  return net.init(
+    key, jnp.zeros((1, *spec.shape)), jnp.zeros(1), spec.conditions.zeros(1)
+  )
 
 
-def denoiser(config: config_dict.ConfigDict, num_classes: int) -> types.Denoiser:
+def denoiser(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Denoiser:
   """The base model as a function of its parameters."""
   return denoiser_lib.from_network(
-    network(config, num_classes).apply, schedule(config), config.denoiser.prediction
+    network(config, spec).apply, schedule(config), config.denoiser.prediction
   )
 
 
@@ -120,24 +120,27 @@ class WeightModel(NamedTuple):
   apply: Callable[..., jax.Array]  # (params, cond, s, t) -> omega [batch]
 
 
-def weight_model(config: config_dict.ConfigDict, num_classes: int) -> WeightModel:
+def weight_model(config: config_dict.ConfigDict, spec: splits.Spec) -> WeightModel:
   """The learned weight: a network, or a table on the grid of the sampler."""
-  section = config.guidance
+  section, num_classes = config.guidance, spec.conditions.num_classes
   if section.weight == 'table':
     times = time_grid(config)
     return WeightModel(
       lambda key: {'values': jnp.zeros((num_classes, len(times) - 1)), 'times': times},
       lambda params, *args: guidance.table(params['values'], params['times'])(*args),
     )
+  embed = guidance.VectorEmbedding(section.width)
+  if num_classes is not None:
+    embed = guidance.LabelEmbedding(num_classes, section.width)
   net = guidance.GuidanceNet(
     schedule=schedule(config),
-    embed=guidance.LabelEmbedding(num_classes, section.width),
+    embed=embed,
     width=section.width,
     depth=section.depth,
   )
   half = jnp.full(1, 0.5)
   return WeightModel(
-    lambda key: net.init(key, jnp.zeros(1, int), half, half), net.apply
+    lambda key: net.init(key, spec.conditions.zeros(1), half, half), net.apply
   )
 
 

@@ -49,13 +49,11 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   builders.log_config(config)
   dataset = datasets.load(config)
   plan = Plan(config, dataset.train)
-  params, _ = workdir_lib.load_denoiser(
-    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
-  )
+  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   statistics_files.write_config(directory, identity)
 
   counter = denoiser_lib.EvaluationCounter()
-  collect = make_collect(config, dataset.num_classes, counter)
+  collect = make_collect(config, dataset.spec, counter)
   missing = [
     i
     for i in range(plan.num_shards)
@@ -147,7 +145,7 @@ class Plan:
     return np.arange(first, min(first + self._items_per_shard, self.num_items))
 
   def batch(self, items: np.ndarray) -> tuple[Any, ...]:
-    """`index, x0 [items, n, *data], label [items, n], t [items]`, padded by repeats."""
+    """`index, x0 [items, n, *data], label [items, n, ...], t [items]` of a batch."""
     items = np.resize(items, self.items_per_batch)
     per_pass = len(self._rows_of_pass(0))
     rows = np.stack([self._rows_of_pass(i // per_pass)[i % per_pass] for i in items])
@@ -174,11 +172,11 @@ class Plan:
 
 def make_collect(
   config: config_dict.ConfigDict,
-  num_classes: int,
+  spec: splits.Spec,
   counter: denoiser_lib.EvaluationCounter,
 ):
   """`(params, index, x0, label, t) -> (gram, t, label)` on the host, compiled."""
-  denoiser = counter.wrap(builders.denoiser(config, num_classes))
+  denoiser = counter.wrap(builders.denoiser(config, spec))
   schedule = builders.schedule(config)
   section = config.statistics
   root = arrays.stream(config.seed, f'statistics/{section.kind}')
@@ -196,8 +194,8 @@ def make_collect(
       params,
       schedule,
       x0.reshape(-1, *x0.shape[2:]),
-      label.reshape(-1),
-      num_classes,
+      label.reshape(-1, *label.shape[2:]),
+      spec.conditions.null,
       jnp.repeat(t, n),
       num_particles=1 if grouped else section.num_particles,
       antithetic=section.antithetic,

@@ -20,7 +20,7 @@ from etils import epath
 from etils import epy
 
 from experiments import launch
-from lgd.metrics import files
+from lgd import files
 from lgd.metrics import inception_weights
 
 with epy.lazy_imports():  # Optional: only this binary and the parity check need it.

@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 from experiments import launch
 from lgd import arrays
+from lgd import conditions
 from lgd import sharding
 from lgd.data import catalog
 from lgd.data import digits
@@ -58,15 +59,37 @@ def load(config: config_dict.ConfigDict) -> splits.Dataset:
   )
 
 
-def spec(config: config_dict.ConfigDict) -> tuple[tuple[int, ...], int]:
-  """Shape of a datum and number of classes, without reading any."""
+def spec(config: config_dict.ConfigDict) -> splits.Spec:
+  """That of `load`, without reading any data."""
   section = config.data
   if section.name == 'digits':
-    return (8, 8, 1), 10
+    return splits.Spec((8, 8, 1), conditions.Labels(10))
   if section.name in catalog.DATA_SETS:
     data_set = catalog.DATA_SETS[section.name]
-    return data_set.shape, data_set.num_classes or 2 ** len(section.attributes)
-  return (2 if section.name == 'mixture' else section.dim,), section.num_classes
+    return splits.Spec(data_set.shape, data_set.conditions(section.attributes))
+  dim = 2 if section.name == 'mixture' else section.dim
+  return splits.Spec((dim,), conditions.Labels(section.num_classes))
+
+
+def load_classes(
+  config: config_dict.ConfigDict, *, in_memory: bool = True
+) -> splits.Dataset:
+  """`load`, to compare samples with data class by class, in memory if so asked.
+
+  Raises:
+    launch.UserError: there are no classes, or data that stay on disk; or as `load`.
+  """
+  if spec(config).conditions.num_classes is None:
+    raise launch.UserError(
+      'data.attributes=(): vectors of all attributes make no classes to compare; choose'
+      ' some attributes, or use experiments.fid.'
+    )
+  if in_memory and not config.data.in_memory:
+    raise launch.UserError(
+      'data.in_memory=False: distances of classes need data in memory; use'
+      f' experiments.fid for {config.data.name}.'
+    )
+  return load(config)
 
 
 def batches(

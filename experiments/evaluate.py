@@ -54,16 +54,9 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   workdir = workdir_lib.Workdir(workdir)
   config = workdir_lib.resolve_config(workdir, config)
   builders.log_config(config)
-  if not config.data.in_memory:
-    raise launch.UserError(
-      f'data.in_memory=False: evaluate compares data in memory; use experiments.fid for'
-      f' {config.data.name}.'
-    )
-  dataset = datasets.load(config)
-  params, step = workdir_lib.load_denoiser(
-    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
-  )
-  learned = learned_methods(config, workdir, dataset.num_classes)
+  dataset = datasets.load_classes(config)
+  params, step = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  learned = learned_methods(config, workdir, dataset.spec)
   methods = grid_methods(config, dataset.num_classes) + learned
   logging.info('base model at step %d; %d methods', step, len(methods))
 
@@ -109,13 +102,13 @@ def grid_methods(config: config_dict.ConfigDict, num_classes: int) -> list[Metho
 
 
 def learned_methods(
-  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, num_classes: int
+  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, spec: splits.Spec
 ) -> list[Method]:
   """Every learned weight of the work directory, networks at every strength kappa."""
-  methods = []
+  methods, classes = [], np.arange(spec.conditions.num_classes)
   for name in workdir.guidance_names():
-    weight = workdir_lib.load_guidance(workdir, name, num_classes)
-    table = sampler.make_tabulate(config, weight.model, num_classes)(weight.params)
+    weight = workdir_lib.load_guidance(workdir, name, spec)
+    table = sampler.make_tabulate(config, weight.model)(weight.params, classes)
     cost = weight.num_evaluations
     methods.append(Method(name, {}, table, cost))
     if not name.endswith('_table'):
@@ -136,21 +129,21 @@ def evaluate_methods(
 ) -> tuple[list[dict[str, Any]], list[tuple[Method, np.ndarray]]]:
   """A row for every method and seed, and every method's samples of the first seed."""
   section = config.evaluation
-  num_classes, shape = dataset.num_classes, dataset.shape
+  num_classes = dataset.num_classes
   label = sampler.balanced_labels(num_classes, section.samples_per_class)
-  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
+  sample_fn = sampler.make_sample_fn(config, dataset.spec)
   # What a method costs depends only on whether its null branch is evaluated.
-  any_table = next(m.table for m in methods if m.table is not None)
   nfe = {
-    guided: sampler.count_nfe(config, num_classes, shape, params, table)
-    for guided, table in ((False, None), (True, any_table))
+    guided: sampler.count_nfe(config, dataset.spec, params, guided=guided)
+    for guided in (False, True)
   }
   rows, samples = [], []
   start = time.perf_counter()
   for i, method in enumerate(methods):
     for seed in range(config.seed, config.seed + section.num_seeds):
       keys = sampler.sample_keys(seed, len(label))
-      x = sample_fn(params, method.table, keys, label)
+      omega = None if method.table is None else method.table[label]
+      x = sample_fn(params, omega, keys, label)
       if not np.all(np.isfinite(x)):
         raise reporting.NonFiniteError(
           f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are'
@@ -171,7 +164,7 @@ def evaluate_methods(
         }
       )
       if seed == config.seed:
-        by_class = x.reshape(num_classes, section.samples_per_class, *shape)
+        by_class = x.reshape(num_classes, section.samples_per_class, *dataset.shape)
         samples.append((method, by_class))
     elapsed = time.perf_counter() - start
     logging.info(

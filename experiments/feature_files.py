@@ -17,10 +17,10 @@ from etils import epath
 
 from experiments import launch
 from experiments import workdir as workdir_lib
+from lgd import files
 from lgd import metrics
 from lgd import reporting
 from lgd import sharding
-from lgd.metrics import files
 
 # First and last index of a shard -> uint8 images of them.
 ImageFn = Callable[[int, int], np.ndarray]
@@ -39,7 +39,7 @@ def load_network(inception: str, squeezenet: str, sha256: str | None) -> Network
 
   Raises:
     launch.UserError: none or both.
-    metrics.FileError: a file that does not hold these weights.
+    files.FileError: a file that does not hold these weights.
   """
   if bool(inception) == bool(squeezenet):
     raise launch.UserError(
@@ -89,7 +89,7 @@ def collect(
       x = np.repeat(x, 3, axis=-1)
     extracted = metrics.extract(network.extractor, x)
     if jax.process_index() == 0:
-      metrics.write_npz(
+      files.write_npz(
         shards[i], {k: v for k, v in extracted._asdict().items() if v is not None}
       )
     done += 1
@@ -103,7 +103,7 @@ def collect(
       reporting.eta(elapsed, done, len(missing)),
     )
   sharding.wait_for_processes(str(directory))  # Process 0 writes.
-  loaded = [metrics.read_npz(shard) for shard in shards]
+  loaded = [files.read_npz(shard) for shard in shards]
   log_prob = None
   if 'log_prob' in loaded[0]:
     log_prob = np.concatenate([arrays['log_prob'] for arrays in loaded])

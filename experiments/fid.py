@@ -124,21 +124,20 @@ def sampled_images(
   seed: int,
 ) -> feature_files.ImageFn:
   """Draws samples by their numbers, a batch at a time."""
-  num_classes, shape = dataset.num_classes, dataset.shape
-  table = sample.method_table(config, workdir, num_classes, method)
-  mesh = builders.mesh(config)
-  params, _ = workdir_lib.load_denoiser(workdir, num_classes, shape, mesh)
-  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
+  spec, size = dataset.spec, config.fid.batch_size
   labels = sample_labels(config, dataset, seed)
-  size = config.fid.batch_size
+  omega = sample.method_omega(config, workdir, spec, method, labels)
+  params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
+  sample_fn = sampler.make_sample_fn(config, spec)
 
   def images(first, last):
     parts = []
     for i in range(first, last, size):
       # Whole batches, so that one compiled program serves all.
-      index = np.arange(i, i + size)
+      index = np.arange(i, i + size) % len(labels)
       keys = sampler.sample_keys(seed, size, start=i)
-      x = sample_fn(params, table, keys, labels[index % len(labels)])
+      rows = None if omega is None else omega[index]
+      x = sample_fn(params, rows, keys, labels[index])
       parts.append(x[: last - i])
     x = np.concatenate(parts)
     if not np.all(np.isfinite(x)):
@@ -154,12 +153,12 @@ def sampled_images(
 def sample_labels(
   config: config_dict.ConfigDict, dataset: splits.Dataset, seed: int
 ) -> np.ndarray:
-  """Labels of all samples: every class in turn, or as often as in the data."""
+  """Conditions of all samples: every class in turn, or as often as in the data."""
   num_samples, num_classes = config.fid.num_samples, dataset.num_classes
   if config.fid.labels == 'balanced':
     return np.arange(num_samples, dtype=np.int32) % num_classes
   rng = np.random.default_rng((seed, num_samples))
-  return rng.choice(dataset.train.label, num_samples).astype(np.int32)
+  return rng.choice(dataset.train.label, num_samples)
 
 
 def real_images(split: splits.Split) -> feature_files.ImageFn:

@@ -28,10 +28,10 @@ from absl import flags
 from etils import epy
 
 from experiments import convert_inception
+from lgd import files
 from lgd import metrics
 from lgd import networks
 from lgd import types
-from lgd.metrics import files
 
 with epy.lazy_imports(error_callback='pip install -r requirements-parity.txt'):
   import torch

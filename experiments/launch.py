@@ -19,7 +19,7 @@ from ml_collections import config_dict
 from ml_collections import config_flags
 
 from lgd import checkpointing
-from lgd import metrics
+from lgd import files
 from lgd import reporting
 from lgd.data import sources
 
@@ -63,7 +63,7 @@ def main(
     logging.info('devices: %s', ', '.join(str(d) for d in jax.devices()))
     try:
       run(flags.FLAGS)
-    except (UserError, checkpointing.CheckpointError, metrics.FileError) as error:
+    except (UserError, checkpointing.CheckpointError, files.FileError) as error:
       _exit(2, error)
     except (reporting.NonFiniteError, sources.DataError) as error:
       _exit(1, error)

@@ -11,7 +11,6 @@ brings: steps, churn, number of samples.
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from absl import logging
@@ -26,6 +25,9 @@ from lgd import guidance
 from lgd import plots
 from lgd import reporting
 from lgd import types
+from lgd.data import splits
+
+NUM_VECTORS = 10
 
 GIVEN: dict[str, tuple[int, Callable[..., types.Weight]]] = {
   'constant': (1, guidance.constant),
@@ -34,13 +36,14 @@ GIVEN: dict[str, tuple[int, Callable[..., types.Weight]]] = {
 }
 
 
-def method_table(
+def method_omega(
   config: config_dict.ConfigDict,
   workdir: workdir_lib.Workdir,
-  num_classes: int,
+  spec: splits.Spec,
   method: str,
-) -> jax.Array | None:
-  """`[num_classes, num_steps]` weights of a method; None for 'unguided'.
+  cond: np.ndarray,
+) -> np.ndarray | None:
+  """Weights of a method for conditions, `[n, num_steps]`; None for 'unguided'.
 
   Raises:
     launch.UserError: neither a learned weight here nor a well-formed given one.
@@ -64,11 +67,11 @@ def method_table(
         f'--method={method}: needs lo < hi, as in interval:W,LO,HI.'
       )
     weight = make_weight(*values)
-    times = builders.time_grid(config)
-    return guidance.tabulate(weight, jnp.arange(num_classes), times)
+    return np.asarray(guidance.tabulate(weight, cond, builders.time_grid(config)))
   if name in workdir.guidance_names():
-    weight = workdir_lib.load_guidance(workdir, name, num_classes)
-    return sampler.make_tabulate(config, weight.model, num_classes)(weight.params)
+    weight = workdir_lib.load_guidance(workdir, name, spec)
+    tabulate = sampler.make_tabulate(config, weight.model)
+    return np.asarray(tabulate(weight.params, cond))
   raise launch.UserError(
     f'--method={method}: must be unguided, {", ".join(GIVEN)}, or one of the learned'
     f' weights here: {workdir.guidance_names()}.'
@@ -80,23 +83,26 @@ def file_stem(method: str, seed: int) -> str:
   return method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
 
 
+def conditions(config: config_dict.ConfigDict, spec: splits.Spec) -> np.ndarray:
+  """Every class; of vectors those of the first test data, `NUM_VECTORS` of them."""
+  if spec.conditions.num_classes is not None:
+    return np.arange(spec.conditions.num_classes, dtype=np.int32)
+  return datasets.load(config).test.label[:NUM_VECTORS]
+
+
 def run(
   config: config_dict.ConfigDict | None, workdir: str, *, method: str, seed: int
 ) -> np.ndarray:
-  """Samples, writes and returns them: `[num_classes * samples_per_class, *data]`."""
+  """Samples, writes and returns them: `samples_per_class` of each condition."""
   workdir = workdir_lib.Workdir(workdir)
   config = workdir_lib.resolve_config(workdir, config)
-  dataset = datasets.load(config)
-  num_classes, shape = dataset.num_classes, dataset.shape
-  table = method_table(config, workdir, num_classes, method)
-  params, _ = workdir_lib.load_denoiser(
-    workdir, num_classes, shape, builders.mesh(config)
-  )
-  per_class = config.evaluation.samples_per_class
-  label = sampler.balanced_labels(num_classes, per_class)
-  sample_fn = sampler.make_sample_fn(config, num_classes, shape)
-  keys = sampler.sample_keys(seed, len(label))
-  x = sample_fn(params, table, keys, label)
+  spec = datasets.spec(config)
+  each = conditions(config, spec)
+  cond = np.repeat(each, config.evaluation.samples_per_class, axis=0)
+  omega = method_omega(config, workdir, spec, method, cond)
+  params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
+  sample_fn = sampler.make_sample_fn(config, spec)
+  x = sample_fn(params, omega, sampler.sample_keys(seed, len(cond)), cond)
   if not np.all(np.isfinite(x)):
     raise reporting.NonFiniteError(
       f'--method={method}: samples are not finite; take a smaller weight.'
@@ -106,9 +112,9 @@ def run(
     path = workdir.path / 'samples' / f'{file_stem(method, seed)}.npz'
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('wb') as f:
-      np.savez(f, x=x, label=label)
-    by_class = x.reshape(num_classes, per_class, *shape)
-    plots.sample_grid(path.with_suffix('.png'), {method: by_class}, num_rows=10)
+      np.savez(f, x=x, label=cond)
+    columns = x.reshape(len(each), -1, *spec.shape)
+    plots.sample_grid(path.with_suffix('.png'), {method: columns}, num_rows=10)
     logging.info('%d samples in %s', len(x), path)
   return x
 

@@ -1,4 +1,4 @@
-"""One compiled sampler for every method: the weight is a table, hence an argument."""
+"""One compiled sampler for every method: weights are tabulated, hence an argument."""
 
 import functools
 from collections.abc import Callable
@@ -15,59 +15,64 @@ from lgd import guidance
 from lgd import sampling
 from lgd import sharding
 from lgd import types
+from lgd.data import splits
 
-# (denoiser_params, table or None, keys [n], label [n]) -> samples [n, *data], on host.
-SampleFn = Callable[[types.Params, jax.Array | None, jax.Array, np.ndarray], np.ndarray]
+# (denoiser_params, omega [n, num_steps] or None, keys [n], cond [n, ...])
+# -> samples [n, *data], on the host.
+SampleFn = Callable[
+  [types.Params, jax.typing.ArrayLike | None, jax.Array, types.Cond], np.ndarray
+]
+
+_CHUNK = 256  # Conditions tabulated in a call.
 
 
 def make_sample_fn(
   config: config_dict.ConfigDict,
-  num_classes: int,
-  shape: tuple[int, ...],
+  spec: splits.Spec,
   *,
   counter: denoiser_lib.EvaluationCounter | None = None,
 ) -> SampleFn:
   """The sampler of `config.evaluation`, compiled and split over all devices.
 
-  A table `[num_classes, num_steps]` holds omega at the sampler's transitions;
-  without one the null branch is not evaluated. With a `counter`, every network
-  evaluation is counted.
+  omega holds every sample's weights at the sampler's transitions; without them the
+  null branch is not evaluated. With a `counter`, every network evaluation is counted.
   """
-  denoiser = builders.denoiser(config, num_classes)
+  denoiser = builders.denoiser(config, spec)
   if counter is not None:
     denoiser = counter.wrap(denoiser)
   times = builders.time_grid(config)
 
-  def sample(params, table, key_data, label):
-    keys = jax.random.wrap_key_data(key_data)
-    if table is None:
+  def sample(params, omega, key_data, cond):
+    if omega is None:
       denoise = guidance.unguided(denoiser, params)
     else:
-      weight = guidance.table(table, times)
-      denoise = guidance.guided(denoiser, params, weight, num_classes)
+      weight = guidance.per_sample(omega, times)
+      denoise = guidance.guided(denoiser, params, weight, spec.conditions.null)
     return sampling.sample(
-      keys,
+      jax.random.wrap_key_data(key_data),
       denoise,
       builders.schedule(config),
-      label,
-      (label.shape[0], *shape),
+      cond,
+      (len(key_data), *spec.shape),
       num_steps=config.evaluation.num_steps,
       churn=config.evaluation.churn,
       times=times,
     )
 
   mesh = builders.mesh(config)
-  whole, split = sharding.replicated(mesh), sharding.split(mesh)
+  split = sharding.split(mesh)
   compiled = jax.jit(
-    sample, in_shardings=(None, whole, split, split), out_shardings=split
+    sample, in_shardings=(None, split, split, split), out_shardings=split
   )
 
-  def sample_padded(params, table, keys, label):
-    n = len(label)
+  def sample_padded(params, omega, keys, cond):
+    n = len(keys)
     index = np.arange(n + -n % mesh.size) % n  # A multiple of the device count.
-    batch = np.asarray(jax.random.key_data(keys))[index], np.asarray(label)[index]
+    batch = jax.tree.map(
+      lambda x: np.asarray(x)[index], (omega, jax.random.key_data(keys), cond)
+    )
     share = sharding.global_batch(sharding.process_share(batch), mesh)
-    return sharding.to_host(compiled(params, table, *share))[:n]
+    return sharding.to_host(compiled(params, *share))[:n]
 
   return sample_padded
 
@@ -85,27 +90,41 @@ def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:
 
 def count_nfe(
   config: config_dict.ConfigDict,
-  num_classes: int,
-  shape: tuple[int, ...],
+  spec: splits.Spec,
   params: types.Params,
-  table: jax.Array | None,
+  *,
+  guided: bool,
 ) -> float:
   """Network evaluations per sample, counted while one sample per device is drawn."""
   counter = denoiser_lib.EvaluationCounter()
-  sample_fn = make_sample_fn(config, num_classes, shape, counter=counter)
+  sample_fn = make_sample_fn(config, spec, counter=counter)
   n = jax.device_count()
-  sample_fn(params, table, sample_keys(0, n), np.zeros(n, np.int32))
+  omega = np.ones((n, config.evaluation.num_steps), np.float32) if guided else None
+  sample_fn(params, omega, sample_keys(0, n), spec.conditions.zeros(n))
   return counter.count / n
 
 
 def make_tabulate(
-  config: config_dict.ConfigDict, model: builders.WeightModel, num_classes: int
-) -> Callable[[types.Params], jax.Array]:
-  """Parameters -> omega at the sampler's transitions, `[num_classes, num_steps]`."""
-  times, cond = builders.time_grid(config), jnp.arange(num_classes)
+  config: config_dict.ConfigDict, model: builders.WeightModel
+) -> Callable[[types.Params, np.ndarray], jax.Array]:
+  """`(params, cond [n, ...]) -> omega [n, num_steps]` at the sampler's transitions.
+
+  Every distinct condition is looked at once.
+  """
+  times = builders.time_grid(config)
 
   @jax.jit
-  def tabulate(params):
+  def compiled(params, cond):
     return guidance.tabulate(functools.partial(model.apply, params), cond, times)
+
+  def tabulate(params, cond):
+    distinct, index = np.unique(cond, axis=0, return_inverse=True)
+    n = len(distinct)
+    size = min(n, _CHUNK)
+    rows = np.arange(n + -n % size) % n  # Whole chunks: one compiled program.
+    chunks = [
+      compiled(params, distinct[rows[i : i + size]]) for i in range(0, len(rows), size)
+    ]
+    return jnp.concatenate(chunks)[index.reshape(-1)]
 
   return tabulate

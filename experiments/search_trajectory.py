@@ -52,16 +52,14 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
     refuse_other_search(workdir, each)
   builders.log_config(config)
 
-  dataset = datasets.load(config)
-  params, _ = workdir_lib.load_denoiser(
-    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
-  )
+  dataset = datasets.load_classes(config, in_memory=False)
+  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   directory = workdir.guidance(builders.guidance_name(table_config))
   if checkpointing.latest_step(directory) is None:
     values, num_evaluations = search(config, dataset, params)
     table = {'values': values, 'times': builders.time_grid(config)}
     workdir_lib.save_table(workdir, table_config, directory, table, num_evaluations)
-  learned = workdir_lib.load_guidance(workdir, directory.name, dataset.num_classes)
+  learned = workdir_lib.load_guidance(workdir, directory.name, dataset.spec)
   fit(config, workdir, dataset, learned)
   return np.asarray(learned.params['values'])
 
@@ -100,7 +98,8 @@ def search(
   tables, start = [], time.perf_counter()
   for i in range(section.num_repeats):
     rng = np.random.default_rng((config.seed, i))
-    reference = draw_reference(rng, getattr(dataset, section.reference), section)
+    split = getattr(dataset, section.reference)
+    reference = draw_reference(rng, split, dataset.num_classes, section)
     table = searcher(params, jax.random.fold_in(root, i), reference)
     tables.append(jax.block_until_ready(table))
     elapsed = time.perf_counter() - start
@@ -124,7 +123,7 @@ def make_search(
   """`(params, key, reference [num_classes, n, *data]) -> table`, compiled."""
   section = config.trajectory
   schedule = builders.schedule(config)
-  denoiser = counter.wrap(builders.denoiser(config, dataset.num_classes))
+  denoiser = counter.wrap(builders.denoiser(config, dataset.spec))
   # Closer together near 0, where most weights are.
   unit = jnp.linspace(0.0, 1.0, section.num_candidates)
   omegas = section.omega_max * unit**1.5
@@ -148,7 +147,7 @@ def make_search(
       schedule,
       curves,
       jnp.arange(dataset.num_classes),
-      dataset.num_classes,
+      dataset.conditions.null,
       dataset.shape,
       times=builders.time_grid(config),
       churn=config.evaluation.churn,
@@ -165,11 +164,24 @@ def make_search(
 
 
 def draw_reference(
-  rng: np.random.Generator, split: splits.Split, section: config_dict.ConfigDict
+  rng: np.random.Generator,
+  split: splits.Split,
+  num_classes: int,
+  section: config_dict.ConfigDict,
 ) -> np.ndarray:
-  """Random data of each class, `[num_classes, n, *data]`: as many as all have."""
-  counts = np.bincount(split.label)
+  """Random data of each class, `[num_classes, n, *data]`: as many as all have.
+
+  Raises:
+    launch.UserError: a class has less than 2.
+  """
+  counts = np.bincount(split.label, minlength=num_classes)
   n = min(section.num_references, counts.min())
+  if n < 2:
+    raise launch.UserError(
+      f'trajectory.reference={section.reference!r}: holds {n} data of class'
+      f' {np.argmin(counts)}, and a distance needs 2; use'
+      ' --config.trajectory.reference=train.'
+    )
   rows = [
     rng.permutation(np.flatnonzero(split.label == c))[:n] for c in range(len(counts))
   ]
@@ -184,7 +196,7 @@ def fit(
 ) -> None:
   """Trains the network to follow the table; no denoiser."""
   section = config.guidance
-  model = builders.weight_model(config, dataset.num_classes)
+  model = builders.weight_model(config, dataset.spec)
 
   def loss_fn(params, table_params, label, key):
     losses = trajectory.fit_loss(

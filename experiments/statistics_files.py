@@ -1,7 +1,7 @@
 """The shards of a statistics pass: written whole or not at all, checked when read.
 
 statistics/KIND/config.json        what the pass belongs to
-statistics/KIND/shard-00003.npz    gram [n, p (p + 1) / 2], t [n], label [n] or
+statistics/KIND/shard-00003.npz    gram [n, p (p + 1) / 2], t [n], label [n, ...] or
                                    [n, group_size], index [n], num_evaluations []
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from experiments import launch
-from lgd.metrics import files
+from lgd import files
 
 
 class Statistics(NamedTuple):
@@ -22,7 +22,7 @@ class Statistics(NamedTuple):
 
   gram: np.ndarray  # [num, p (p + 1) / 2] float32, packed
   t: np.ndarray  # [num] float32
-  label: np.ndarray  # [num] or [num, group_size] int32
+  label: np.ndarray  # [num, ...] or [num, group_size], conditions
   index: np.ndarray  # [num], 0..num-1
   num_evaluations: np.ndarray  # [num_shards], network evaluations made for each
 

@@ -64,23 +64,21 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
     config.guidance.update({axis: point[axis] for axis in AXES})
     validation.validate(config)
   builders.log_config(config)
-  dataset = datasets.load(config)
+  dataset = datasets.load_classes(config)
   store, num_evaluations = stores.load(config, workdir)
   t = np.asarray(store.t)
   for point in grid:
     reach = builders.overridden(config.guidance, point)
     stores.require_reach(t, reach, 'the statistics')
-  params, _ = workdir_lib.load_denoiser(
-    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
-  )
+  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
 
-  model = builders.weight_model(config, dataset.num_classes)
-  tabulate = sampler.make_tabulate(config, model, dataset.num_classes)
+  tabulate = sampler.make_tabulate(config, builders.weight_model(config, dataset.spec))
+  classes = np.arange(dataset.num_classes)
   start, tables = time.perf_counter(), []
   for m in config.sweep.num_particles:  # The shapes of a training depend on it.
     group = [point for point in grid if point['num_particles'] == m]
-    learned = train(config, dataset, store, group, num_particles=m)
-    tables.append(np.asarray(jax.lax.map(tabulate, learned)))
+    learned = train(config, store, group, num_particles=m)
+    tables.append(jax.lax.map(lambda params: tabulate(params, classes), learned))
   trained = time.perf_counter() - start
   logging.info('sweep: %d trainings in %.0f s', len(grid), trained)
   distances = evaluate(config, dataset, params, np.concatenate(tables))
@@ -105,7 +103,6 @@ def make_grid(config: config_dict.ConfigDict) -> list[dict[str, float]]:
 
 def train(
   config: config_dict.ConfigDict,
-  dataset: splits.Dataset,
   store: objectives.Store,
   group: list[dict[str, float]],
   *,
@@ -114,7 +111,7 @@ def train(
   """Averaged parameters of every point of `group`, along a leading axis."""
   config = config.copy_and_resolve_references()
   config.guidance.num_particles = num_particles
-  model = builders.weight_model(config, dataset.num_classes)
+  model = builders.weight_model(config, datasets.spec(config))
   traced = ('beta', 'interaction', 'gap', 's_min', 'churn', 'learning_rate')
   settings = {name: jnp.asarray([p[name] for p in group]) for name in traced}
 
@@ -129,7 +126,7 @@ def train(
   def update(state, setting, key, store):
     setting = dict(setting)
     tx = optimizer(setting.pop('learning_rate'))
-    loss_fn = train_guidance.make_statistics_loss_fn(config, dataset, **setting)
+    loss_fn = train_guidance.make_statistics_loss_fn(config, **setting)
     step = training.make_train_step(loss_fn, tx, ema_decay=config.guidance.ema_decay)
     return step(state, store, (), key)
 
@@ -182,7 +179,7 @@ def evaluate(
   All tables are sampled from the same noise, so that their differences are paired.
   """
   label = sampler.balanced_labels(dataset.num_classes, config.sweep.samples_per_class)
-  sample_fn = sampler.make_sample_fn(config, dataset.num_classes, dataset.shape)
+  sample_fn = sampler.make_sample_fn(config, dataset.spec)
   keys = sampler.sample_keys(config.seed, len(label))
   reference = {
     f'energy_{name}': metrics.class_sets(*getattr(dataset, name))
@@ -190,7 +187,7 @@ def evaluate(
   }
   rows, start = [], time.perf_counter()
   for i, table in enumerate(tables):
-    x = sample_fn(params, table, keys, label)
+    x = sample_fn(params, table[label], keys, label)
     by_class = metrics.class_sets(x, label)
     rows.append(
       {

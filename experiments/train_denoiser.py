@@ -16,6 +16,7 @@ from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import objectives
 from lgd import training
+from lgd.data import splits
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
@@ -28,7 +29,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   builders.log_config(config)
 
   dataset = datasets.load(config)
-  net = builders.network(config, dataset.num_classes)
+  net = builders.network(config, dataset.spec)
   return train_loop.train(
     config=config,
     section=config.denoiser,
@@ -36,18 +37,18 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     directory=workdir.denoiser,
     stage='denoiser',
     stored_config={'config': checkpointing.to_json(config.to_dict())},
-    init=lambda key: builders.init_network(net, key, dataset.shape),
+    init=lambda key: builders.init_network(net, key, dataset.spec),
     tx=builders.optimizer(config.denoiser),
-    loss_fn=make_loss_fn(config, dataset.num_classes),
+    loss_fn=make_loss_fn(config, dataset.spec),
     frozen=None,
     batches=datasets.batches(config, 'denoiser', dataset.train),
   )
 
 
-def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.LossFn:
+def make_loss_fn(config: config_dict.ConfigDict, spec: splits.Spec) -> training.LossFn:
   """`(params, None, batch, key) -> loss` of the base model."""
   section = config.denoiser
-  net = builders.network(config, num_classes)
+  net = builders.network(config, spec)
 
   def loss_fn(params, frozen, batch, key):
     del frozen
@@ -58,8 +59,8 @@ def make_loss_fn(config: config_dict.ConfigDict, num_classes: int) -> training.L
       builders.schedule(config),
       batch.x,
       batch.label,
-      null_label=num_classes,
-      label_dropout=section.label_dropout,
+      spec.conditions.null,
+      dropout=section.label_dropout,
       prediction=section.prediction,
       sigmoid_bias=section.sigmoid_bias if section.weighting == 'sigmoid' else None,
     )

@@ -11,13 +11,13 @@ The same command again resumes.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from ml_collections import config_dict
 
@@ -35,7 +35,6 @@ from lgd import objectives
 from lgd import statistics
 from lgd import training
 from lgd import types
-from lgd.data import splits
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
@@ -53,15 +52,12 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
       identity['statistics'] = workdir_lib.statistics_section(config)
     workdir_lib.require_same(stored['config'], identity, directory)
   builders.log_config(config)
-  dataset = datasets.load(config)
   if config.guidance.source == 'direct':
-    return learn_directly(config, workdir, directory, dataset)
+    return learn_directly(config, workdir, directory)
   store, num_evaluations = stores.load(config, workdir)
   if config.guidance.weight == 'table':
-    return fit_table(config, workdir, directory, dataset, store, num_evaluations)
-  return learn_from_statistics(
-    config, workdir, directory, dataset, store, num_evaluations
-  )
+    return fit_table(config, workdir, directory, store, num_evaluations)
+  return learn_from_statistics(config, workdir, directory, store, num_evaluations)
 
 
 def require_finished_base(
@@ -81,7 +77,6 @@ def learn_from_statistics(
   config: config_dict.ConfigDict,
   workdir: workdir_lib.Workdir,
   directory: epath.Path,
-  dataset: splits.Dataset,
   store: objectives.Store,
   num_evaluations: int,
 ) -> training.TrainState:
@@ -90,9 +85,8 @@ def learn_from_statistics(
     config,
     workdir,
     directory,
-    dataset,
     num_evaluations=num_evaluations,
-    loss_fn=make_statistics_loss_fn(config, dataset),
+    loss_fn=make_statistics_loss_fn(config),
     frozen=store,
     batches=lambda start: itertools.repeat(()),  # The step draws its own.
   )
@@ -102,12 +96,11 @@ def learn_directly(
   config: config_dict.ConfigDict,
   workdir: workdir_lib.Workdir,
   directory: epath.Path,
-  dataset: splits.Dataset,
 ) -> training.TrainState:
   """Trains the network by Algorithm 1 as printed."""
-  section = config.guidance
+  section, dataset = config.guidance, datasets.load(config)
   denoiser_params, _ = workdir_lib.load_denoiser(
-    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
+    workdir, dataset.spec, builders.mesh(config)
   )
   batches = datasets.batches(
     config,
@@ -116,16 +109,13 @@ def learn_directly(
     group_size=_direct_group_size(config),
     by_class=section.objective == 'class_marginal',
   )
-  of_this_process = count_evaluations(
-    config, dataset, denoiser_params, next(batches(0))
-  )
+  of_this_process = count_evaluations(config, denoiser_params, next(batches(0)))
   return _train(
     config,
     workdir,
     directory,
-    dataset,
     num_evaluations=section.num_steps * jax.process_count() * of_this_process,
-    loss_fn=make_direct_loss_fn(config, dataset.num_classes),
+    loss_fn=make_direct_loss_fn(config),
     frozen=denoiser_params,
     batches=batches,
   )
@@ -135,7 +125,6 @@ def _train(
   config: config_dict.ConfigDict,
   workdir: workdir_lib.Workdir,
   directory: epath.Path,
-  dataset: splits.Dataset,
   *,
   num_evaluations: int,
   loss_fn: training.LossFn,
@@ -154,7 +143,7 @@ def _train(
       num_steps=config.guidance.num_steps,
       num_evaluations=num_evaluations,
     ),
-    init=builders.weight_model(config, dataset.num_classes).init,
+    init=builders.weight_model(config, datasets.spec(config)).init,
     tx=builders.optimizer(config.guidance),
     loss_fn=loss_fn,
     frozen=frozen,
@@ -166,21 +155,18 @@ def fit_table(
   config: config_dict.ConfigDict,
   workdir: workdir_lib.Workdir,
   directory: epath.Path,
-  dataset: splits.Dataset,
   store: objectives.Store,
   num_evaluations: int,
 ) -> training.TrainState:
   """The closed form of l2 or score matching for every class and transition."""
   params = {
-    'values': closed_form(config, dataset, store),
+    'values': closed_form(config, store),
     'times': builders.time_grid(config),
   }
   return workdir_lib.save_table(workdir, config, directory, params, num_evaluations)
 
 
-def closed_form(
-  config: config_dict.ConfigDict, dataset: splits.Dataset, store: objectives.Store
-) -> jax.Array:
+def closed_form(config: config_dict.ConfigDict, store: objectives.Store) -> jax.Array:
   """Minimiser of the objective per class and bin of t, `[num_classes, num_steps]`.
 
   At least 0; a bin without data has 0. For l2, s is drawn as in Algorithm 1.
@@ -204,9 +190,10 @@ def closed_form(
     terms = statistics.l2_terms(
       gram, s, store.t, schedule=schedule, churn=section.churn
     )
+  num_classes = datasets.spec(config).conditions.num_classes
   where = (store.cond, jnp.minimum(store.t * num_bins, num_bins - 1).astype(int))
   numerator, denominator = (
-    jnp.zeros((dataset.num_classes, num_bins)).at[where].add(term) for term in terms
+    jnp.zeros((num_classes, num_bins)).at[where].add(term) for term in terms
   )
   omega = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
   t = builders.time_grid(config)[:-1]
@@ -216,15 +203,16 @@ def closed_form(
 
 
 def make_statistics_loss_fn(
-  config: config_dict.ConfigDict, dataset: splits.Dataset, **overrides: jax.Array
+  config: config_dict.ConfigDict, **overrides: jax.Array
 ) -> training.LossFn:
   """`(guidance_params, store, (), key) -> loss` from stored statistics.
 
   `overrides` replace numbers of `config.guidance`, and may be traced.
   """
   section = builders.overridden(config.guidance, overrides)
-  model = builders.weight_model(config, dataset.num_classes)
-  dim = int(np.prod(dataset.shape))
+  spec = datasets.spec(config)
+  model = builders.weight_model(config, spec)
+  dim = math.prod(spec.shape)
   objective = builders.statistics_objective(config, dim, **overrides)
   grouped = section.objective in builders.GROUPED
   counts = {
@@ -260,14 +248,13 @@ def make_statistics_loss_fn(
 
 def make_direct_loss_fn(
   config: config_dict.ConfigDict,
-  num_classes: int,
   *,
   counter: denoiser_lib.EvaluationCounter | None = None,
 ) -> training.LossFn:
   """Algorithm 1 as `(guidance_params, denoiser_params, batch, key) -> loss`."""
-  section = config.guidance
-  model = builders.weight_model(config, num_classes)
-  denoiser = builders.denoiser(config, num_classes)
+  section, spec = config.guidance, datasets.spec(config)
+  model = builders.weight_model(config, spec)
+  denoiser = builders.denoiser(config, spec)
   if counter is not None:
     denoiser = counter.wrap(denoiser)
   objective = builders.guidance_objective(config)
@@ -282,7 +269,7 @@ def make_direct_loss_fn(
       builders.schedule(config),
       batch.x,
       batch.label,
-      num_classes,
+      spec.conditions.null,
       num_particles=section.num_particles,
       s_min=section.s_min,
       zeta=section.zeta,
@@ -295,16 +282,13 @@ def make_direct_loss_fn(
 
 
 def count_evaluations(
-  config: config_dict.ConfigDict,
-  dataset: splits.Dataset,
-  denoiser_params: types.Params,
-  batch: Any,
+  config: config_dict.ConfigDict, denoiser_params: types.Params, batch: Any
 ) -> int:
   """Denoiser evaluations of one direct update, counted while its loss is computed."""
   counter = denoiser_lib.EvaluationCounter()
-  loss_fn = make_direct_loss_fn(config, dataset.num_classes, counter=counter)
+  loss_fn = make_direct_loss_fn(config, counter=counter)
   key = jax.random.key(0)
-  params = builders.weight_model(config, dataset.num_classes).init(key)
+  params = builders.weight_model(config, datasets.spec(config)).init(key)
   jax.block_until_ready(jax.jit(loss_fn)(params, denoiser_params, batch, key))
   return counter.count
 

@@ -63,7 +63,7 @@ def validate(config: config_dict.ConfigDict) -> None:
     check(f'data.{key}', lambda v: v >= 0, 'must not be negative.')
   check(
     'data.flip',
-    lambda v: not v or len(datasets.spec(config)[0]) == 3,
+    lambda v: not v or len(datasets.spec(config).shape) == 3,
     f'mirrors images; data.name={config.data.name!r} has none.',
   )
   known = catalog.ATTRIBUTES if config.data.name == 'celeb_a' else ()
@@ -72,13 +72,15 @@ def validate(config: config_dict.ConfigDict) -> None:
     lambda v: set(v) <= set(known) and len(set(v)) == len(v),
     f'must be different ones of {known}, of celeb_a alone.',
   )
-  if config.data.name == 'celeb_a':
-    check(
-      'data.attributes',
-      lambda v: len(v) > 0,
-      'the attributes that make up the classes are missing, as in'
-      " --config.data.attributes=\"('Male', 'Smiling')\".",
+  if datasets.spec(config).conditions.num_classes is None:
+    no_classes = (
+      'vectors of all attributes make no classes; choose some, as in'
+      " --config.data.attributes=\"('Male', 'Smiling')\", or another value."
     )
+    check('fid.labels', lambda v: v == 'data', no_classes)
+    check('guidance.weight', lambda v: v == 'network', no_classes)
+    check('guidance.objective', lambda v: v != 'class_marginal', no_classes)
+    check('statistics.kind', lambda v: v != 'class_groups', no_classes)
   check('data.dim', lambda v: v >= 2, 'a sphere of means needs at least 2.')
   for key in ('radius', 'std', 'components'):
     positive(f'data.{key}')

@@ -42,9 +42,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, f
   workdir = workdir_lib.Workdir(workdir)
   workdir_lib.require_base_of(workdir, config)
   dataset = datasets.load(config)
-  params, _ = workdir_lib.load_denoiser(
-    workdir, dataset.num_classes, dataset.shape, builders.mesh(config)
-  )
+  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   results = {}
   for beta in config.sweep.beta:
     direct, *from_statistics = estimates(config, dataset, params, beta)
@@ -83,7 +81,7 @@ def estimates(
   """
   section = config.guidance
   schedule = builders.schedule(config)
-  denoiser = builders.denoiser(config, dataset.num_classes)
+  denoiser = builders.denoiser(config, dataset.spec)
   energy = {'beta': beta, 'interaction': section.interaction}
   key_times, key_draws = jax.random.split(arrays.stream(config.seed, 'variance'))
   s, t = objectives.sample_times(
@@ -105,7 +103,7 @@ def estimates(
       schedule,
       x0,
       label,
-      dataset.num_classes,
+      dataset.conditions.null,
       t,
       num_particles=section.num_particles,
       antithetic=antithetic,

@@ -29,6 +29,7 @@ from lgd import checkpointing
 from lgd import sharding
 from lgd import training
 from lgd import types
+from lgd.data import splits
 
 # Keys that may differ between two calls on one work directory: they change when a
 # run stops, what it prints and where it finds its data, not what it computes.
@@ -126,7 +127,7 @@ def require_same(
 
 
 def load_denoiser(
-  workdir: Workdir, num_classes: int, shape: tuple[int, ...], mesh: jax.sharding.Mesh
+  workdir: Workdir, spec: splits.Spec, mesh: jax.sharding.Mesh
 ) -> tuple[types.Params, int]:
   """The base model's averaged parameters, sharded on `mesh`, and their step.
 
@@ -136,9 +137,9 @@ def load_denoiser(
   """
   config = load_denoiser_config(workdir)
   _warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
-  net = builders.network(config, num_classes)
+  net = builders.network(config, spec)
   params = _load_ema(
-    workdir.denoiser, lambda key: builders.init_network(net, key, shape), mesh
+    workdir.denoiser, lambda key: builders.init_network(net, key, spec), mesh
   )
   return params, checkpointing.latest_step(workdir.denoiser)
 
@@ -202,7 +203,7 @@ class LearnedWeight(NamedTuple):
     return self.model.apply(self.params, cond, s, t)
 
 
-def load_guidance(workdir: Workdir, name: str, num_classes: int) -> LearnedWeight:
+def load_guidance(workdir: Workdir, name: str, spec: splits.Spec) -> LearnedWeight:
   """A learned weight of this work directory.
 
   Raises:
@@ -218,7 +219,7 @@ def load_guidance(workdir: Workdir, name: str, num_classes: int) -> LearnedWeigh
   require_base(workdir, stored, path)
   config = config_from_json(stored['config'])
   _warn_if_unfinished(path, stored['num_steps'])
-  model = builders.weight_model(config, num_classes)
+  model = builders.weight_model(config, spec)
   params = _load_ema(path, model.init, sharding.make_mesh())
   return LearnedWeight(model, params, stored['num_evaluations'])
 

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import shutil
-import tempfile
 from unittest import mock
 
 import helpers
@@ -65,14 +64,11 @@ def unpack(packed):
   return full + np.triu(full, 1).T
 
 
-class WorkdirCase(parameterized.TestCase):
+class WorkdirCase(helpers.WorkdirCase):
   """A base model, trained once, and a pass of each kind over its data."""
 
   @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.root = pathlib.Path(tempfile.mkdtemp())
-    cls.addClassCleanup(shutil.rmtree, cls.root)
+  def fill(cls):
     train_denoiser.run(smoke_config(), cls.root)
     for kind in cls.kinds:
       collect_statistics.run(smoke_config(**{'statistics.kind': kind}), cls.root)
@@ -80,8 +76,7 @@ class WorkdirCase(parameterized.TestCase):
   kinds = ('particles',)
 
   def copy(self, *, with_statistics=True):
-    workdir = pathlib.Path(self.create_tempdir().full_path)
-    shutil.copytree(self.root, workdir, dirs_exist_ok=True)
+    workdir = super().copy()
     if not with_statistics:
       shutil.rmtree(workdir / 'statistics')
     return workdir
@@ -131,9 +126,9 @@ class ContentTest(WorkdirCase):
 
     config = smoke_config()
     params, _ = workdir_lib.load_denoiser(
-      workdir_lib.Workdir(self.root), 10, data.x.shape[1:], builders.mesh(config)
+      workdir_lib.Workdir(self.root), datasets.spec(config), builders.mesh(config)
     )
-    apply = jax.jit(builders.network(config, 10).apply)
+    apply = jax.jit(builders.network(config, datasets.spec(config)).apply)
     root = arrays.stream(0, f'statistics/{kind}')
 
     def predict(xt, t, label):

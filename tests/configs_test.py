@@ -14,6 +14,8 @@ from experiments import collect_statistics
 from experiments import datasets
 from experiments import sweep
 from experiments import validation
+from lgd import conditions
+from lgd.data import splits
 
 NAMES = sorted(
   p.stem
@@ -33,19 +35,19 @@ OTHER_VARIANTS = {
     'smoke',
   ),
   'imagenet64': ('full', 'small', 'smoke'),
-  'celeba64': ('full', 'small', 'smoke'),
+  'celeba64': ('full', 'small', 'classes', 'smoke'),
   'cifar10': ('full', 'smoke'),
 }
 
-# Shape and number of classes: known without the data, which may not be there.
+# Shape and conditions: known without the data, which may not be there.
 DATA = {
-  'digits': ((8, 8, 1), 10),
-  'mixture': ((2,), 8),
-  'mixture40': ((16,), 40),
-  'mnist': ((28, 28, 1), 10),  # mnist_test.py checks it.
-  'cifar10': ((32, 32, 3), 10),
-  'imagenet64': ((64, 64, 3), 1000),
-  'celeba64': ((64, 64, 3), 32),
+  'digits': splits.Spec((8, 8, 1), conditions.Labels(10)),
+  'mixture': splits.Spec((2,), conditions.Labels(8)),
+  'mixture40': splits.Spec((16,), conditions.Labels(40)),
+  'mnist': splits.Spec((28, 28, 1), conditions.Labels(10)),  # mnist_test.py checks it.
+  'cifar10': splits.Spec((32, 32, 3), conditions.Labels(10)),
+  'imagenet64': splits.Spec((64, 64, 3), conditions.Labels(1000)),
+  'celeba64': splits.Spec((64, 64, 3), conditions.Attributes(40)),
 }
 ALL = [
   (name, variant) for name in DATA for variant in OTHER_VARIANTS.get(name, VARIANTS)
@@ -71,29 +73,31 @@ class ConfigsTest(parameterized.TestCase):
   def test_builds(self, name, variant):
     config = load(name, variant)
     validation.validate(config)
-    shape, num_classes = DATA[name]
-    self.assertEqual(datasets.spec(config), DATA[name])
-    net = builders.network(config, num_classes)
-    denoiser = builders.denoiser(config, num_classes)
+    spec = datasets.spec(config)
+    if variant != 'classes':
+      self.assertEqual(spec, DATA[name])
+    net = builders.network(config, spec)
+    denoiser = builders.denoiser(config, spec)
 
     def build(key):
-      params = builders.init_network(net, key, shape)
-      x, t = jnp.zeros((4, *shape)), jnp.full(4, 0.5)
-      return denoiser(params, x, t, jnp.zeros(4, int))
+      params = builders.init_network(net, key, spec)
+      x, t = jnp.zeros((4, *spec.shape)), jnp.full(4, 0.5)
+      return denoiser(params, x, t, spec.conditions.zeros(4))
 
     x0_hat = jax.eval_shape(build, jax.random.key(0))
-    self.assertEqual(x0_hat.shape, (4, *shape))
+    self.assertEqual(x0_hat.shape, (4, *spec.shape))
 
   @parameterized.product(name=NAMES, kind=('network', 'table'))
   def test_builds_weights(self, name, kind):
-    config, num_classes = load(name), DATA[name][1]
+    config = load(name, 'classes') if name == 'celeba64' else load(name)
     config.guidance.update(weight=kind, objective='l2')
     validation.validate(config)
-    weight = builders.weight_model(config, num_classes)
+    spec = datasets.spec(config)
+    weight = builders.weight_model(config, spec)
 
     def build(key):
       t = jnp.full(4, 0.5)
-      return weight.apply(weight.init(key), jnp.zeros(4, int), 0.5 * t, t)
+      return weight.apply(weight.init(key), spec.conditions.zeros(4), 0.5 * t, t)
 
     self.assertEqual(jax.eval_shape(build, jax.random.key(0)).shape, (4,))
 
@@ -120,7 +124,7 @@ class ConfigsTest(parameterized.TestCase):
   @parameterized.parameters('digits', 'mixture', 'mixture40')
   def test_data(self, name):
     data = datasets.load(load(name))
-    self.assertEqual((data.shape, data.num_classes), DATA[name])
+    self.assertEqual(data.spec, DATA[name])
     for split in (data.train, data.validation, data.test):
       self.assertEqual(set(split.label), set(range(data.num_classes)))
 

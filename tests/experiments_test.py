@@ -9,7 +9,6 @@ from unittest import mock
 
 import helpers
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import absltest
@@ -294,7 +293,7 @@ class DevicesTest(parameterized.TestCase):
     return jax.device_put(frozen, shardings)
 
   def assert_same_on_eight_devices(self, config, data, loss_fn, frozen, batches):
-    model = builders.weight_model(config, data.num_classes)
+    model = builders.weight_model(config, datasets.spec(config))
     key, tx = jax.random.key(0), builders.optimizer(config.guidance)
     step = training.make_train_step(loss_fn, tx, ema_decay=0.9)
 
@@ -329,14 +328,14 @@ class DevicesTest(parameterized.TestCase):
     data = datasets.load(config)
     mesh = sharding.make_mesh()
     params = builders.init_network(
-      builders.network(config, data.num_classes), jax.random.key(0), data.shape
+      builders.network(config, data.spec), jax.random.key(0), data.spec
     )
-    model = builders.weight_model(config, data.num_classes)
+    model = builders.weight_model(config, data.spec)
     tx = builders.optimizer(config.guidance)
     state = training.init_state(model.init(jax.random.key(0)), tx)
     step = training.compile_step(
       training.make_train_step(
-        train_guidance.make_direct_loss_fn(config, data.num_classes), tx, ema_decay=0.9
+        train_guidance.make_direct_loss_fn(config), tx, ema_decay=0.9
       ),
       mesh,
       sharding.replicated(mesh),
@@ -358,16 +357,17 @@ class DevicesTest(parameterized.TestCase):
     config = smoke_config()
     data = datasets.load(config)
     params = builders.init_network(
-      builders.network(config, data.num_classes), jax.random.key(0), data.shape
+      builders.network(config, data.spec), jax.random.key(0), data.spec
     )
     params = jax.tree.map(lambda p: p + 0.1, params)
     label = sampler.balanced_labels(10, 4)
-    keys, table = sampler.sample_keys(0, len(label)), jnp.full((10, 3), 0.5)
+    keys = sampler.sample_keys(0, len(label))
+    omega = np.random.default_rng(0).uniform(size=(len(label), 3))
 
     def sample(mesh):
       with mock.patch.object(builders, 'mesh', return_value=mesh):
-        sample_fn = sampler.make_sample_fn(config, 10, data.shape)
-      return sample_fn(self.place(params, mesh), table, keys, label)
+        sample_fn = sampler.make_sample_fn(config, data.spec)
+      return sample_fn(self.place(params, mesh), omega, keys, label)
 
     expected = np.asarray(sample(self.one_device))
     self.assertGreater(np.std(expected), 0.1)
@@ -385,7 +385,7 @@ class DevicesTest(parameterized.TestCase):
     )
     data = datasets.load(config)
     params = builders.init_network(
-      builders.network(config, data.num_classes), jax.random.key(0), data.shape
+      builders.network(config, data.spec), jax.random.key(0), data.spec
     )
     # Away from its start, where the network is 0 and so are both predictions.
     params = jax.tree.map(lambda p: p + 0.1, params)
@@ -396,15 +396,14 @@ class DevicesTest(parameterized.TestCase):
       group_size=4 if objective == 'class_marginal' else 1,
       by_class=objective == 'class_marginal',
     )(0)
-    loss_fn = train_guidance.make_direct_loss_fn(config, data.num_classes)
+    loss_fn = train_guidance.make_direct_loss_fn(config)
     self.assert_same_on_eight_devices(
-      config, data, loss_fn, params, [next(batches), next(batches)]
+      config, loss_fn, params, [next(batches), next(batches)]
     )
 
   @parameterized.parameters('self_consistency', 'l2', 'class_marginal')
   def test_statistics(self, objective):
     config = smoke_config(**{'guidance.objective': objective})
-    data = datasets.load(config)
     num, num_vectors = 64, 4 * 8 if objective == 'class_marginal' else 3 * 3
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(num, num_vectors, 64)).astype(np.float32)
@@ -414,8 +413,8 @@ class DevicesTest(parameterized.TestCase):
       (np.arange(num, dtype=np.float32) + 0.5) / num,
       label,
     )
-    loss_fn = train_guidance.make_statistics_loss_fn(config, data)
-    self.assert_same_on_eight_devices(config, data, loss_fn, store, [(), ()])
+    loss_fn = train_guidance.make_statistics_loss_fn(config)
+    self.assert_same_on_eight_devices(config, loss_fn, store, [(), ()])
 
 
 class RefusalTest(parameterized.TestCase):

@@ -19,6 +19,7 @@ from experiments import fid
 from experiments import launch
 from experiments import sample
 from experiments import train_denoiser
+from lgd import files
 from lgd import metrics
 from lgd import networks
 
@@ -134,7 +135,7 @@ class FidTest(absltest.TestCase):
     for inception, squeezenet in (('', ''), ('a', 'b')):
       with self.assertRaisesRegex(launch.UserError, 'give the weights of one'):
         feature_files.load_network(inception, squeezenet, None)
-    with self.assertRaisesRegex(metrics.FileError, '/nowhere: no such file'):
+    with self.assertRaisesRegex(files.FileError, '/nowhere: no such file'):
       feature_files.load_network('/nowhere', '', None)
 
 

@@ -2,11 +2,34 @@
 
 import pathlib
 import re
+import shutil
+import tempfile
+
+from absl.testing import parameterized
 
 _COLLECTIVE = re.compile(
   r'= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)'
   r'(?:-start)?\('
 )
+
+
+class WorkdirCase(parameterized.TestCase):
+  """A work directory that `fill` makes once, and copies of it for single tests."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tempfile.mkdtemp())
+    cls.addClassCleanup(shutil.rmtree, cls.root)
+    cls.fill()
+
+  @classmethod
+  def fill(cls):
+    raise NotImplementedError
+
+  def copy(self) -> pathlib.Path:
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    return pathlib.Path(shutil.copytree(self.root, workdir, dirs_exist_ok=True))
 
 
 def files_under(path: pathlib.Path) -> dict[pathlib.Path, int]:

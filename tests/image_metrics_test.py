@@ -11,9 +11,9 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from scipy import linalg
 
+from lgd import files
 from lgd import metrics
 from lgd.metrics import distances
-from lgd.metrics import files
 
 
 def _resize_loop(image, size):
@@ -144,19 +144,19 @@ class GaussianFileTest(parameterized.TestCase):
   )
   def test_other_arrays_are_errors(self, arrays, message):
     files.write_npz(self._path, arrays)
-    with self.assertRaisesRegex(metrics.FileError, f'^{self._path}: .*{message}'):
+    with self.assertRaisesRegex(files.FileError, f'^{self._path}: .*{message}'):
       metrics.load_gaussian(self._path)
 
   def test_no_npz(self):
-    with self.assertRaisesRegex(metrics.FileError, 'no such file'):
+    with self.assertRaisesRegex(files.FileError, 'no such file'):
       metrics.load_gaussian(self._path)
     self._path.parent.mkdir()
     self._path.write_text('mu, sigma')
-    with self.assertRaisesRegex(metrics.FileError, 'no npz'):
+    with self.assertRaisesRegex(files.FileError, 'no npz'):
       metrics.load_gaussian(self._path)
     with self._path.open('wb') as f:
       np.save(f, np.zeros(3))
-    with self.assertRaisesRegex(metrics.FileError, 'holds no named arrays'):
+    with self.assertRaisesRegex(files.FileError, 'holds no named arrays'):
       metrics.load_gaussian(self._path)
 
   @parameterized.parameters(np.savez, np.savez_compressed)
@@ -168,14 +168,14 @@ class GaussianFileTest(parameterized.TestCase):
     whole = self._path.read_bytes()
     for length in range(0, len(whole), 7):
       self._path.write_bytes(whole[:length])
-      with self.assertRaises(metrics.FileError):
+      with self.assertRaises(files.FileError):
         metrics.load_gaussian(self._path)
     for i in range(0, len(whole), 3):
       changed = bytes([whole[i] ^ 0x5A])
       self._path.write_bytes(whole[:i] + changed + whole[i + 1 :])
       try:  # Some bytes, such as dates, do not matter: then the arrays are right.
         actual = metrics.load_gaussian(self._path)
-      except metrics.FileError:
+      except files.FileError:
         continue
       np.testing.assert_array_equal(actual.mean, gaussian.mean)
       np.testing.assert_array_equal(actual.cov, gaussian.cov)
@@ -185,7 +185,7 @@ class GaussianFileTest(parameterized.TestCase):
     path = self.create_tempfile('empty').full_path
     files.check_sha256(path, 'e3b0c442')
     files.check_sha256(path, 'E3B0C44298FC1C149AFBF4C8996FB924')
-    with self.assertRaisesRegex(metrics.FileError, 'e3b0c442, not e3b0c443'):
+    with self.assertRaisesRegex(files.FileError, 'e3b0c442, not e3b0c443'):
       files.check_sha256(path, 'e3b0c443')
     with self.assertRaisesRegex(ValueError, "'e3b0c4': must be 8 to 64"):
       files.check_sha256(path, 'e3b0c4')

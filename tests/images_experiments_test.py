@@ -1,6 +1,7 @@
-"""ImageNet 64's smoke variant through its binaries, streamed from files."""
+"""Smoke variants of 64x64 images through their binaries, streamed from files."""
 
 import pathlib
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,20 @@ import pytest
 import tfds_files
 from absl.testing import absltest
 
+from configs import celeba64
 from configs import imagenet64
 from experiments import benchmark_unet
+from experiments import builders
 from experiments import collect_statistics
+from experiments import datasets
 from experiments import evaluate
 from experiments import feature_files
 from experiments import fid
 from experiments import launch
+from experiments import sample
+from experiments import sampler
+from experiments import search_trajectory
+from experiments import sweep
 from experiments import train_denoiser
 from experiments import train_guidance
 from lgd import metrics
@@ -43,21 +51,23 @@ def write_data(data_dir):
   )
 
 
-class ImageNet64Test(absltest.TestCase):
-  def config(self, data_dir):
-    config = imagenet64.get_config('smoke')
-    config.data.dir = data_dir
-    config.denoiser.update(num_steps=4, batch_size=8)
-    config.guidance.num_steps = 4
-    config.statistics.update(num_data=16, batch_size=8, shard_size=16)
-    config.evaluation.num_steps = 2
-    return config
+def shrunk(module, data_dir):
+  """The smoke variant, smaller still."""
+  config = module.get_config('smoke')
+  config.data.dir = data_dir
+  config.denoiser.update(num_steps=4, batch_size=8)
+  config.guidance.num_steps = 4
+  config.statistics.update(num_data=16, batch_size=8, shard_size=16)
+  config.evaluation.num_steps = 2
+  return config
 
+
+class ImageNet64Test(absltest.TestCase):
   def test_all_binaries(self):
     data_dir = self.create_tempdir().full_path
     workdir = pathlib.Path(self.create_tempdir().full_path)
     write_data(data_dir)
-    config = self.config(data_dir)
+    config = shrunk(imagenet64, data_dir)
     state = train_denoiser.run(config, workdir)
     self.assertEqual(int(state.step), 4)
     collect_statistics.run(config, workdir)
@@ -75,8 +85,11 @@ class ImageNet64Test(absltest.TestCase):
     for method in ('self_consistency', 'unguided', 'real'):
       row = fid.run(config, workdir, method=method, seed=0, network=network)
       self.assertTrue(np.isfinite(list(row['metrics'].values())).all())
-    with self.assertRaisesRegex(launch.UserError, 'use experiments.fid'):
-      evaluate.run(config, workdir)
+    for binary in (evaluate, sweep):
+      with self.assertRaisesRegex(launch.UserError, 'in_memory.* use experiments.fid'):
+        binary.run(config, workdir)
+    with self.assertRaisesRegex(launch.UserError, 'holds 0 data of class'):
+      search_trajectory.run(config, workdir)  # 9 validation data, 1000 classes.
 
   def test_benchmark(self):
     config = imagenet64.get_config('smoke')
@@ -91,6 +104,67 @@ class ImageNet64Test(absltest.TestCase):
       config.evaluation.num_steps = 2
       measured = benchmark_unet.run(config, count_only=False)
       self.assertGreater(measured['sample_over_bare_evaluations'], 0.0)
+
+
+class CelebA64Test(absltest.TestCase):
+  """Conditions that are vectors of 40 attributes."""
+
+  def test_all_binaries(self):
+    data_dir = self.create_tempdir().full_path
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    _, bits, examples, features = tfds_files.faces(24)
+    official = {'train': examples, 'validation': examples[:2], 'test': examples[:4]}
+    tfds_files.write(data_dir, 'celeb_a', official, features)
+    config = shrunk(celeba64, data_dir)
+    # The null prediction differs from the conditional ones after a few steps.
+    config.denoiser.update(learning_rate=0.05, ema_decay=0.5)
+    train_denoiser.run(config, workdir)
+    collect_statistics.run(config, workdir)
+    shard = np.load(workdir / 'statistics' / 'particles' / 'shard-00000.npz')
+    self.assertEqual(shard['label'].shape, (16, 40))
+    self.assertTrue({*map(tuple, shard['label'])} <= {*map(tuple, bits.astype(float))})
+    self.assertTrue(np.isfinite(shard['gram']).all())
+    for source in ('statistics', 'direct'):
+      config.guidance.source = source
+      train_guidance.run(config, workdir)
+    x = sample.run(config, workdir, method='self_consistency', seed=0)
+    self.assertEqual(x.shape[1:], (64, 64, 3))
+    stored = np.load(workdir / 'samples' / 'self_consistency_seed0.npz')
+    per_cond = config.evaluation.samples_per_class
+    np.testing.assert_array_equal(stored['label'], np.repeat(bits[:4], per_cond, 0))
+    strong, none = (
+      sample.run(config, workdir, method=method, seed=0)
+      for method in ('constant:3', 'unguided')
+    )
+    self.assertGreater(np.abs(strong - none).max(), 1e-3)
+
+    net = networks.SqueezeNet()
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    network = feature_files.Network('squeezenet', 'random', metrics.squeezenet(params))
+    row = fid.run(config, workdir, method='self_consistency', seed=0, network=network)
+    self.assertTrue(np.isfinite(list(row['metrics'].values())).all())
+    for binary in (evaluate, search_trajectory, sweep):
+      with self.assertRaisesRegex(launch.UserError, 'attributes.* experiments.fid'):
+        binary.run(config, workdir)
+
+  def test_every_vector_has_its_weights(self):
+    """More of them than are tabulated at a time, some of them repeated."""
+    config = shrunk(celeba64, '')
+    model = builders.weight_model(config, datasets.spec(config))
+    params = model.init(jax.random.key(0))
+    params = jax.tree.map(lambda p: p + 0.1, params)
+    rng = np.random.default_rng(0)
+    cond = rng.integers(0, 2, (300, 40)).astype(np.float32)[rng.integers(300, size=500)]
+    self.assertGreater(len(np.unique(cond, axis=0)), 220)
+    with mock.patch.object(sampler, '_CHUNK', 64):
+      omega = sampler.make_tabulate(config, model)(params, cond)
+    times = np.linspace(1.0, 0.0, config.evaluation.num_steps + 1)
+    self.assertEqual(omega.shape, (500, config.evaluation.num_steps))
+    for i in range(config.evaluation.num_steps):
+      s, t = np.full(500, times[i + 1]), np.full(500, times[i])
+      expected = model.apply(params, cond, s, t)
+      np.testing.assert_allclose(omega[:, i], expected, rtol=1e-4, atol=1e-6)
+    self.assertGreater(np.std(omega), 1e-3)
 
 
 if __name__ == '__main__':

@@ -19,9 +19,9 @@ from absl.testing import parameterized
 
 from experiments import convert_inception
 from experiments import launch
+from lgd import files
 from lgd import metrics
 from lgd import networks
-from lgd.metrics import files
 from lgd.metrics import inception_weights
 from tests import reference_layers as layers
 
@@ -259,7 +259,7 @@ class InceptionWeightsTest(parameterized.TestCase):
       state[key] = state[key].swapaxes(2, 3)
     else:
       state[key] = state[key].astype(np.float64)
-    with self.assertRaisesRegex(metrics.FileError, message):
+    with self.assertRaisesRegex(files.FileError, message):
       inception_weights.from_torch(state)
 
   def test_file(self):
@@ -275,10 +275,10 @@ class InceptionWeightsTest(parameterized.TestCase):
         leaf = functools.reduce(lambda tree, key: tree[key], name.split('/'), params)
         np.testing.assert_array_equal(leaf, expected)
       wrong = '0' * 8 if digest[0] != '0' else '1' * 8
-      with self.assertRaisesRegex(metrics.FileError, f'{digest[:8]}, not {wrong}'):
+      with self.assertRaisesRegex(files.FileError, f'{digest[:8]}, not {wrong}'):
         inception_weights.load(path, sha256=wrong)
       path.write_bytes(path.read_bytes()[:-1])
-      with self.assertRaisesRegex(metrics.FileError, 'inception.npz: is cut short'):
+      with self.assertRaisesRegex(files.FileError, 'inception.npz: is cut short'):
         inception_weights.load(path)
 
 

@@ -7,6 +7,7 @@ import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from lgd import conditions
 from lgd import networks
 from lgd.networks import unet
 
@@ -60,6 +61,21 @@ class ResidualMLPTest(parameterized.TestCase):
     self.assertTrue(np.all(np.isfinite(out)))
     for i in range(1, 6):
       self.assertGreater(np.max(np.abs(out[i] - out[0])), 1e-4, i)
+
+  def test_every_attribute_matters(self):
+    """Of a condition that is a vector; and so does the null, a value of its own."""
+    kinds = conditions.Attributes(4)
+    nets = (
+      (networks.ResidualMLP(num_classes=None, width=16, depth=2), (2,)),
+      (networks.UNet(None, channels=8, multipliers=(1,), num_blocks=1), (4, 4, 1)),
+    )
+    cond = jnp.stack([kinds.zeros(1)[0], kinds.null, *jnp.eye(4)])
+    for net, shape in nets:
+      xt, t = jnp.ones((6, *shape)), jnp.full(6, 0.5)
+      params = jax.jit(net.init)(jax.random.key(0), xt[:1], t[:1], kinds.zeros(1))
+      out = np.asarray(jax.jit(net.apply)(_perturbed(params), xt, t, cond))
+      distance = np.abs(out[:, None] - out[None]).reshape(6, 6, -1).max(axis=-1)
+      self.assertGreater(distance[~np.eye(6, dtype=bool)].min(), 1e-4)
 
   def test_rows_are_independent(self):
     """An element's output does not depend on the rest of the batch."""

@@ -703,7 +703,7 @@ class ScoreMatchingTest(parameterized.TestCase):
 
 
 class DenoisingTest(parameterized.TestCase):
-  def _loss(self, apply, x0, prediction, label_dropout=0.25, params=None):
+  def _loss(self, apply, x0, prediction, dropout=0.25, params=None):
     label = jnp.arange(x0.shape[0]) % 3
     return objectives.denoising(
       jax.random.key(0),
@@ -712,8 +712,8 @@ class DenoisingTest(parameterized.TestCase):
       SCHEDULE,
       x0,
       label,
-      null_label=3,
-      label_dropout=label_dropout,
+      3,
+      dropout=dropout,
       prediction=prediction,
     )
 
@@ -778,8 +778,8 @@ class DenoisingTest(parameterized.TestCase):
         schedule,
         x0,
         label,
-        null_label=3,
-        label_dropout=0.1,
+        3,
+        dropout=0.1,
         prediction=prediction,
         sigmoid_bias=1.0,
       )

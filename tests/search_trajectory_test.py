@@ -1,8 +1,6 @@
 """The search as a binary: resume, what it belongs to, its references, its fit."""
 
-import pathlib
 import shutil
-import tempfile
 from unittest import mock
 
 import helpers
@@ -19,7 +17,10 @@ from experiments import launch
 from experiments import search_trajectory
 from experiments import train_denoiser
 from experiments import workdir as workdir_lib
+from lgd import conditions
 from lgd.data import splits
+
+SPEC = splits.Spec((2,), conditions.Labels(8))
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -32,18 +33,11 @@ def smoke_config(**overrides):
   return config
 
 
-class RunTest(parameterized.TestCase):
+class RunTest(helpers.WorkdirCase):
   @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.root = pathlib.Path(tempfile.mkdtemp())
+  def fill(cls):
     train_denoiser.run(smoke_config(), cls.root)
     cls.table = search_trajectory.run(smoke_config(), cls.root)
-
-  def copy(self):
-    workdir = pathlib.Path(self.create_tempdir().full_path)
-    shutil.copytree(self.root, workdir, dirs_exist_ok=True)
-    return workdir
 
   def test_table(self):
     """Means of two searches, each with one of the candidates."""
@@ -55,7 +49,7 @@ class RunTest(parameterized.TestCase):
     alone = np.abs(self.table[..., None] - candidates).min(axis=-1)
     self.assertGreater(alone.max(), 0.1)
     weight = workdir_lib.load_guidance(
-      workdir_lib.Workdir(self.root), 'trajectory_pixels_table', 8
+      workdir_lib.Workdir(self.root), 'trajectory_pixels_table', SPEC
     )
     times = np.linspace(1.0, 0.0, 7)
     for i in range(6):
@@ -79,7 +73,7 @@ class RunTest(parameterized.TestCase):
       search_trajectory.run(smoke_config(), workdir)
     label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
     fitted, again = (
-      workdir_lib.load_guidance(workdir_lib.Workdir(w), 'trajectory_pixels', 8)
+      workdir_lib.load_guidance(workdir_lib.Workdir(w), 'trajectory_pixels', SPEC)
       for w in (self.root, workdir)
     )
     np.testing.assert_array_equal(fitted(label, s, t), again(label, s, t))
@@ -94,7 +88,7 @@ class RunTest(parameterized.TestCase):
     config = smoke_config(**{'trajectory.fit_steps': 400, 'guidance.batch_size': 64})
     table = search_trajectory.run(config, workdir)
     weight = workdir_lib.load_guidance(
-      workdir_lib.Workdir(workdir), 'trajectory_pixels', 8
+      workdir_lib.Workdir(workdir), 'trajectory_pixels', SPEC
     )
     times = np.linspace(1.0, 0.0, 7)
     for share in (0.2, 0.9):
@@ -133,20 +127,22 @@ class ReferenceTest(absltest.TestCase):
     for num, expected in ((4, 4), (512, 5)):  # As many as the smallest class has.
       section.num_references = num
       rng = np.random.default_rng(0)
-      reference = search_trajectory.draw_reference(rng, split, section)
+      reference = search_trajectory.draw_reference(rng, split, 3, section)
       self.assertEqual(reference.shape, (3, expected, 1))
       for c in range(3):
         self.assertContainsSubset(set(reference[c, :, 0]), set(split.x[label == c, 0]))
         self.assertLen(set(reference[c, :, 0]), expected)
-      drawn.append(search_trajectory.draw_reference(rng, split, section))
+      drawn.append(search_trajectory.draw_reference(rng, split, 3, section))
     self.assertFalse(np.array_equal(drawn[1], reference))
+    with self.assertRaisesRegex(launch.UserError, 'holds 0 data of class 3'):
+      search_trajectory.draw_reference(rng, split, 4, section)
 
   def test_from_the_split_that_is_named(self):
     """Validation data by default: the base model has seen the training data."""
     config = smoke_config()
     seen = []
 
-    def note(rng, split, section):
+    def note(rng, split, num_classes, section):
       seen.append(split)
       raise InterruptedError
 

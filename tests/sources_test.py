@@ -11,6 +11,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from tensorflow_datasets.testing import mocking
 
+from lgd import conditions
 from lgd.data import catalog
 from lgd.data import images
 from lgd.data import prepared
@@ -26,23 +27,6 @@ def _images(n, shape, seed=0):
 
 def _labelled(x, label):
   return [{'image': i, 'label': k} for i, k in zip(x, label, strict=True)]
-
-
-def _faces(n):
-  rng = np.random.default_rng(1)
-  bits = rng.integers(0, 2, (n, 40))
-  # Smooth, so that PNG is small; the first pixel tells the image.
-  x = np.zeros((n, 218, 178, 3), np.uint8) + np.arange(178, dtype=np.uint8)[:, None]
-  x += np.arange(n, dtype=np.uint8)[:, None, None, None]
-  examples = [
-    {'image': image, 'attributes': dict(zip(catalog.ATTRIBUTES, row, strict=True))}
-    for image, row in zip(x, bits, strict=True)
-  ]
-  features = {
-    'image': tfds.features.Image(shape=(218, 178, 3)),
-    'attributes': {name: np.bool_ for name in catalog.ATTRIBUTES},
-  }
-  return x, bits, examples, features
 
 
 class _RandomExamples:
@@ -146,7 +130,8 @@ class SourceTest(parameterized.TestCase):
     np.testing.assert_array_equal(validation[range(4)].x, x[36:])
     np.testing.assert_array_equal(test[range(7)].x, x[:7])
     self.assertEqual(train[[]].x.shape, (0, 64, 64, 3))
-    self.assertEqual((train.shape, train.num_classes), ((64, 64, 3), 1000))
+    self.assertEqual(train.shape, (64, 64, 3))
+    self.assertEqual(train.conditions, conditions.Labels(1000))
     for rows in ([36], [-37]):  # Not even where the official split goes on.
       with self.assertRaises(IndexError):
         train[rows]
@@ -209,7 +194,7 @@ class AttributesTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.x, cls.bits, examples, features = _faces(6)
+    cls.x, cls.bits, examples, features = tfds_files.faces(6)
     cls.data_dir = cls().create_tempdir().full_path
     official = {'train': examples, 'validation': examples[:2], 'test': examples[:1]}
     tfds_files.write(cls.data_dir, 'celeb_a', official, features)
@@ -217,7 +202,7 @@ class AttributesTest(absltest.TestCase):
   def test_all_as_a_vector(self):
     source = sources.source('celeb_a', 'train', self.data_dir)
     self.assertLen(source, 6)  # Nothing is held out: there is an official split.
-    self.assertIsNone(source.num_classes)
+    self.assertEqual(source.conditions, conditions.Attributes(40))
     example = source[[4, 1]]
     np.testing.assert_array_equal(example.label, self.bits[[4, 1]])
     self.assertEqual(example.label.dtype, np.float32)
@@ -229,7 +214,7 @@ class AttributesTest(absltest.TestCase):
   def test_some_as_a_class(self):
     names = ('Smiling', 'Male', 'Young')
     source = sources.source('celeb_a', 'train', self.data_dir, attributes=names)
-    self.assertEqual(source.num_classes, 8)
+    self.assertEqual(source.conditions, conditions.Labels(8))
     smiling, male, young = (self.bits[:, catalog.ATTRIBUTES.index(n)] for n in names)
     np.testing.assert_array_equal(source.labels(), smiling + 2 * male + 4 * young)
     np.testing.assert_array_equal(source[range(6)].label, source.labels())

@@ -10,6 +10,7 @@ import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from lgd import files
 from lgd import metrics
 from lgd.metrics import squeezenet_weights
 from tests import reference_layers
@@ -97,14 +98,14 @@ class SqueezeNetTest(parameterized.TestCase):
       layers['conv10'] = _layers()['conv1']
     else:
       layers['fire4/squeeze1x1'] = [bias, kernel.swapaxes(2, 3)]
-    with self.assertRaisesRegex(metrics.FileError, message):
+    with self.assertRaisesRegex(files.FileError, message):
       squeezenet_weights.from_keras(layers)
 
   def test_errors_of_the_file(self):
-    with self.assertRaisesRegex(metrics.FileError, 'none.h5: no such file'):
+    with self.assertRaisesRegex(files.FileError, 'none.h5: no such file'):
       squeezenet_weights.load('none.h5')
     path = self.create_tempfile('weights.h5', 'not HDF5').full_path
-    with self.assertRaisesRegex(metrics.FileError, 'sha256 starts with'):
+    with self.assertRaisesRegex(files.FileError, 'sha256 starts with'):
       squeezenet_weights.load(path, sha256='0' * 64)
     missing = mock.Mock(spec=[])
     type(missing).File = mock.PropertyMock(side_effect=ImportError)
@@ -128,7 +129,7 @@ class SqueezeNetTest(parameterized.TestCase):
     expected = squeezenet_weights.from_keras(layers)
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
     path.write_bytes(path.read_bytes()[:1000])
-    with self.assertRaisesRegex(metrics.FileError, 'is cut short'):
+    with self.assertRaisesRegex(files.FileError, 'is cut short'):
       squeezenet_weights.load(path)
 
 

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import shutil
-import tempfile
 
 import helpers
 import jax
@@ -64,26 +63,27 @@ def make_store(num=256, m=3, dim=2, num_classes=8):
 class TrainTest(parameterized.TestCase):
   def test_each_point_is_trained_as_it_would_be_alone(self):
     config = smoke_config(**GRID)
-    data, store = datasets.load(config), make_store()
+    store = make_store()
     config.guidance.update(batch_size=16)
     config.sweep.num_steps = 25
     grid = sweep.make_grid(config)
     self.assertLen(grid, 2**5)
     group = [p for p in grid if p['num_particles'] == 2]
-    together = sweep.train(config, data, store, group, num_particles=2)
-    model = builders.weight_model(config, 8)
-    tables = jax.lax.map(sampler.make_tabulate(config, model, 8), together)
+    together = sweep.train(config, store, group, num_particles=2)
+    model = builders.weight_model(config, datasets.spec(config))
+    tabulate = sampler.make_tabulate(config, model)
+    tables = jax.lax.map(lambda params: tabulate(params, np.arange(8)), together)
     self.assertEqual(tables.shape, (16, 8, 3))
 
     for i in (0, 5, 10, 15):
       point = group[i]
       alone = config.copy_and_resolve_references()
       alone.guidance.update({axis: point[axis] for axis in sweep.AXES})
-      model = builders.weight_model(alone, 8)
+      model = builders.weight_model(alone, datasets.spec(alone))
       tx = builders.optimizer(alone.guidance)
       step = jax.jit(
         training.make_train_step(
-          train_guidance.make_statistics_loss_fn(alone, data),
+          train_guidance.make_statistics_loss_fn(alone),
           tx,
           ema_decay=alone.guidance.ema_decay,
         )
@@ -114,12 +114,12 @@ class TrainTest(parameterized.TestCase):
   def test_as_many_steps_as_asked_for(self):
     """Not rounded to what one compiled call makes."""
     config = smoke_config(**{**GRID, 'sweep.beta': (1.0,), 'sweep.interaction': (1.0,)})
-    data, store = datasets.load(config), make_store()
+    store = make_store()
     config.sweep.num_steps = 1
     config.guidance.ema_decay = 0.0
     group = [p for p in sweep.make_grid(config) if p['num_particles'] == 2]
-    trained = sweep.train(config, data, store, group, num_particles=2)
-    model = builders.weight_model(config, 8)
+    trained = sweep.train(config, store, group, num_particles=2)
+    model = builders.weight_model(config, datasets.spec(config))
     start = model.init(arrays.stream(group[0]['seed'], 'sweep/init'))
     moved = max(
       float(jnp.abs(a[0] - b).max())
@@ -182,19 +182,16 @@ class ChoiceTest(absltest.TestCase):
     )
 
 
-class RunTest(parameterized.TestCase):
+class RunTest(helpers.WorkdirCase):
   @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.root = pathlib.Path(tempfile.mkdtemp())
+  def fill(cls):
     train_denoiser.run(smoke_config(), cls.root)
     collect_statistics.run(smoke_config(), cls.root)
 
   def test_rows_and_files(self):
     overrides = {'sweep.interaction': (1.0,), 'sweep.num_particles': (2,)}
     config = smoke_config(**{**GRID, **overrides})
-    workdir = pathlib.Path(self.create_tempdir().full_path)
-    shutil.copytree(self.root, workdir, dirs_exist_ok=True)
+    workdir = self.copy()
     shutil.rmtree(workdir / 'sweep', ignore_errors=True)
     rows = sweep.run(config, workdir)
     self.assertLen(rows, 2**3)

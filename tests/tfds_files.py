@@ -12,6 +12,8 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from lgd.data import catalog
+
 VERSION = '1.0.0'
 
 
@@ -75,6 +77,26 @@ def labelled(shape: tuple[int | None, ...], num_classes: int) -> dict[str, Any]:
     'image': tfds.features.Image(shape=shape),
     'label': tfds.features.ClassLabel(num_classes=num_classes),
   }
+
+
+def faces(
+  n: int,
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]], dict[str, Any]]:
+  """Images and attributes as celeb_a has them, their examples, and its features."""
+  rng = np.random.default_rng(1)
+  bits = rng.integers(0, 2, (n, 40))
+  # Smooth, so that PNG is small; the first pixel tells the image.
+  x = np.zeros((n, 218, 178, 3), np.uint8) + np.arange(178, dtype=np.uint8)[:, None]
+  x += np.arange(n, dtype=np.uint8)[:, None, None, None]
+  examples = [
+    {'image': image, 'attributes': dict(zip(catalog.ATTRIBUTES, row, strict=True))}
+    for image, row in zip(x, bits, strict=True)
+  ]
+  features = {
+    'image': tfds.features.Image(shape=(218, 178, 3)),
+    'attributes': {name: np.bool_ for name in catalog.ATTRIBUTES},
+  }
+  return x, bits, examples, features
 
 
 def png(image: np.ndarray) -> bytes:

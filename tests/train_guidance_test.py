@@ -1,8 +1,5 @@
 """Learning from stored statistics: the closed form, and what a weight belongs to."""
 
-import pathlib
-import tempfile
-
 import helpers
 import jax
 import jax.numpy as jnp
@@ -14,6 +11,7 @@ from absl.testing import parameterized
 from configs import mixture
 from experiments import builders
 from experiments import collect_statistics
+from experiments import datasets
 from experiments import launch
 from experiments import train_denoiser
 from experiments import train_guidance
@@ -22,7 +20,6 @@ from lgd import arrays
 from lgd import objectives
 from lgd import schedules
 from lgd import statistics
-from lgd.data import splits
 
 FLOW = schedules.RectifiedFlow()
 NUM, M, DIM, NUM_CLASSES, NUM_BINS = 600, 3, 5, 3, 8
@@ -61,10 +58,10 @@ class ClosedFormTest(parameterized.TestCase):
     self.store = objectives.make_store(
       statistics.pack(jnp.asarray(gram)), jnp.asarray(self.t), jnp.asarray(self.label)
     )
-    self.data = splits.Dataset(None, None, None, NUM_CLASSES)
 
   def config(self, objective, **settings):
     config = mixture.get_config()
+    config.data.num_classes = NUM_CLASSES
     config.guidance.update(objective=objective, weight='table', num_bins=NUM_BINS)
     config.guidance.update(s_min=0.05, gap=0.1, zeta=0.02, **settings)
     config.evaluation.num_steps = 37  # Its times are not edges of bins.
@@ -96,16 +93,14 @@ class ClosedFormTest(parameterized.TestCase):
       delta, residual = self.delta[items], self.residual[items]
       if len(items):
         expected[cell] = max(-np.sum(delta * residual) / np.sum(delta**2), 0.0)
-    table = train_guidance.closed_form(
-      self.config('score_matching'), self.data, self.store
-    )
+    table = train_guidance.closed_form(self.config('score_matching'), self.store)
     self.assert_table(table, expected)
 
   def test_times_at_the_edges_of_bins(self):
     """A transition from t = k / 30 takes the bin that starts there."""
     config = self.config('score_matching')
     config.guidance.num_bins = config.evaluation.num_steps = 30
-    table = train_guidance.closed_form(config, self.data, self.store)
+    table = train_guidance.closed_form(config, self.store)
     usable = (self.t > 0.05 + 0.1) & (self.t <= 1.0 - 0.02)
     for step in range(30):
       of_bin = np.minimum(np.floor(np.float64(self.t) * 30), 29)
@@ -138,9 +133,7 @@ class ClosedFormTest(parameterized.TestCase):
       if len(items):
         x, y = slope[items].reshape(-1, 1), -given[items].ravel()
         expected[cell] = max(np.linalg.lstsq(x, y)[0][0], 0.0)
-    table = train_guidance.closed_form(
-      self.config('l2', churn=churn), self.data, self.store
-    )
+    table = train_guidance.closed_form(self.config('l2', churn=churn), self.store)
     self.assert_table(table, expected)
 
   def test_l2_is_the_minimum_of_the_loss_that_networks_are_trained_with(self):
@@ -159,7 +152,7 @@ class ClosedFormTest(parameterized.TestCase):
     for cell, items in self.cells().items():
       if len(items):
         expected[cell] = grid[np.argmin(losses[:, items].sum(axis=1))]
-    table = train_guidance.closed_form(config, self.data, self.store)
+    table = train_guidance.closed_form(config, self.store)
     t = np.linspace(1.0, 0.0, 38)[:-1]
     np.testing.assert_allclose(
       table,
@@ -168,13 +161,11 @@ class ClosedFormTest(parameterized.TestCase):
     )
 
 
-class RunTest(parameterized.TestCase):
+class RunTest(helpers.WorkdirCase):
   """On one base model and its statistics."""
 
   @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.root = pathlib.Path(tempfile.mkdtemp())
+  def fill(cls):
     train_denoiser.run(smoke_config(), cls.root)
     collect_statistics.run(smoke_config(), cls.root)
 
@@ -192,9 +183,9 @@ class RunTest(parameterized.TestCase):
     config = smoke_config(**{'guidance.objective': 'score_matching'})
     state = train_guidance.run(config, self.root)
     workdir = workdir_lib.Workdir(self.root)
-    weight = workdir_lib.load_guidance(workdir, 'score_matching', 8)
+    weight = workdir_lib.load_guidance(workdir, 'score_matching', datasets.spec(config))
     label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
-    model = builders.weight_model(config, 8)
+    model = builders.weight_model(config, datasets.spec(config))
     expected = model.apply(jax.device_get(state.ema_params), label, s, t)
     np.testing.assert_allclose(weight(label, s, t), expected, rtol=1e-5)
     shards = (self.root / 'statistics' / 'particles').glob('shard-*.npz')

@@ -19,9 +19,11 @@ al., 2021).
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
+from lgd import conditions
 from lgd.data import images
 
 SPLITS = ('train', 'validation', 'test')
@@ -71,6 +73,12 @@ class DataSet:
   test: str
   held_out: int = 0
   transform: Callable[[np.ndarray], np.ndarray] = _unchanged
+
+  def conditions(self, attributes: Sequence[str] = ()) -> conditions.Conditions:
+    """Of the images, where `attributes` number the classes if there are any."""
+    if self.num_classes is None and not attributes:
+      return conditions.Attributes(len(ATTRIBUTES))
+    return conditions.Labels(self.num_classes or 2 ** len(attributes))
 
   def official(self, split: str) -> str:
     """Name of the official split that holds one of `SPLITS`."""

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn import datasets
 from sklearn import model_selection
 
+from lgd import conditions
 from lgd.data import splits
 
 
@@ -29,5 +30,5 @@ def load() -> splits.Dataset:
     splits.Split(train_x, train_label),
     splits.Split(validation_x, validation_label),
     splits.Split(test_x, test_label),
-    num_classes=10,
+    conditions.Labels(10),
   )

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgd import conditions
 from lgd import types
 from lgd.data import splits
 
@@ -96,7 +97,7 @@ def dataset(key: jax.Array, mixture: Mixture, *, num_per_class: int) -> splits.D
     splits.Split(np.asarray(sample(k, mixture, label)), label)
     for k in jax.random.split(key, 3)
   )
-  return splits.Dataset(train, validation, test, mixture.num_classes)
+  return splits.Dataset(train, validation, test, conditions.Labels(mixture.num_classes))
 
 
 def denoiser(schedule: types.Schedule) -> types.Denoiser:

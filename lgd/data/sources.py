@@ -15,6 +15,7 @@ from absl import logging
 from etils import epath
 from etils import epy
 
+from lgd import conditions
 from lgd.data import catalog
 from lgd.data import images
 from lgd.data import prepared
@@ -68,11 +69,8 @@ class Source:
     return catalog.DATA_SETS[self.name].shape
 
   @property
-  def num_classes(self) -> int | None:
-    """Of the labels; None where they are vectors of attributes."""
-    if self.attributes:
-      return 2 ** len(self.attributes)
-    return catalog.DATA_SETS[self.name].num_classes
+  def conditions(self) -> conditions.Conditions:
+    return catalog.DATA_SETS[self.name].conditions(self.attributes)
 
   def __getitem__(self, rows: Sequence[int]) -> Example:
     """Reads and decodes examples, given by their numbers, 0..len-1.
@@ -120,7 +118,8 @@ class Source:
     return data_set.transform(image)
 
   def _labels(self, keys: Sequence[int], examples: Sequence[Any]) -> np.ndarray:
-    if catalog.DATA_SETS[self.name].num_classes is None:
+    num_classes = catalog.DATA_SETS[self.name].num_classes
+    if num_classes is None:
       names = self.attributes or catalog.ATTRIBUTES
       bits = [[example['attributes'][name] for name in names] for example in examples]
       bits = np.asarray(bits, np.int32).reshape(len(examples), len(names))
@@ -128,11 +127,11 @@ class Source:
         return bits @ (1 << np.arange(len(names), dtype=np.int32))
       return bits.astype(np.float32)
     label = np.asarray([example['label'] for example in examples], np.int32)
-    wrong = np.flatnonzero((label < 0) | (label >= self.num_classes))
+    wrong = np.flatnonzero((label < 0) | (label >= num_classes))
     if len(wrong):
       raise DataError(
         f'{self._where(keys[wrong[0]])}: label {label[wrong[0]]}, must be in'
-        f' 0..{self.num_classes - 1}.'
+        f' 0..{num_classes - 1}.'
       )
     return label
 
@@ -225,4 +224,4 @@ def load(
     part = source(name, split, data_dir, attributes=attributes)
     example = part[range(len(part))]
     parts.append(splits.Split(images.to_float(example.x), example.label))
-  return splits.Dataset(*parts, num_classes=part.num_classes)
+  return splits.Dataset(*parts, part.conditions)

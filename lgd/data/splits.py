@@ -5,29 +5,46 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lgd import conditions as conditions_lib
 from lgd.data import images
 
 _FLIPS = 1  # Sets the seeds of flips apart from those of shuffles, (seed, epoch).
 
 
+class Spec(NamedTuple):
+  """What networks must know of data."""
+
+  shape: tuple[int, ...]  # Of a datum.
+  conditions: conditions_lib.Conditions
+
+
 class Split(NamedTuple):
-  """`x [n, *data]` float32 and `label [n]` int32."""
+  """`x [n, *data]` float32 and `label [n, ...]`, its conditions."""
 
   x: np.ndarray
   label: np.ndarray
 
 
 class Dataset(NamedTuple):
-  """Three disjoint splits; labels are 0..num_classes-1."""
+  """Three disjoint splits."""
 
   train: Split
   validation: Split
   test: Split
-  num_classes: int
+  conditions: conditions_lib.Conditions
 
   @property
   def shape(self) -> tuple[int, ...]:
     return self.train.x.shape[1:]
+
+  @property
+  def num_classes(self) -> int | None:
+    """None where conditions are vectors."""
+    return self.conditions.num_classes
+
+  @property
+  def spec(self) -> Spec:
+    return Spec(self.shape, self.conditions)
 
 
 def group_rows(

@@ -47,4 +47,4 @@ def load(
   for split in catalog.SPLITS:
     source = sources.source(name, split, data_dir, attributes=attributes)
     parts.append(splits.Split(Images(source), source.labels()))
-  return splits.Dataset(*parts, num_classes=source.num_classes)
+  return splits.Dataset(*parts, source.conditions)

@@ -9,6 +9,7 @@ from lgd.guidance.rules import linear
 from lgd.guidance.weights import clamp_linear
 from lgd.guidance.weights import constant
 from lgd.guidance.weights import interval
+from lgd.guidance.weights import per_sample
 from lgd.guidance.weights import table
 from lgd.guidance.weights import tabulate
 
@@ -21,6 +22,7 @@ __all__ = (
   'guided',
   'interval',
   'linear',
+  'per_sample',
   'table',
   'tabulate',
   'unguided',

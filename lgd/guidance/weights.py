@@ -4,6 +4,7 @@
   (2)  interval:      omega if lo < t <= hi, else 0   (Kynkaanniemi et al. 2024)
   (3)  clamp-linear:  max(floor, 2 omega (1 - t))      (Wang et al. 2024)
   (4)  table:         rows by condition, on a sampler's grid, linear in between
+  (5)  per sample:    the same with a row for every sample of a batch
 
 t is the time denoised from. Constants may be traced, so that one compiled program
 serves a whole grid. Since omega never sees x_t, any weight can be tabulated on the
@@ -57,13 +58,30 @@ def table(values: jax.Array, times: jax.Array) -> types.Weight:
     A weight whose `cond` are integers, `[batch]`, that index the rows: exact at the
     grid's transitions, linear in t between them, constant beyond the first and last.
   """
-  values, times = jnp.asarray(values), jnp.asarray(times)
-  increasing, rows = times[-2::-1], values[:, ::-1]
+  values = jnp.asarray(values)
 
   def weight(cond, s, t):
-    del s
+    return per_sample(values[cond], times)(cond, s, t)
+
+  return weight
+
+
+def per_sample(values: jax.Array, times: jax.Array) -> types.Weight:
+  """Weights of the samples of one batch, whatever their conditions are, (5).
+
+  Args:
+    values: `[batch, num_steps]`, as from `tabulate`.
+    times: as of `table`.
+
+  Returns:
+    A weight for batches of these samples, in this order; in t like `table`.
+  """
+  increasing = jnp.asarray(times)[-2::-1]
+
+  def weight(cond, s, t):
+    del cond, s
     interpolate = jax.vmap(lambda row, time: jnp.interp(time, increasing, row))
-    return interpolate(rows[cond], t)
+    return interpolate(jnp.asarray(values)[:, ::-1], t)
 
   return weight
 

@@ -12,9 +12,6 @@ from lgd.metrics.features import Extractor
 from lgd.metrics.features import Features
 from lgd.metrics.features import inception
 from lgd.metrics.features import squeezenet
-from lgd.metrics.files import FileError
-from lgd.metrics.files import read_npz
-from lgd.metrics.files import write_npz
 from lgd.metrics.frechet import frechet_distance
 from lgd.metrics.inception_score import inception_score
 from lgd.metrics.kernel_distance import kernel_distance
@@ -36,7 +33,6 @@ __all__ = (
   'Estimate',
   'Extractor',
   'Features',
-  'FileError',
   'Gaussian',
   'Moments',
   'PrecisionRecall',
@@ -55,11 +51,9 @@ __all__ = (
   'merge',
   'moments',
   'precision_recall',
-  'read_npz',
   'resize',
   'save_gaussian',
   'squeezenet',
   'squeezenet_weights',
   'to_uint8',
-  'write_npz',
 )

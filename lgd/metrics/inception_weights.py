@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from lgd import files
 from lgd import networks
 from lgd import types
-from lgd.metrics import files
 
 PUBLISHED_SHA256 = '6726825d'  # Its first digits, which the file is named after.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from lgd.metrics import files
+from lgd import files
 
 
 class Gaussian(NamedTuple):

@@ -12,9 +12,9 @@ import numpy as np
 from etils import epath
 from etils import epy
 
+from lgd import files
 from lgd import networks
 from lgd import types
-from lgd.metrics import files
 
 with epy.lazy_imports():  # Optional: nothing else reads HDF5.
   import h5py

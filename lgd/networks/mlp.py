@@ -1,6 +1,6 @@
-"""A residual MLP for small data, modulated by time and class.
+"""A residual MLP for small data, modulated by time and condition.
 
-  (1)  e      = MLP(fourier(t)) + table[label]
+  (1)  e      = MLP(fourier(t)) + embedding(c)
   (2)  h     <- h + gate(e) * MLP(norm(h) * (1 + scale(e)) + shift(e))
 
 Adaptive layer norm whose modulation starts at zero (Peebles and Xie 2022): every
@@ -13,31 +13,33 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lgd.networks.embedding import embed
+
 
 class ResidualMLP(nn.Module):
-  """`(xt [batch, *data], t [batch], label [batch]) -> [batch, *data]`.
+  """`(xt [batch, *data], t [batch], cond [batch, ...]) -> [batch, *data]`.
 
   Attributes:
-    num_classes: number of labels; label `num_classes` is the null label.
+    num_classes: number of labels; label `num_classes` is the null label. None where
+      conditions are vectors, `[batch, dim]`.
     width: of the residual stream.
     depth: residual blocks.
     num_frequencies: of the Fourier features of t, octaves from pi up.
   """
 
-  num_classes: int
+  num_classes: int | None
   width: int
   depth: int
   num_frequencies: int = 8
 
   @nn.compact
-  def __call__(self, xt: jax.Array, t: jax.Array, label: jax.Array) -> jax.Array:
+  def __call__(self, xt: jax.Array, t: jax.Array, cond: jax.Array) -> jax.Array:
     dim = math.prod(xt.shape[1:])
     angle = jnp.pi * t[:, None] * 2.0 ** jnp.arange(self.num_frequencies)
     e = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
     e = nn.Dense(self.width, name='time_hidden')(e)
     e = nn.Dense(self.width, name='time_out')(nn.silu(e))
-    e = e + nn.Embed(self.num_classes + 1, self.width, name='label')(label)
-    e = nn.silu(e)
+    e = nn.silu(e + embed(cond, self.num_classes, self.width))
 
     def modulation(num, name):
       zeros = nn.initializers.zeros

@@ -1,6 +1,6 @@
-"""A U-Net for images, modulated by time and class.
+"""A U-Net for images, modulated by time and condition.
 
-  (1)  e  = MLP(fourier(t)) + table[label]
+  (1)  e  = MLP(fourier(t)) + embedding(c)
   (2)  h   <- h + conv(silu(norm(conv(silu(norm(h)))) (1 + scale(e)) + shift(e)))
   (3)  h   <- h + softmax(q k^T / sqrt(d)) v on the coarse levels; q and k are
        normalised, then rotated by the position
@@ -21,12 +21,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lgd.networks.embedding import embed
+
 
 class UNet(nn.Module):
-  """`(xt [batch, size, size, c], t [batch], label [batch]) -> [batch, size, size, c]`.
+  """`(xt [batch, size, size, c], t [batch], cond [batch, ...]) -> like xt`.
 
   Attributes:
-    num_classes: number of labels; label `num_classes` is the null label.
+    num_classes: number of labels; label `num_classes` is the null label. None where
+      conditions are vectors, `[batch, dim]`.
     channels: of the finest level.
     multipliers: of `channels`, one per level; size must be divisible by 2^(levels-1).
     num_blocks: residual blocks of a level on the way down; one more on the way up.
@@ -38,7 +41,7 @@ class UNet(nn.Module):
       activations; changes memory and time, not the result.
   """
 
-  num_classes: int
+  num_classes: int | None
   channels: int
   multipliers: tuple[int, ...]
   num_blocks: int
@@ -49,14 +52,13 @@ class UNet(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, xt: jax.Array, t: jax.Array, label: jax.Array) -> jax.Array:
+  def __call__(self, xt: jax.Array, t: jax.Array, cond: jax.Array) -> jax.Array:
     width = 4 * self.channels
     angle = jnp.pi * t[:, None] * 2.0 ** jnp.arange(self.num_frequencies)
     e = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
     dense = functools.partial(nn.Dense, width, dtype=self.dtype)
     e = dense(name='time_out')(nn.silu(dense(name='time_hidden')(e)))
-    label_table = nn.Embed(self.num_classes + 1, width, dtype=self.dtype, name='label')
-    e = nn.silu(e + label_table(label))
+    e = nn.silu(e + embed(cond, self.num_classes, width, dtype=self.dtype))
     conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
     wrap = nn.remat if self.remat else lambda module: module
     residual, attention = wrap(ResidualBlock), wrap(SelfAttention)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lgd import arrays
 from lgd import noising
 from lgd import types
 
@@ -29,10 +30,10 @@ def denoising(
   params: types.Params,
   schedule: types.Schedule,
   x0: jax.Array,
-  label: jax.Array,
+  cond: types.Cond,
+  null_cond: types.Cond,
   *,
-  null_label: int,
-  label_dropout: float,
+  dropout: float,
   prediction: str,
   sigmoid_bias: float | None = None,
 ) -> jax.Array:
@@ -40,13 +41,13 @@ def denoising(
 
   Args:
     key: one key.
-    apply: network, `(params, xt, t, label) -> prediction`.
+    apply: network, `(params, xt, t, cond) -> prediction`.
     params: its parameters; the loss is differentiable in them.
     schedule: noise schedule.
     x0: `[batch, *data]`.
-    label: `[batch]` integers.
-    null_label: the label that stands for no condition.
-    label_dropout: p of (2), in [0, 1).
+    cond: pytree of `[batch, ...]`, its condition.
+    null_cond: the null condition, without the batch axis.
+    dropout: p of (2), in [0, 1).
     prediction: what the network predicts, one of `noising.PREDICTIONS`.
     sigmoid_bias: b of (3); None is (1).
 
@@ -57,9 +58,12 @@ def denoising(
   key_t, key_eps, key_drop = jax.random.split(key, 3)
   t = jax.random.uniform(key_t, (batch,))
   eps = jax.random.normal(key_eps, x0.shape)
-  drop = jax.random.bernoulli(key_drop, label_dropout, (batch,))
+  drop = jax.random.bernoulli(key_drop, dropout, (batch,))
+  cond = jax.tree.map(
+    lambda c, null: jnp.where(arrays.expand_right(drop, c), null, c), cond, null_cond
+  )
   xt = noising.add_noise(schedule, x0, eps, t)
-  predicted = apply(params, xt, t, jnp.where(drop, null_label, label))
+  predicted = apply(params, xt, t, cond)
   target = noising.target(schedule, x0, eps, t, prediction)
   losses = jnp.mean(jnp.square(predicted - target).reshape(batch, -1), axis=1)
   if sigmoid_bias is None:

@@ -1,0 +1,26 @@
+"""The condition as the base networks see it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def embed(
+  cond: jax.Array, num_classes: int | None, width: int, *, dtype: Any = jnp.float32
+) -> jax.Array:
+  """Rows of a table for labels, a projection of vectors; `[batch, width]`.
+
+  Call it in a network's compact method: it makes a layer there.
+
+  Args:
+    cond: labels `[batch]` in 0..num_classes, the last of them the null label; or, if
+      `num_classes` is None, vectors `[batch, dim]`.
+    num_classes: number of labels, or None.
+    width: of the embedding.
+    dtype: of the embedding.
+  """
+  if num_classes is None:
+    return nn.Dense(width, dtype=dtype, name='attributes')(cond)
+  return nn.Embed(num_classes + 1, width, dtype=dtype, name='label')(cond)
