@@ -138,6 +138,10 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.num_steps = 50
   config.evaluation.t_max = 1.0  # Where sampling starts; below 1 for 'eps'.
   config.evaluation.churn = 0.0
+  # The null branch is evaluated for the samples that need it, their number rounded up
+  # to one of so many parts of a batch;
+  config.evaluation.plan_levels = 4
+  config.evaluation.tolerance = 0.0  # not for weights of at most this size.
   config.evaluation.constants = (
       0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0,
   )  # fmt: skip

@@ -196,7 +196,7 @@ def sampling_ratio(config: config_dict.ConfigDict) -> float:
     lambda: sample_fn(params, constant, keys, label),
     repeats=1,
   )
-  nfe = sampler.count_nfe(config, spec, params, guided=True)
+  nfe = sampler.make_count_nfe(config, spec)(constant, len(label))
   logging.info(
     'sampling: %.0f samples/s, %.0f evaluations/s with a constant',
     *(len(label) / seconds[1], nfe * len(label) / seconds[1]),

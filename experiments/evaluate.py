@@ -132,17 +132,14 @@ def evaluate_methods(
   num_classes = dataset.num_classes
   label = sampler.balanced_labels(num_classes, section.samples_per_class)
   sample_fn = sampler.make_sample_fn(config, dataset.spec)
-  # What a method costs depends only on whether its null branch is evaluated.
-  nfe = {
-    guided: sampler.count_nfe(config, dataset.spec, params, guided=guided)
-    for guided in (False, True)
-  }
+  count_nfe = sampler.make_count_nfe(config, dataset.spec)
   rows, samples = [], []
   start = time.perf_counter()
   for i, method in enumerate(methods):
+    omega = None if method.table is None else np.asarray(method.table)[label]
+    nfe = count_nfe(omega, len(label))
     for seed in range(config.seed, config.seed + section.num_seeds):
       keys = sampler.sample_keys(seed, len(label))
-      omega = None if method.table is None else method.table[label]
       x = sample_fn(params, omega, keys, label)
       if not np.all(np.isfinite(x)):
         raise reporting.NonFiniteError(
@@ -156,7 +153,7 @@ def evaluate_methods(
           'seed': seed,
           'num_samples': len(label),
           'num_steps': section.num_steps,
-          'nfe': nfe[method.table is not None],
+          'nfe': nfe,
           'learning_evaluations': method.num_evaluations,
           'metrics': compute_metrics(
             x, label, metrics.class_sets(x, label), judge, reference

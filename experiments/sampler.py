@@ -1,5 +1,6 @@
 """One compiled sampler for every method: weights are tabulated, hence an argument."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -30,51 +31,64 @@ def make_sample_fn(
   config: config_dict.ConfigDict,
   spec: splits.Spec,
   *,
-  counter: denoiser_lib.EvaluationCounter | None = None,
+  denoiser: types.Denoiser | None = None,
 ) -> SampleFn:
   """The sampler of `config.evaluation`, compiled and split over all devices.
 
-  omega holds every sample's weights at the sampler's transitions; without them the
-  null branch is not evaluated. With a `counter`, every network evaluation is counted.
+  omega holds every sample's weights at the sampler's transitions: where they are 0 the
+  null branch is not evaluated. `denoiser` takes the place of the config's.
   """
-  denoiser = builders.denoiser(config, spec)
-  if counter is not None:
-    denoiser = counter.wrap(denoiser)
-  times = builders.time_grid(config)
+  denoiser = denoiser or builders.denoiser(config, spec)
+  times, mesh = builders.time_grid(config), builders.mesh(config)
+  section = config.evaluation
 
-  def sample(params, omega, key_data, cond):
-    if omega is None:
+  def sample(params, plan, key_data, cond):
+    if plan is None:
       denoise = guidance.unguided(denoiser, params)
     else:
-      weight = guidance.per_sample(omega, times)
-      denoise = guidance.guided(denoiser, params, weight, spec.conditions.null)
+      denoise = guidance.planned(denoiser, params, plan, times, spec.conditions.null)
     return sampling.sample(
       jax.random.wrap_key_data(key_data),
       denoise,
       builders.schedule(config),
       cond,
       (len(key_data), *spec.shape),
-      num_steps=config.evaluation.num_steps,
-      churn=config.evaluation.churn,
+      num_steps=section.num_steps,
+      churn=section.churn,
       times=times,
     )
 
-  mesh = builders.mesh(config)
-  split = sharding.split(mesh)
-  compiled = jax.jit(
-    sample, in_shardings=(None, split, split, split), out_shardings=split
-  )
+  compiled = jax.jit(sample, out_shardings=sharding.split(mesh))
 
   def sample_padded(params, omega, keys, cond):
     n = len(keys)
     index = np.arange(n + -n % mesh.size) % n  # A multiple of the device count.
-    batch = jax.tree.map(
-      lambda x: np.asarray(x)[index], (omega, jax.random.key_data(keys), cond)
-    )
-    share = sharding.global_batch(sharding.process_share(batch), mesh)
-    return sharding.to_host(compiled(params, *share))[:n]
+    batch = {'keys': np.asarray(jax.random.key_data(keys))[index]}
+    batch['cond'] = jax.tree.map(lambda c: np.asarray(c)[index], cond)
+    plan = None
+    if omega is not None:
+      plan = make_plan(config, np.asarray(omega)[index])
+      batch |= {'omega': plan.omega, 'rows': plan.rows}
+    batch = sharding.global_batch(sharding.process_share(batch), mesh)
+    if plan is not None:
+      level = jax.device_put(plan.level, sharding.replicated(mesh))
+      plan = dataclasses.replace(
+        plan, omega=batch['omega'], rows=batch['rows'], level=level
+      )
+    return sharding.to_host(compiled(params, plan, batch['keys'], batch['cond']))[:n]
 
   return sample_padded
+
+
+def make_plan(config: config_dict.ConfigDict, omega: np.ndarray) -> guidance.Plan:
+  """Where a batch needs the null branch, for the sampler of `config.evaluation`."""
+  section = config.evaluation
+  return guidance.make_plan(
+    omega,
+    num_levels=section.plan_levels,
+    num_shards=builders.mesh(config).size,
+    tolerance=section.tolerance,
+  )
 
 
 def sample_keys(seed: int, n: int, *, start: int = 0) -> jax.Array:
@@ -88,20 +102,24 @@ def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:
   return np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
 
 
-def count_nfe(
-  config: config_dict.ConfigDict,
-  spec: splits.Spec,
-  params: types.Params,
-  *,
-  guided: bool,
-) -> float:
-  """Network evaluations per sample, counted while one sample per device is drawn."""
+def make_count_nfe(
+  config: config_dict.ConfigDict, spec: splits.Spec
+) -> Callable[[np.ndarray | None, int], float]:
+  """`(omega or None, n) -> network evaluations per sample` of a batch of n samples.
+
+  Counted while the sampler runs, with a denoiser of numbers that costs nothing.
+  """
   counter = denoiser_lib.EvaluationCounter()
-  sample_fn = make_sample_fn(config, spec, counter=counter)
-  n = jax.device_count()
-  omega = np.ones((n, config.evaluation.num_steps), np.float32) if guided else None
-  sample_fn(params, omega, sample_keys(0, n), spec.conditions.zeros(n))
-  return counter.count / n
+  free = counter.wrap(lambda params, xt, t, cond: xt)
+  spec = splits.Spec((1,), spec.conditions)
+  sample_fn = make_sample_fn(config, spec, denoiser=free)
+
+  def count_nfe(omega, n):
+    before = counter.count
+    sample_fn(None, omega, sample_keys(0, n), spec.conditions.zeros(n))
+    return (counter.count - before) / n
+
+  return count_nfe
 
 
 def make_tabulate(

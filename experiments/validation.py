@@ -151,6 +151,8 @@ def validate(config: config_dict.ConfigDict) -> None:
   check(
     'evaluation.samples_per_class', lambda v: v >= 2, 'a distance needs at least 2.'
   )
+  positive('evaluation.plan_levels')
+  check('evaluation.tolerance', lambda v: v >= 0.0, 'must not be negative.')
   check('evaluation.churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('evaluation.t_max', lambda v: 0.0 < v <= 1.0, 'must be in (0, 1].')
   if config.denoiser.prediction == 'eps':

@@ -5,6 +5,7 @@ import re
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from configs import celeba64
 from configs import digits
 from experiments import datasets
 from experiments import launch
@@ -124,6 +125,8 @@ BAD = (
   ('evaluation.samples_per_class', 1, 'at least 2'),
   ('evaluation.num_steps', 0, 'positive'),
   ('evaluation.t_max', 1.5, r'\(0, 1\]'),
+  ('evaluation.plan_levels', 0, 'positive'),
+  ('evaluation.tolerance', -0.1, 'negative'),
   ('evaluation.churn', 2.0, r'\[0, 1\]'),
   ('evaluation.constants', (), 'tuple of numbers above 0'),
   ('evaluation.constants', (0.5, 'a'), 'tuple of numbers'),
@@ -198,6 +201,25 @@ class ValidateTest(parameterized.TestCase):
       launch.UserError, f"guidance.objective='{objective}': only l2 and score_matching"
     ):
       validation.validate(config)
+
+  @parameterized.parameters(
+    ('fid.labels', 'balanced'),
+    ('guidance.weight', 'table'),
+    ('guidance.objective', 'class_marginal'),
+    ('statistics.kind', 'class_groups'),
+  )
+  def test_vectors_make_no_classes(self, key, value):
+    config = celeba64.get_config()
+    validation.validate(config)
+    config.update_from_flattened_dict({key: value})
+    with self.assertRaisesRegex(
+      launch.UserError, f"{key}='{value}': vectors .*data.attributes"
+    ):
+      validation.validate(config)
+    config.data.attributes = ('Male', 'Smiling')
+    if key == 'guidance.weight':
+      config.guidance.objective = 'l2'
+    validation.validate(config)
 
   def test_batch_of_whole_groups(self):
     config = digits.get_config()

@@ -5,6 +5,10 @@ from lgd.guidance.guided import unguided
 from lgd.guidance.network import GuidanceNet
 from lgd.guidance.network import LabelEmbedding
 from lgd.guidance.network import VectorEmbedding
+from lgd.guidance.planned import make_plan
+from lgd.guidance.planned import Plan
+from lgd.guidance.planned import planned
+from lgd.guidance.planned import similar_first
 from lgd.guidance.rules import linear
 from lgd.guidance.weights import clamp_linear
 from lgd.guidance.weights import constant
@@ -16,13 +20,17 @@ from lgd.guidance.weights import tabulate
 __all__ = (
   'GuidanceNet',
   'LabelEmbedding',
+  'Plan',
   'VectorEmbedding',
   'clamp_linear',
   'constant',
   'guided',
   'interval',
   'linear',
+  'make_plan',
   'per_sample',
+  'planned',
+  'similar_first',
   'table',
   'tabulate',
   'unguided',

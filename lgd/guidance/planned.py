@@ -1,0 +1,185 @@
+"""Guided sampling that evaluates the null branch only where a weight needs it.
+
+omega(cond, s, t) does not depend on x_t: it is known before sampling starts, and where
+it is 0 guidance is the conditional prediction, whatever the null one is. With n
+samples, of which k_i need the null branch at transition i, and k_i rounded up to one of
+a few levels,
+
+  (1)  evaluations = sum_i (n + ceil(k_i)),    2 n a transition for plain guidance
+
+Rounding keeps the number of compiled programs small: transition i runs one branch of a
+switch, which evaluates the denoiser once, on the n samples and again, with the null
+condition, on the first ceil(k_i) of an order that puts those in need first. Samples are
+those of `guided`, up to the order of floating-point sums inside the network.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgd import denoiser as denoiser_lib
+from lgd import types
+from lgd.guidance import rules
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('omega', 'rows', 'level'),
+  meta_fields=('num_shards', 'sizes'),
+)
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a batch of n samples needs, transition by transition.
+
+  Samples lie in equal parts, one for each device that holds some of them, and what a
+  part needs is evaluated where it is.
+
+  Attributes:
+    omega: `[n, num_steps]`.
+    rows: `[n, num_steps]`, the samples of each part by their numbers in it, those in
+      need first.
+    level: `[num_steps]`, index of `sizes`.
+    num_shards: parts.
+    sizes: numbers of samples of a part, from none to all, that k_i of (1) is rounded
+      up to.
+  """
+
+  omega: jax.Array
+  rows: jax.Array
+  level: jax.Array
+  num_shards: int
+  sizes: tuple[int, ...]
+
+  @property
+  def num_evaluations(self) -> int:
+    """Of the whole batch, (1)."""
+    guided = np.asarray(self.sizes)[np.asarray(self.level)].sum()
+    return self.omega.size + int(self.num_shards * guided)
+
+
+def make_plan(
+  omega: np.ndarray,
+  *,
+  num_levels: int = 4,
+  num_shards: int = 1,
+  tolerance: float = 0.0,
+) -> Plan:
+  """Decides, on the host, which samples need the null branch when.
+
+  Args:
+    omega: `[n, num_steps]` weights of a batch at the sampler's transitions; any sign.
+    num_levels: L; k_i is rounded up to a multiple of 1/L of the batch. Each level is a
+      branch of its own: more of them compile longer and evaluate less.
+    num_shards: devices over which the samples are split; divides n.
+    tolerance: weights of at most this size are taken for 0. Above 0 it changes samples.
+
+  Raises:
+    ValueError: weights that are not finite, or settings out of range.
+  """
+  omega = np.asarray(omega, np.float32)
+  if omega.ndim != 2 or not np.isfinite(omega).all():
+    raise ValueError(f'omega{omega.shape}: must be finite, [n, num_steps].')
+  if num_levels < 1 or tolerance < 0.0 or len(omega) % num_shards:
+    raise ValueError(
+      f'num_levels={num_levels}, tolerance={tolerance}, num_shards={num_shards}: must'
+      f' be at least 1, at least 0, and a divisor of the {len(omega)} samples.'
+    )
+  needed = np.abs(omega) > tolerance
+  parts = needed.reshape(num_shards, -1, omega.shape[1])
+  num_rows = parts.shape[1]
+  sizes = sorted({-(-num_rows * i // num_levels) for i in range(num_levels + 1)})
+  rows = np.argsort(~parts, axis=1, kind='stable').reshape(omega.shape)
+  most = parts.sum(axis=1).max(axis=0)  # Of the parts: they run the same program.
+  return Plan(
+    np.where(needed, omega, 0.0),
+    rows.astype(np.int32),
+    np.searchsorted(sizes, most).astype(np.int32),
+    num_shards,
+    tuple(sizes),
+  )
+
+
+def similar_first(omega: np.ndarray, *, tolerance: float = 0.0) -> np.ndarray:
+  """An order of samples in which those that need the null branch together lie together.
+
+  Args:
+    omega: `[n, num_steps]`.
+    tolerance: as of `make_plan`.
+
+  Returns:
+    `[n]` permutation. Cut into batches, more transitions need no null branch at all.
+  """
+  needed = np.abs(omega) > tolerance
+  return np.lexsort((*needed.T, needed.argmax(axis=1), needed.sum(axis=1)))
+
+
+def planned(
+  denoiser: types.Denoiser,
+  params: types.Params,
+  plan: Plan,
+  times: jax.Array,
+  null_cond: types.Cond,
+  *,
+  rule: types.Rule = rules.linear,
+) -> types.Denoise:
+  """`guided` for the samples of a plan, in their order.
+
+  Args:
+    denoiser: the frozen denoiser.
+    params: its parameters.
+    plan: of `make_plan`; traced, so that one compiled program serves every plan.
+    times: `[num_steps + 1]`, the grid that the plan was made for.
+    null_cond: the null condition, without the batch axis.
+    rule: what omega does; it must give the conditional prediction where omega is 0.
+  """
+  plan = jax.tree.map(jnp.asarray, plan)
+
+  def split(x):
+    return x.reshape(plan.num_shards, -1, *x.shape[1:])
+
+  take = jax.vmap(lambda part, rows: part[rows])
+  put = jax.vmap(lambda part, rows, new: part.at[rows].set(new))
+
+  def guide_some(size, xt, t, cond, omega, rows):
+    """Guides the first `size` of `rows` in each part, and leaves the others."""
+    rows = split(rows)[:, :size]
+
+    def extend(x, more):
+      more = jnp.broadcast_to(more, (*rows.shape, *x.shape[1:])).astype(x.dtype)
+      both = jnp.concatenate([split(x), more], axis=1)
+      return both.reshape(-1, *x.shape[1:])
+
+    both = denoiser(
+      params,
+      extend(xt, take(split(xt), rows)),
+      extend(t, take(split(t), rows)),
+      jax.tree.map(extend, cond, null_cond),
+    )
+    both = split(jax.lax.stop_gradient(both))
+    x0_cond, x0_null = both[:, :-size], both[:, -size:]
+    guided = jax.vmap(rule)(take(x0_cond, rows), x0_null, take(split(omega), rows))
+    return put(x0_cond, rows, guided).reshape(xt.shape)
+
+  def guide_all(xt, t, cond, omega, rows):
+    del rows
+    return rule(*denoiser_lib.pair(denoiser, params, xt, t, cond, null_cond), omega)
+
+  def guide_none(xt, t, cond, omega, rows):
+    del omega, rows
+    return jax.lax.stop_gradient(denoiser(params, xt, t, cond))
+
+  some = [functools.partial(guide_some, size) for size in plan.sizes[1:-1]]
+
+  def denoise(xt, s, t, cond):
+    del s
+    i = jnp.argmin(jnp.abs(times[:-1] - t[0]))
+    return jax.lax.switch(
+      plan.level[i],
+      [guide_none, *some, guide_all],
+      *(xt, t, cond, plan.omega[:, i], plan.rows[:, i]),
+    )
+
+  return denoise
