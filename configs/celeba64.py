@@ -16,13 +16,19 @@ FID of the paper, 50,000 samples of 100 steps: unguided 2.44, interval 2.37,
 self-consistency 2.10. Ours: not run.
 
 Variants (`--config=configs/celeba64.py:VARIANT`):
-  full     260M parameters, batch 512; an accelerator with 80 GB or several.
-  small    49M parameters, batch 256; one accelerator, hours.
+  full     260M parameters, batch 512; eight accelerators with 80 GB.
+  small    49M parameters, batch 256; one accelerator.
   classes  full, with 5 chosen attributes that make 32 classes, so that experiments
            that compare class by class can be run, too.
   smoke    everything, shrunk; its numbers mean nothing.
 
-Operations of every stage:
+Operations, and expected hours of full on eight accelerators if each sustains 150
+TFLOP/s (assumed: the time was not measured):
+  train_denoiser          1.0e20  24
+  collect_statistics      1.8e17  0.05
+  train_guidance          from statistics: minutes on anything
+  fid, 50,000 samples     1.7e18  0.4
+Counted by
   python -m experiments.benchmark_unet --count_only --config=configs/celeba64.py
 """
 

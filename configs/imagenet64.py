@@ -15,11 +15,19 @@ FID of the paper, 50,000 samples of 100 steps: unguided 4.46, constant 2.40, int
 2.11, self-consistency 1.99. Ours: not run.
 
 Variants (`--config=configs/imagenet64.py:VARIANT`):
-  full   261M parameters, batch 512; an accelerator with 80 GB or several.
-  small  49M parameters, batch 256; one accelerator, hours.
+  full   261M parameters, batch 512; eight accelerators with 80 GB.
+  small  49M parameters, batch 256; one accelerator.
   smoke  everything, shrunk; its numbers mean nothing.
 
-Operations of every stage:
+Operations, and expected hours if an accelerator sustains 150 TFLOP/s (assumed: the time
+was not measured), full on eight of them / small on one:
+  train_denoiser          1.7e20  40     / 2.5e18  4.6
+  collect_statistics      3.6e17  0.1    / 6.8e16  0.1
+  train_guidance          from statistics: minutes on anything
+    guidance.source=direct  6.9e18  1.6  / 1.3e18  2.5
+    100,000 steps of it, as in the paper  3.5e19  8
+  fid, 50,000 samples     1.7e18  0.4    / 3.3e17  0.6
+Counted by
   python -m experiments.benchmark_unet --count_only --config=configs/imagenet64.py
 """
 
