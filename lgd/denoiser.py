@@ -1,11 +1,12 @@
-"""A frozen denoiser, and its (conditional, null) pair in one batched call.
+"""A frozen denoiser, and the pairs of predictions that guidance extrapolates.
 
   (1)  x0_hat(x_t, t, c) ~ E[x_0 | x_t, c]
-  (2)  pair(x_t, t, c) = (x0_hat(x_t, t, c), x0_hat(x_t, t, null))
+  (2)  classifier-free:  x0_hat(x_t, t, c), x0_hat(x_t, t, null)
+  (3)  autoguidance:     x0_hat_strong(x_t, t, c), x0_hat_weak(x_t, t, c)
 
 A denoiser is a pure function `(params, xt, t, cond) -> x0_hat`. Its parameters
 are an argument, never captured, and nothing differentiates through it: x_t does
-not depend on the guidance parameters, so (2) stops the gradient.
+not depend on the guidance parameters, so (2) and (3) stop the gradient.
 """
 
 from collections.abc import Callable
@@ -74,6 +75,49 @@ def pair(
   )
   both = jax.lax.stop_gradient(both).reshape(batch, 2, *xt.shape[1:])
   return both[:, 0], both[:, 1]
+
+
+def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> types.Pair:
+  """The pair (2) as a function of the parameters, of one network.
+
+  Args:
+    denoiser: the frozen denoiser.
+    null_cond: the null condition, without the batch axis.
+
+  Returns:
+    `(params, xt, t, cond) -> x0_cond, x0_null`; gradient and cost as of `pair`.
+  """
+
+  def predict(params, xt, t, cond):
+    return pair(denoiser, params, xt, t, cond, null_cond)
+
+  return predict
+
+
+def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> types.Pair:
+  """The pair (3), of two networks at one condition (Karras et al. 2024).
+
+  The second may be any model to be guided away from: a smaller or less trained one,
+  another checkpoint of the same, or the reweighted one of `objectives.denoising`. The
+  papers' scale is w = 1 + omega.
+
+  Args:
+    strong: the frozen denoiser that omega = 0 samples from.
+    weak: the frozen denoiser to be guided away from.
+
+  Returns:
+    `((strong_params, weak_params), xt, t, cond) -> x0_strong, x0_weak`.
+
+  Gradient: stopped, towards the parameters and towards `xt`. Cost: one evaluation of
+  each network per element.
+  """
+
+  def predict(params, xt, t, cond):
+    strong_params, weak_params = params
+    both = strong(strong_params, xt, t, cond), weak(weak_params, xt, t, cond)
+    return jax.lax.stop_gradient(both)
+
+  return predict
 
 
 class EvaluationCounter:

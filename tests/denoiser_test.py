@@ -1,4 +1,4 @@
-"""The denoiser pair: order, gradient, and the count of evaluations."""
+"""Pairs of predictions: order, direction, gradient, and the count of evaluations."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,9 @@ from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import denoiser
+from lgd import guidance
 from lgd import noising
+from lgd import sampling
 from lgd import schedules
 
 
@@ -98,6 +100,94 @@ class DenoiserTest(parameterized.TestCase):
     run(True)
     jax.effects_barrier()
     self.assertEqual(counter.count, 4)
+
+
+def _gaussian(variance, xt, t, cond):
+  """E[x_0 | x_t] for N(cond, variance) data on the rectified flow."""
+  alpha, cond = 1.0 - t[:, None], cond[:, None]
+  gain = alpha * variance / (alpha**2 * variance + t[:, None] ** 2)
+  return cond + gain * (xt - alpha * cond)
+
+
+class PairTest(parameterized.TestCase):
+  @parameterized.parameters(False, True)
+  def test_classifier_free_is_the_two_calls(self, jit):
+    """Against the toy formula in NumPy, with a pytree condition."""
+    params, xt, t, cond, null_cond = _arguments()
+    fn = denoiser.classifier_free(_toy, null_cond)
+    x0_cond, x0_null = (jax.jit(fn) if jit else fn)(params, xt, t, cond)
+    x, time = np.asarray(xt), np.asarray(t)
+    for i in range(4):
+      expected = (3.0 * time[i] + i) * x[i] + 5.0
+      np.testing.assert_allclose(x0_cond[i], expected, rtol=1e-6)
+      np.testing.assert_allclose(x0_null[i], (3.0 * time[i] + 7) * x[i], rtol=1e-6)
+
+  @parameterized.parameters(False, True)
+  def test_autoguidance_is_the_product_of_densities(self, jit):
+    """p_strong^w / p_weak^(w - 1), w = 1 + omega, of Gaussians N(m, v): Tweedie.
+
+    Its score at x_t is -(w / V_strong - (w - 1) / V_weak) (x_t - alpha m), where V =
+    alpha^2 v + sigma^2; the guided prediction is (x_t + sigma^2 score) / alpha.
+    """
+    v_strong, v_weak, w = 0.25, 0.5, 2.5
+    xt = jax.random.normal(jax.random.key(0), (5, 3))
+    t, cond = jnp.linspace(0.1, 0.9, 5), jnp.linspace(-1.0, 2.0, 5)
+    fn = denoiser.autoguidance(_gaussian, _gaussian)
+    pair = (jax.jit(fn) if jit else fn)((v_strong, v_weak), xt, t, cond)
+    guided = guidance.linear(*pair, jnp.full(5, w - 1.0))
+    for i in range(5):
+      sigma = float(t[i])
+      alpha = 1.0 - sigma
+      x, mean = np.float64(xt[i]), alpha * float(cond[i])
+      precision = w / (alpha**2 * v_strong + sigma**2) - (w - 1.0) / (
+        alpha**2 * v_weak + sigma**2
+      )
+      expected = (x - sigma**2 * precision * (x - mean)) / alpha
+      np.testing.assert_allclose(guided[i], expected, rtol=1e-4, atol=1e-5)
+
+  def test_autoguidance_takes_two_kinds_of_parameters(self):
+    """Each network gets its own, here of different structure."""
+    params, xt, t, cond, _ = _arguments()
+    fn = denoiser.autoguidance(_toy, lambda offset, xt, t, cond: xt + offset)
+    x0_strong, x0_weak = fn((params, jnp.float32(2.0)), xt, t, cond)
+    np.testing.assert_array_equal(x0_strong, _toy(params, xt, t, cond))
+    np.testing.assert_array_equal(x0_weak, xt + 2.0)
+
+  def test_gradient_of_autoguidance_is_stopped(self):
+    """Exactly zero towards both networks' parameters and towards xt."""
+    params, xt, t, cond, _ = _arguments()
+    fn = denoiser.autoguidance(_toy, _toy)
+
+    def loss(params, xt):
+      x0_strong, x0_weak = fn(params, xt, t, cond)
+      return jnp.sum(x0_strong**2) + jnp.sum(x0_weak**3)
+
+    grad = jax.grad(loss, argnums=(0, 1))((params, params), xt)
+    for leaf in jax.tree.leaves(grad):
+      np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
+
+  def test_autoguidance_costs_one_evaluation_of_each(self):
+    """In a jitted sampler of 7 transitions and 3 samples."""
+    strong, weak = denoiser.EvaluationCounter(), denoiser.EvaluationCounter()
+    pair = denoiser.autoguidance(strong.wrap(_gaussian), weak.wrap(_gaussian))
+
+    @jax.jit
+    def run(key, params):
+      def denoise(xt, s, t, cond):
+        return guidance.linear(*pair(params, xt, t, cond), 0.5 + 0.0 * s)
+
+      return sampling.sample(
+        key,
+        denoise,
+        schedules.RectifiedFlow(),
+        jnp.arange(3.0),
+        (3, 1),
+        num_steps=7,
+        churn=0.0,
+      )
+
+    jax.block_until_ready(run(jax.random.key(0), (0.25, 0.5)))
+    self.assertEqual((strong.count, weak.count), (7 * 3, 7 * 3))
 
 
 if __name__ == '__main__':
