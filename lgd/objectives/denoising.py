@@ -12,6 +12,14 @@ bias b it is weighted to
 (Kingma and Gao 2023; the sigmoid of Hoogeboom et al. 2024), whatever is predicted: an
 error of eps is alpha / sigma times one of x_0, and 2 / (sigma |dlambda/dt|) times one
 of the velocity.
+
+With an importance J(x_0, c) > 0 of each datum, (1) and (3) become
+
+  (4)  L = E J(x_0, c) ||...||^2,  D_J = E[J x_0 | x_t, c] / E[J | x_t, c]
+
+D_J, the minimiser, denoises data of density J p(x_0 | c) up to a constant (Jiao, Chen
+and Li 2025, arXiv 2512.04985). For J = 1 / p(c | x_0) that is p(x_0), and D_c - D_J is
+the direction of classifier-free guidance.
 """
 
 from collections.abc import Callable
@@ -36,8 +44,9 @@ def denoising(
   dropout: float,
   prediction: str,
   sigmoid_bias: float | None = None,
+  importance: jax.Array | None = None,
 ) -> jax.Array:
-  """Denoising loss of each datum, (1) or (3).
+  """Denoising loss of each datum, (1) or (3), or of these (4).
 
   Args:
     key: one key.
@@ -50,11 +59,21 @@ def denoising(
     dropout: p of (2), in [0, 1).
     prediction: what the network predicts, one of `noising.PREDICTIONS`.
     sigmoid_bias: b of (3); None is (1).
+    importance: `[batch]`, J of (4), of the datum's own condition even where that is
+      dropped; None is 1. Its scale is free: a mean near 1 leaves the loss comparable.
 
   Returns:
     `[batch]` losses.
+
+  Raises:
+    ValueError: `importance` of another shape.
   """
   batch = x0.shape[0]
+  if importance is not None and importance.shape != (batch,):
+    raise ValueError(
+      f'importance.shape={importance.shape}: must be ({batch},), a number for each'
+      ' datum.'
+    )
   key_t, key_eps, key_drop = jax.random.split(key, 3)
   t = jax.random.uniform(key_t, (batch,))
   eps = jax.random.normal(key_eps, x0.shape)
@@ -66,9 +85,9 @@ def denoising(
   predicted = apply(params, xt, t, cond)
   target = noising.target(schedule, x0, eps, t, prediction)
   losses = jnp.mean(jnp.square(predicted - target).reshape(batch, -1), axis=1)
-  if sigmoid_bias is None:
-    return losses
-  return sigmoid_weight(schedule, t, prediction, bias=sigmoid_bias) * losses
+  if sigmoid_bias is not None:
+    losses = sigmoid_weight(schedule, t, prediction, bias=sigmoid_bias) * losses
+  return losses if importance is None else importance * losses
 
 
 def sigmoid_weight(
