@@ -19,6 +19,7 @@ ALLOWED = {
   'noising': {'arrays', 'types'},
   'transitions': {'arrays', 'types'},
   'sampling': {'arrays', 'transitions', 'types'},
+  'rewards': {'types'},
   'denoiser': {'noising', 'types'},
   'guidance': {'arrays', 'denoiser', 'types'},
   'statistics': {'mmd', 'transitions', 'types'},

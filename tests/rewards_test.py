@@ -1,0 +1,265 @@
+"""Reward guidance against float64 loops, closed forms and recursions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from lgd import rewards
+from lgd import sampling
+from lgd import schedules
+
+SCHEDULE = schedules.RectifiedFlow()
+MEAN, VARIANCE = 1.0, 0.25  # The data of the 1-d tests, N(1, .25).
+
+
+def _gaussian_denoiser(xt, s, t, cond):
+  """E[x_0 | x_t] for N(MEAN, VARIANCE) data, by Gaussian conditioning."""
+  del s, cond
+  alpha, sigma = 1.0 - t, t
+  gain = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
+  return MEAN + gain[:, None] * (xt - alpha[:, None] * MEAN)
+
+
+def _identity(xt, s, t, cond):
+  del s, t, cond
+  return xt
+
+
+def _quadratic(scale):
+  """-scale / 2 ||x_0 - cond||^2, of data of any shape; one goal for all coordinates."""
+
+  def reward(x0_hat, cond):
+    error = (x0_hat - cond.reshape(-1, *(1,) * (x0_hat.ndim - 1))) ** 2
+    return -0.5 * scale * jnp.sum(error.reshape(len(error), -1), axis=1)
+
+  return reward
+
+
+def _svgd_loop(x, gradient, bandwidth):
+  """One group's direction in float64, pair by pair; `x`, `gradient` `[n, dim]`."""
+  n = len(x)
+  sq_dist = [np.sum((x[i] - x[j]) ** 2) for i in range(n) for j in range(i)]
+  h = np.median(sq_dist) / np.log(n) if bandwidth is None else bandwidth
+  direction = np.zeros_like(x)
+  for i in range(n):
+    for j in range(n):
+      k = np.exp(-np.sum((x[j] - x[i]) ** 2) / h) if np.any(x[j] != x[i]) else 1.0
+      grad_k = -2.0 * (x[j] - x[i]) / h * k if np.any(x[j] != x[i]) else 0.0
+      direction[i] += (k * gradient[j] + grad_k) / n
+  return direction
+
+
+def _sample(denoise, cond, num_steps, seed=0):
+  """`[num_steps + 1, batch]` states of a DDIM run of 1-d data."""
+  return sampling.sample(
+    jax.random.key(seed),
+    denoise,
+    SCHEDULE,
+    cond,
+    (len(cond), 1),
+    num_steps=num_steps,
+    churn=0.0,
+    return_trajectory=True,
+  )[..., 0]
+
+
+def _recursion(x, num_steps, improve):
+  """Oracle in float64: DDIM on the exact x0_hat after `improve`, from noise `x`."""
+  for i in range(num_steps, 0, -1):
+    t, s = i / num_steps, (i - 1) / num_steps
+    gain = (1.0 - t) * VARIANCE / ((1.0 - t) ** 2 * VARIANCE + t**2)
+    x0_hat = improve(MEAN + gain * (x - (1.0 - t) * MEAN))
+    x = s / t * x + ((1.0 - s) - s / t * (1.0 - t)) * x0_hat
+  return x
+
+
+ROW = jnp.zeros(6), jnp.full(6, 0.5)  # s and t of six rows.
+
+
+class MpgdTest(parameterized.TestCase):
+  @parameterized.parameters(False, True)
+  def test_quadratic_reward(self, jit):
+    """A step towards each row's own goal by the share rate * scale."""
+
+    def run(xt, cond, rate):
+      return rewards.mpgd(_identity, _quadratic(2.0), rate)(xt, *ROW, cond)
+
+    xt = jax.random.normal(jax.random.key(0), (6, 2, 3))
+    cond = jnp.arange(6.0)
+    out = (jax.jit(run) if jit else run)(xt, cond, 0.15)
+    for i in range(6):
+      expected = 0.7 * np.float64(xt[i]) + 0.3 * i
+      np.testing.assert_allclose(out[i], expected, rtol=1e-5, atol=1e-6)
+
+  def test_samples_move_as_the_recursion_says(self):
+    """Exact Gaussian, DDIM: sample by sample, and the further the greater the rate."""
+    cond, means = jnp.full(64, 3.0), []
+    for rate in (0.0, 0.02, 0.1):
+      denoise = rewards.mpgd(_gaussian_denoiser, _quadratic(2.0), rate)
+      trajectory = np.float64(_sample(denoise, cond, 20))
+      share = 2.0 * rate
+      expected = _recursion(
+        trajectory[0], 20, lambda x, share=share: (1.0 - share) * x + share * 3.0
+      )
+      np.testing.assert_allclose(trajectory[-1], expected, atol=1e-5)
+      means.append(np.mean(trajectory[-1]))
+    self.assertGreater(np.min(np.diff(means)), 0.1)
+
+
+class SteinTest(parameterized.TestCase):
+  @parameterized.product(bandwidth=(None, 0.7), jit=(False, True), n=(2, 3, 6))
+  def test_matches_the_loop(self, bandwidth, jit, n):
+    """Groups apart from each other, data of 2 x 3, goals that differ by row."""
+
+    def run(xt, cond, rate, bandwidth):
+      denoise = rewards.stein(_identity, _quadratic(2.0), rate, n, bandwidth)
+      return denoise(xt, *ROW, cond)
+
+    xt = jax.random.normal(jax.random.key(0), (6, 2, 3))
+    cond = jnp.arange(6.0)
+    out = (jax.jit(run) if jit else run)(xt, cond, 0.15, bandwidth)
+    x = np.float64(xt).reshape(6, 6)
+    gradient = 2.0 * (np.arange(6.0)[:, None] - x)
+    for i in range(0, 6, n):
+      group = slice(i, i + n)
+      step = 0.15 * _svgd_loop(x[group], gradient[group], bandwidth)
+      expected = (x[group] + step).reshape(n, 2, 3)
+      np.testing.assert_allclose(out[group], expected, rtol=1e-5, atol=1e-5)
+
+  @parameterized.parameters(None, 0.7)
+  def test_one_particle_is_mpgd(self, bandwidth):
+    xt, cond = jax.random.normal(jax.random.key(0), (6, 2, 3)), jnp.arange(6.0)
+    out, expected = (
+      denoise(xt, *ROW, cond)
+      for denoise in (
+        rewards.stein(_identity, _quadratic(2.0), 0.15, 1, bandwidth),
+        rewards.mpgd(_identity, _quadratic(2.0), 0.15),
+      )
+    )
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+  def test_repeated_steps_sample_the_density_exp_reward(self):
+    """R = log N(2, 1/3): 100 particles from near 0 take its mean and its variance.
+
+    The repulsion alone keeps them apart, so its sign and factor show: the variance is
+    within 5%, where half the repulsion would give less than .9 of it.
+    """
+    denoise = rewards.stein(_identity, _quadratic(3.0), 0.3, 100)
+    x = 0.1 * jax.random.normal(jax.random.key(0), (100, 1))
+    args = jnp.zeros(100), jnp.ones(100), jnp.full(100, 2.0)
+    x = jax.jit(
+      lambda x: jax.lax.fori_loop(0, 1000, lambda _, x: denoise(x, *args), x)
+    )(x)
+    self.assertLess(abs(np.mean(x) - 2.0), 1e-3)
+    self.assertLess(abs(3.0 * np.var(x) - 1.0), 0.05)
+
+  @parameterized.parameters(None, 0.2)
+  def test_sampler_follows_the_loop(self, bandwidth):
+    """Exact Gaussian, DDIM of 8 steps, 3 groups of 4, two goals; median at t = 1."""
+    cond = jnp.repeat(jnp.asarray([3.0, -1.0, 3.0]), 4)
+    denoise = rewards.stein(_gaussian_denoiser, _quadratic(2.0), 0.03, 4, bandwidth)
+    trajectory = np.float64(_sample(denoise, cond, 8))
+
+    def improve(x0_hat):
+      gradient = 2.0 * (np.float64(cond) - x0_hat)
+      return x0_hat + 0.03 * np.concatenate(
+        [
+          _svgd_loop(x0_hat[i : i + 4, None], gradient[i : i + 4, None], bandwidth)[
+            :, 0
+          ]
+          for i in (0, 4, 8)
+        ]
+      )
+
+    expected = _recursion(trajectory[0], 8, improve)
+    np.testing.assert_allclose(trajectory[-1], expected, rtol=1e-3, atol=1e-3)
+
+  def test_particles_spread_more_than_by_mpgd(self):
+    """Of 64 groups of 8, where both bring the mean as far, and where R is flat.
+
+    A flat reward leaves `mpgd` the model's own spread, .5.
+    """
+    cond = jnp.full(512, 3.0)
+
+    def moments(denoise):
+      groups = np.float64(_sample(denoise, cond, 20))[-1].reshape(64, 8)
+      return np.mean(groups), np.mean(np.std(groups, axis=1, ddof=1))
+
+    by_mpgd = moments(rewards.mpgd(_gaussian_denoiser, _quadratic(2.0), 0.03))
+    # Rate in proportion to the smaller drift.
+    by_stein = moments(rewards.stein(_gaussian_denoiser, _quadratic(2.0), 0.1, 8, 0.2))
+    self.assertGreaterEqual(by_stein[0], by_mpgd[0])
+    self.assertGreater(by_stein[1], 1.2 * by_mpgd[1])
+    _, unguided = moments(rewards.mpgd(_gaussian_denoiser, _quadratic(0.0), 0.03))
+    _, spread = moments(
+      rewards.stein(_gaussian_denoiser, _quadratic(0.0), 0.03, 8, 0.2)
+    )
+    self.assertLess(abs(unguided - 0.5), 0.05)
+    self.assertGreater(spread, 1.1 * unguided)
+
+  @parameterized.parameters(0.0, 1.0)
+  def test_coincident_estimates_do_not_fly_apart(self, value):
+    """Equal ones move as by mpgd; those equal but for rounding stay within .05."""
+    cond = jnp.full(6, 3.0)
+    denoise = rewards.stein(_identity, _quadratic(2.0), 0.1, 3)
+    equal = jnp.full((6, 4), value)
+    out = denoise(equal, *ROW, cond)
+    np.testing.assert_allclose(out, 0.8 * equal + 0.2 * 3.0, rtol=1e-6)
+    rounded = equal * (1.0 + 1e-7 * jnp.arange(6.0)[:, None])
+    np.testing.assert_allclose(denoise(rounded, *ROW, cond), out, atol=0.05)
+
+
+class ContractTest(parameterized.TestCase):
+  @parameterized.named_parameters(
+    ('mpgd', lambda denoise, reward: rewards.mpgd(denoise, reward, 0.1)),
+    ('stein', lambda denoise, reward: rewards.stein(denoise, reward, 0.1, 3)),
+  )
+  def test_does_not_differentiate_the_denoiser(self, make):
+    """A denoiser whose derivative raises serves; parameters get a zero gradient."""
+
+    @jax.custom_jvp
+    def opaque(x):
+      return jnp.tanh(x)
+
+    @opaque.defjvp
+    def _(primals, tangents):
+      raise AssertionError('differentiated')
+
+    xt, cond = jax.random.normal(jax.random.key(0), (6, 2)), jnp.arange(6.0)
+    with self.assertRaisesRegex(AssertionError, 'differentiated'):
+      jax.grad(lambda x: jnp.sum(opaque(x)))(xt)
+    denoise = make(lambda xt, s, t, cond: opaque(xt), _quadratic(2.0))
+    moved = jax.jit(denoise)(xt, *ROW, cond) - jnp.tanh(xt)
+    self.assertGreater(np.max(np.abs(moved)), 0.01)
+
+    def total(scale):
+      return jnp.sum(make(lambda xt, *_: scale * xt, _quadratic(2.0))(xt, *ROW, cond))
+
+    self.assertEqual(float(jax.grad(total)(2.0)), 0.0)
+
+  @parameterized.named_parameters(
+    ('scalar', jnp.sum, r'\(\)'),
+    ('column', lambda x: x[:, :1], r'\(6, 1\)'),
+    ('number', lambda x: 1.0, r'\(\)'),
+  )
+  def test_reward_of_another_shape(self, reward, shape):
+    """Refused while tracing."""
+    message = rf'reward: is of shape {shape} for x0_hat of \(6, 2\); must be \(6,\)'
+    for denoise in (
+      rewards.mpgd(_identity, lambda x0_hat, cond: reward(x0_hat), 0.1),
+      rewards.stein(_identity, lambda x0_hat, cond: reward(x0_hat), 0.1, 3),
+    ):
+      with self.assertRaisesRegex(ValueError, message):
+        jax.eval_shape(denoise, jnp.zeros((6, 2)), *ROW, None)
+
+  @parameterized.parameters(4, 0)
+  def test_batch_of_no_whole_groups(self, num_particles):
+    denoise = rewards.stein(_identity, _quadratic(2.0), 0.1, num_particles)
+    with self.assertRaisesRegex(ValueError, f'num_particles={num_particles}.*of 6'):
+      jax.eval_shape(denoise, jnp.zeros((6, 2)), *ROW, jnp.zeros(6))
+
+
+if __name__ == '__main__':
+  absltest.main()
