@@ -87,8 +87,8 @@ def stein(
     batch = xt.shape[0]
     if num_particles < 1 or batch % num_particles:
       raise ValueError(
-        f'num_particles={num_particles}: a batch of {batch} does not split into groups'
-        ' of as many consecutive rows.'
+        f'num_particles={num_particles}: must divide the batch of {batch}, whose groups'
+        ' are as many consecutive rows.'
       )
     x0_hat = jax.lax.stop_gradient(denoise(xt, s, t, cond))
     groups = (batch // num_particles, num_particles, -1)

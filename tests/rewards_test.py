@@ -109,7 +109,7 @@ class MpgdTest(parameterized.TestCase):
 
 
 class SteinTest(parameterized.TestCase):
-  @parameterized.product(bandwidth=(None, 0.7), jit=(False, True), n=(2, 3, 6))
+  @parameterized.product(bandwidth=(None, 0.7), jit=(False, True), n=(2, 3))
   def test_matches_the_loop(self, bandwidth, jit, n):
     """Groups apart from each other, data of 2 x 3, goals that differ by row."""
 
@@ -144,7 +144,7 @@ class SteinTest(parameterized.TestCase):
     """R = log N(2, 1/3): 100 particles from near 0 take its mean and its variance.
 
     The repulsion alone keeps them apart, so its sign and factor show: the variance is
-    within 5%, where half the repulsion would give less than .9 of it.
+    within 5%, where half the repulsion would give half of it.
     """
     denoise = rewards.stein(_identity, _quadratic(3.0), 0.3, 100)
     x = 0.1 * jax.random.normal(jax.random.key(0), (100, 1))
@@ -177,7 +177,7 @@ class SteinTest(parameterized.TestCase):
     np.testing.assert_allclose(trajectory[-1], expected, rtol=1e-3, atol=1e-3)
 
   def test_particles_spread_more_than_by_mpgd(self):
-    """Of 64 groups of 8, where both bring the mean as far, and where R is flat.
+    """In 64 groups of 8, where both bring the mean as far, and where R is flat.
 
     A flat reward leaves `mpgd` the model's own spread, .5.
     """
@@ -188,9 +188,9 @@ class SteinTest(parameterized.TestCase):
       return np.mean(groups), np.mean(np.std(groups, axis=1, ddof=1))
 
     by_mpgd = moments(rewards.mpgd(_gaussian_denoiser, _quadratic(2.0), 0.03))
-    # Rate in proportion to the smaller drift.
-    by_stein = moments(rewards.stein(_gaussian_denoiser, _quadratic(2.0), 0.1, 8, 0.2))
-    self.assertGreaterEqual(by_stein[0], by_mpgd[0])
+    # Twice the rate: k averages the drift over the group.
+    by_stein = moments(rewards.stein(_gaussian_denoiser, _quadratic(2.0), 0.06, 8, 0.2))
+    self.assertLess(abs(by_stein[0] - by_mpgd[0]), 0.05)
     self.assertGreater(by_stein[1], 1.2 * by_mpgd[1])
     _, unguided = moments(rewards.mpgd(_gaussian_denoiser, _quadratic(0.0), 0.03))
     _, spread = moments(
@@ -257,7 +257,9 @@ class ContractTest(parameterized.TestCase):
   @parameterized.parameters(4, 0)
   def test_batch_of_no_whole_groups(self, num_particles):
     denoise = rewards.stein(_identity, _quadratic(2.0), 0.1, num_particles)
-    with self.assertRaisesRegex(ValueError, f'num_particles={num_particles}.*of 6'):
+    with self.assertRaisesRegex(
+      ValueError, f'num_particles={num_particles}: .*batch of 6'
+    ):
       jax.eval_shape(denoise, jnp.zeros((6, 2)), *ROW, jnp.zeros(6))
 
 
