@@ -10,12 +10,12 @@ from lgd.guidance.planned import Plan
 from lgd.guidance.planned import planned
 from lgd.guidance.planned import similar_first
 from lgd.guidance.rules import linear
+from lgd.guidance.tables import per_sample
+from lgd.guidance.tables import table
+from lgd.guidance.tables import tabulate
 from lgd.guidance.weights import clamp_linear
 from lgd.guidance.weights import constant
 from lgd.guidance.weights import interval
-from lgd.guidance.weights import per_sample
-from lgd.guidance.weights import table
-from lgd.guidance.weights import tabulate
 
 __all__ = (
   'GuidanceNet',
