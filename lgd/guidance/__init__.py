@@ -10,18 +10,29 @@ from lgd.guidance.planned import Plan
 from lgd.guidance.planned import planned
 from lgd.guidance.planned import similar_first
 from lgd.guidance.rules import linear
+from lgd.guidance.tables import matched_mean
+from lgd.guidance.tables import mean_in_time
 from lgd.guidance.tables import per_sample
+from lgd.guidance.tables import require_cover
 from lgd.guidance.tables import table
 from lgd.guidance.tables import tabulate
+from lgd.guidance.weights import beta_cfg
+from lgd.guidance.weights import cfg_plus_plus
+from lgd.guidance.weights import clamp_cosine
 from lgd.guidance.weights import clamp_linear
 from lgd.guidance.weights import constant
 from lgd.guidance.weights import interval
+from lgd.guidance.weights import power_cosine
+from lgd.guidance.weights import triangle
 
 __all__ = (
   'GuidanceNet',
   'LabelEmbedding',
   'Plan',
   'VectorEmbedding',
+  'beta_cfg',
+  'cfg_plus_plus',
+  'clamp_cosine',
   'clamp_linear',
   'constant',
   'guided',
@@ -31,7 +42,13 @@ __all__ = (
   'per_sample',
   'planned',
   'similar_first',
+  'matched_mean',
+  'mean_in_time',
+  'per_sample',
+  'power_cosine',
+  'require_cover',
   'table',
   'tabulate',
+  'triangle',
   'unguided',
 )
