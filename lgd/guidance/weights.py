@@ -11,9 +11,8 @@
 
 t is the time denoised from, u counts the steps from 0 to 1, Beta is the density, and
 r = alpha_t sigma_s / (alpha_s sigma_t). In (7) and (8), w and l are the papers' scales
-and 1 is subtracted here; the papers' other scales are omega. Constants may be traced,
-so that one compiled program serves a whole grid; only Python and NumPy numbers are
-checked.
+and 1 is subtracted here; the other scales are omega. Constants may be traced, so that
+one compiled program serves a whole grid; only Python and NumPy numbers are checked.
 """
 
 import math
@@ -145,7 +144,7 @@ def beta_cfg(scale: float, a: float, b: float, times: jax.Array) -> types.Weight
   delta by its norm is a matter of the rule and not of the weight.
 
   Args:
-    scale: w, which is mean over u of the scale.
+    scale: w; the density has mean 1 over u, so that w is the mean scale.
     a: of the density, at least 1 (below, it is infinite at u = 0).
     b: of the density, at least 1 (below, it is infinite at u = 1).
     times: `[num_steps + 1]` decreasing times; num_steps at least 2.
@@ -182,10 +181,10 @@ def cfg_plus_plus(scale: float, schedule: types.Schedule) -> types.Weight:
   at s = 0, where omega = l - 1 <= 0 for l <= 1, and grows as 1 / (t - s) in between:
   omega depends on the step size, and a table of it holds for its own grid only.
 
-  The paper compares w = 2, 5, 7.5, 9, 12.5 with l = .2, .4, .6, .8, 1. Those are
-  close to the mean of (8) over its 50 steps of Stable Diffusion's noise schedule,
-  1 + omega = 12.0 l; over N equidistant steps of rectified flow the mean is
-  l (N + 1)(N + 2) / (6 N), 8.84 l for 50. So the pairs do not carry to other grids.
+  The paper compares w = 2, 5, 7.5, 9, 12.5 with l = .2, .4, .6, .8, 1: about the mean
+  of w(s, t) over its 50 steps of Stable Diffusion's noise schedule, which is 12.0 l by
+  (8). Over N equidistant steps of rectified flow the mean is l (N + 1)(N + 2) / (6 N),
+  8.84 l for 50, so those pairs are no guide to other grids: `mean_in_time` is.
 
   Args:
     scale: l, in [0, 1] in the paper; larger is allowed.
