@@ -63,9 +63,9 @@ def to_x0(
   Raises:
     ValueError: unknown `kind`.
   """
-  alpha, sigma, alpha_dot, sigma_dot = _scales(schedule, t, xt)
   if kind == 'x0':
     return prediction
+  alpha, sigma, alpha_dot, sigma_dot = _scales(schedule, t, xt)
   if kind == 'eps':
     return (xt - sigma * prediction) / alpha
   if kind == 'velocity':

@@ -3,6 +3,16 @@
   (1)  1 >= t_max = t_N > ... > t_1 > t_0 = t_min >= 0
   (2)  x_{t_{i-1}} ~ p(. | x_{t_i}, x0_hat(x_{t_i}, t_{i-1}, t_i, c)),  i = N..1
 
+Second order, for churn 0, puts in place of the prediction D_i made at t_i
+
+  (3)  D_i + h_i / (2 h_{i+1}) (D_i - D_{i+1}),  h_i = lambda(t_{i-1}) - lambda(t_i),
+       lambda = logsnr / 2
+
+which is DPM-Solver++ (2M) (Lu et al. 2022): the exact step of a prediction that is
+linear in lambda, up to higher order, from one evaluation a step. The first step has no
+D_{i+1}. At t = 0 and t = 1 lambda is infinite: the step to 0 and, by the limit of (3),
+the one after a step from 1 have no correction either.
+
 The sampler takes `(xt, s, t, cond) -> x0_hat` and does not know that guidance
 exists. `num_steps` counts transitions; the grid has one point more.
 """
@@ -24,14 +34,16 @@ def time_grid(num_steps: int, *, t_min: float = 0.0, t_max: float = 1.0) -> jax.
 
 def sample(
   key: jax.Array,
-  denoise: types.Denoise,
+  denoise: types.Denoise | types.MemoryDenoise,
   schedule: types.Schedule,
   cond: types.Cond,
   shape: tuple[int, ...],
   *,
   num_steps: int,
   churn: float,
+  order: int = 1,
   times: jax.Array | None = None,
+  memory: types.Memory | None = None,
   return_trajectory: bool = False,
 ) -> jax.Array:
   """Draws `shape` samples given `cond`, (2).
@@ -39,20 +51,36 @@ def sample(
   Args:
     key: one key, or `[batch]` keys (one per sample: a sample then depends on its
       key and condition only, not on the batch it is drawn in).
-    denoise: `(xt, s, t, cond) -> x0_hat`; s and t arrive as `[batch]`.
+    denoise: `(xt, s, t, cond) -> x0_hat`; s and t arrive as `[batch]`. With `memory`,
+      `(xt, s, t, cond, memory) -> (x0_hat, memory)`.
     schedule: noise schedule.
     cond: pytree of `[batch, ...]` arrays.
     shape: `(batch, *data)`.
     num_steps: number of transitions.
     churn: in [0, 1]; 0 is DDIM (for rectified flow: Euler), 1 DDPM.
+    order: 1, or 2 for (3), which needs churn 0. A weight that depends on s moves the
+      prediction by O(t - s), and then the error is of first order again.
     times: `[num_steps + 1]` decreasing times; `time_grid(num_steps)` if None. A
       network that predicts eps needs `t_max` below 1: alpha(1) = 0 hides x_0.
+    memory: what `denoise` is to receive at the first step, a pytree of arrays that
+      keep shapes and types; None for one without memory.
     return_trajectory: also keep every state.
 
   Returns:
     `[batch, *data]`; with `return_trajectory`, `[num_steps + 1, batch, *data]`
     from noise to sample.
+
+  Raises:
+    ValueError: an unknown order or one that the churn rules out, or times that are not
+      of `num_steps` transitions.
   """
+  if order not in (1, 2):
+    raise ValueError(f'order={order}: must be 1 or 2.')
+  if order == 2 and not (isinstance(churn, (int, float)) and churn == 0):
+    raise ValueError(
+      f'order=2 with churn={churn}: is of the deterministic sampler; use churn=0.0'
+      ' (a Python number), or order=1.'
+    )
   if times is None:
     times = time_grid(num_steps)
   if times.shape != (num_steps + 1,):
@@ -63,17 +91,35 @@ def sample(
   # x_{t_N} has the marginal of pure noise, up to alpha(t_N) x_0 with t_N ~ 1.
   x_init = schedule.sigma(times[0]) * arrays.normal(arrays.fold_in(key, 0), shape)
 
-  def transition(xt, step):
-    index, t, s = step
+  def transition(carry, step):
+    xt, previous, memory = carry
+    index, t, s, gain = step
     s, t = jnp.broadcast_to(s, shape[:1]), jnp.broadcast_to(t, shape[:1])
-    x0_hat = denoise(xt, s, t, cond)
+    if memory is None:
+      x0_hat = denoise(xt, s, t, cond)
+    else:
+      x0_hat, memory = denoise(xt, s, t, cond, memory)
+    if order == 2:
+      x0_hat = x0_hat.astype(xt.dtype)
+      previous, x0_hat = x0_hat, x0_hat + gain * (x0_hat - previous)
     xs = transitions.sample(
       arrays.fold_in(key, index), schedule, x0_hat, xt, s, t, churn
     )
-    return xs, xs if return_trajectory else None
+    return (xs, previous, memory), xs if return_trajectory else None
 
-  steps = (jnp.arange(1, num_steps + 1), times[:-1], times[1:])
-  xs, trajectory = jax.lax.scan(transition, x_init, steps)
+  previous = jnp.zeros_like(x_init) if order == 2 else None
+  gains = _second_order_gains(schedule, times) if order == 2 else None
+  steps = (jnp.arange(1, num_steps + 1), times[:-1], times[1:], gains)
+  (xs, _, _), trajectory = jax.lax.scan(transition, (x_init, previous, memory), steps)
   if return_trajectory:
     return jnp.concatenate([x_init[None], trajectory])
   return xs
+
+
+def _second_order_gains(schedule, times):
+  """`[num_steps]`: what (3) multiplies D_i - D_{i+1} by; 0 where it does not apply."""
+  h = jnp.diff(0.5 * schedule.logsnr(times))
+  infinite = jnp.isinf(h)
+  h = jnp.where(infinite, 1.0, h)  # Of the step from t = 1 or to 0: no inf / inf.
+  gains = jnp.where(infinite[1:] | infinite[:-1], 0.0, h[1:] / (2.0 * h[:-1]))
+  return jnp.concatenate([jnp.zeros(1, gains.dtype), gains])

@@ -24,11 +24,38 @@ Denoise = Callable[[jax.Array, jax.Array, jax.Array, Cond], jax.Array]
 # (cond, s [batch], t [batch]) -> omega [batch].
 Weight = Callable[[Cond, jax.Array, jax.Array], jax.Array]
 
-# (x0_cond [batch, *data], x0_null [batch, *data], omega [batch]) -> [batch, *data].
+# (pred_cond [batch, *data], pred_null [batch, *data], omega [batch]) -> [batch, *data].
+# Predictions of one kind, clean ones unless said otherwise. Never of particles: a rule
+# may take norms over the data of an element, and whoever has particles maps over them.
 Rule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 # (x0_hat [batch, *data], cond) -> [batch], to be raised; each row on its own.
 Reward = Callable[[jax.Array, Cond], jax.Array]
+
+# (pred_cond, pred_null) -> delta, all [batch, *data]: a rule linear in omega is
+# pred_cond + omega delta.
+Direction = Callable[[jax.Array, jax.Array], jax.Array]
+
+Memory = Any  # A pytree of arrays that the sampler carries from step to step.
+
+# (xt, s, t, cond, memory) -> (x0_hat, memory): a `Denoise` that remembers.
+MemoryDenoise = Callable[
+  [jax.Array, jax.Array, jax.Array, Cond, Memory], tuple[jax.Array, Memory]
+]
+
+
+class MemoryRule(Protocol):
+  """A `Rule` that remembers."""
+
+  def init(self, shape: tuple[int, ...]) -> Memory: ...
+
+  def apply(
+    self,
+    pred_cond: jax.Array,
+    pred_null: jax.Array,
+    omega: jax.Array,
+    memory: Memory,
+  ) -> tuple[jax.Array, Memory]: ...
 
 
 class Schedule(Protocol):

@@ -21,7 +21,7 @@ ALLOWED = {
   'sampling': {'arrays', 'transitions', 'types'},
   'rewards': {'types'},
   'denoiser': {'noising', 'types'},
-  'guidance': {'arrays', 'denoiser', 'types'},
+  'guidance': {'arrays', 'denoiser', 'noising', 'types'},
   'statistics': {'mmd', 'transitions', 'types'},
   'objectives': {
     'arrays',

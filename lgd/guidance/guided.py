@@ -1,8 +1,26 @@
-"""From a frozen denoiser and a weight to what the sampler calls."""
+"""From a frozen denoiser, a weight and a rule to what the sampler calls.
+
+A rule acts on predictions of a space: 'x0' (clean predictions), 'eps' or 'velocity'.
+With the conversions of `noising` between clean predictions and those of the space,
+
+  (1)  x0_guided = to_x0(rule(from_x0(x0_cond), from_x0(x0_null), omega))
+
+At fixed (x_t, t) the conversions are affine: a rule that is linear in omega is `linear`
+of another pair of clean predictions,
+
+  (2)  to_x0(c + omega delta) = x0_cond + omega (x0_cond - to_x0(c - delta))
+
+At t = 1, where alpha = 0, eps determines no x_0: (1) is then not finite in the space
+'eps', and neither is the sample. Sample from a `t_max` below 1, as with a network that
+predicts eps. Velocity has no such time.
+"""
+
+import functools
 
 import jax
 
 from lgd import denoiser as denoiser_lib
+from lgd import noising
 from lgd import types
 from lgd.guidance import rules
 
@@ -14,20 +32,98 @@ def guided(
   null_cond: types.Cond,
   *,
   rule: types.Rule = rules.linear,
+  space: str = 'x0',
+  schedule: types.Schedule | None = None,
 ) -> types.Denoise:
-  """`(xt, s, t, cond) -> rule(x0_cond, x0_null, weight(cond, s, t))`.
+  """`(xt, s, t, cond) -> rule(x0_cond, x0_null, weight(cond, s, t))`, (1).
 
   Call it inside the jitted function that receives `params` (and the parameters of
   `weight`) as arguments, so that they stay arguments of the compiled program.
 
+  Args:
+    denoiser: the frozen denoiser.
+    params: its parameters.
+    weight: `(cond, s, t) -> omega`.
+    null_cond: the null condition, without the batch axis.
+    rule: what omega does to the pair.
+    space: what the rule acts on, one of `noising.PREDICTIONS`; 'eps' needs t < 1.
+    schedule: noise schedule, for every space but 'x0'.
+
+  Raises:
+    ValueError: unknown space, or no schedule for it.
+
   Cost: 2 network evaluations per call and sample, batched into one.
   """
+  enter, leave = _conversions(space, schedule)
 
   def denoise(xt, s, t, cond):
-    x0_cond, x0_null = denoiser_lib.pair(denoiser, params, xt, t, cond, null_cond)
-    return rule(x0_cond, x0_null, weight(cond, s, t))
+    pair = denoiser_lib.pair(denoiser, params, xt, t, cond, null_cond)
+    pred_cond, pred_null = (enter(x0, xt, t) for x0 in pair)
+    return leave(rule(pred_cond, pred_null, weight(cond, s, t)), xt, t)
 
   return denoise
+
+
+def guided_with_memory(
+  denoiser: types.Denoiser,
+  params: types.Params,
+  weight: types.Weight,
+  null_cond: types.Cond,
+  *,
+  rule: types.MemoryRule,
+  space: str = 'x0',
+  schedule: types.Schedule | None = None,
+) -> types.MemoryDenoise:
+  """`guided` for a rule with memory: `(xt, s, t, cond, memory) -> (x0_hat, memory)`.
+
+  The sampler carries the memory: `sampling.sample(..., memory=rule.init(shape))`.
+  """
+  enter, leave = _conversions(space, schedule)
+
+  def denoise(xt, s, t, cond, memory):
+    pair = denoiser_lib.pair(denoiser, params, xt, t, cond, null_cond)
+    pred_cond, pred_null = (enter(x0, xt, t) for x0 in pair)
+    omega = weight(cond, s, t)
+    prediction, memory = rule.apply(pred_cond, pred_null, omega, memory)
+    return leave(prediction, xt, t), memory
+
+  return denoise
+
+
+def equivalent_pair(
+  direction: types.Direction,
+  x0_cond: jax.Array,
+  x0_null: jax.Array,
+  xt: jax.Array,
+  t: jax.Array,
+  *,
+  space: str = 'x0',
+  schedule: types.Schedule | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """The pair of which `linear` makes what `along(direction)` makes of this one, (2).
+
+  With it whatever is written for `linear` serves the direction: objectives on
+  particles, statistics, the search along trajectories.
+
+  Args:
+    direction: such as `optimal_scale` or `apg(...)`.
+    x0_cond: `[batch, *data]` clean predictions. For particles, `[batch, m, *data]`,
+      `jax.vmap` with `in_axes=(1, 1, 1, None), out_axes=1`.
+    x0_null: the same shape.
+    xt: the same shape, where they were made.
+    t: `[batch]`.
+    space: what the direction acts on, as of `guided`.
+    schedule: noise schedule, for every space but 'x0'.
+
+  Returns:
+    `x0_cond, x0_null'`, each `[batch, *data]`.
+
+  Raises:
+    ValueError: unknown space, or no schedule for it.
+  """
+  enter, leave = _conversions(space, schedule)
+  pred_cond, pred_null = (enter(x0, xt, t) for x0 in (x0_cond, x0_null))
+  return x0_cond, leave(pred_cond - direction(pred_cond, pred_null), xt, t)
 
 
 def unguided(denoiser: types.Denoiser, params: types.Params) -> types.Denoise:
@@ -41,3 +137,15 @@ def unguided(denoiser: types.Denoiser, params: types.Params) -> types.Denoise:
     return jax.lax.stop_gradient(denoiser(params, xt, t, cond))
 
   return denoise
+
+
+def _conversions(space, schedule):
+  """`(prediction, xt, t) -> prediction`, from clean predictions to `space` and back."""
+  if space not in noising.PREDICTIONS:
+    raise ValueError(f'space={space!r}: must be one of {noising.PREDICTIONS}.')
+  if space != 'x0' and schedule is None:
+    raise ValueError(f'space={space!r} with schedule=None: needs the noise schedule.')
+  return (
+    functools.partial(noising.from_x0, schedule, kind=space),
+    functools.partial(noising.to_x0, schedule, kind=space),
+  )

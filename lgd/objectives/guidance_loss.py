@@ -56,7 +56,7 @@ def score_matching_objective(*, rule: types.Rule) -> Objective:
 
   def objective(key, x0, particles, omega):
     del key
-    x0_guided = rule(particles.x0_cond, particles.x0_null, omega)
+    x0_guided = particles_lib.guided_predictions(particles, omega, rule=rule)
     return score_matching_lib.score_matching(x0, x0_guided)
 
   return objective

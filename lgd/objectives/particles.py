@@ -196,6 +196,18 @@ def draw_particles(
   return jax.lax.stop_gradient(Particles(s, t, xs, xt, x0_cond, x0_null))
 
 
+def guided_predictions(
+  particles: Particles, omega: jax.Array, *, rule: types.Rule
+) -> jax.Array:
+  """The rule on the predictions of each particle, (5): `[batch, m, *data]`.
+
+  Arguments as of `guided_particles`.
+  """
+  # A rule may take norms over all data of an element: it must not see the particles.
+  guide = jax.vmap(rule, in_axes=(1, 1, None), out_axes=1)
+  return guide(particles.x0_cond, particles.x0_null, omega)
+
+
 def guided_particles(
   key: jax.Array,
   particles: Particles,
@@ -218,6 +230,6 @@ def guided_particles(
   Returns:
     `[batch, m, *data]`, differentiable in `omega`.
   """
-  s, t, _, xt, x0_cond, x0_null = particles
-  x0_guided = rule(x0_cond, x0_null, omega)
+  x0_guided = guided_predictions(particles, omega, rule=rule)
+  s, t, xt = particles.s, particles.t, particles.xt
   return transitions.sample(key, schedule, x0_guided, xt, s, t, churn)
