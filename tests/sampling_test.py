@@ -17,7 +17,7 @@ from lgd import sampling
 from lgd import schedules
 from lgd.data import mixtures
 
-SCHEDULE = schedules.RectifiedFlow()
+SCHEDULE, COSINE = schedules.RectifiedFlow(), schedules.Cosine()
 MEAN, VARIANCE = 1.0, 0.25  # The data of the 1-d tests, N(1, .25).
 
 
@@ -84,6 +84,208 @@ def _sample_gaussian(seed, n, num_steps, churn):
     num_steps=num_steps,
     churn=churn,
   )
+
+
+def _scales(schedule, t):
+  """Alpha and sigma in float64."""
+  if schedule is SCHEDULE:
+    return 1.0 - t, t
+  return math.sin(0.5 * math.pi * (1.0 - t)), math.sin(0.5 * math.pi * t)
+
+
+class OrderTest(parameterized.TestCase):
+  @parameterized.product(schedule=(SCHEDULE, COSINE), t_max=(1.0, 0.9))
+  def test_second_order_is_dpm_solver_pp(self, schedule, t_max):
+    """The update (2M) of the paper in float64, on an uneven grid, to t = 0 and not."""
+    times = np.asarray([t_max, 0.85, 0.6, 0.5, 0.2, 0.0])
+    shift = np.asarray([0.3, -1.0])
+
+    def denoise(xt, s, t, cond):  # Not linear; of all its arguments.
+      return jnp.tanh(xt + cond * shift) + (t - 0.5 * s)[:, None]
+
+    trajectory = sampling.sample(
+      jax.random.key(0),
+      denoise,
+      schedule,
+      jnp.ones((3, 1)),
+      (3, 2),
+      num_steps=5,
+      churn=0.0,
+      order=2,
+      times=jnp.asarray(times),
+      return_trajectory=True,
+    )
+    x, previous = np.float64(trajectory[0]), None
+    lam = [
+      np.log(np.divide(*_scales(schedule, t))) if 0 < t < 1 else None for t in times
+    ]
+    for i in range(5):
+      t, s = times[i], times[i + 1]
+      (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(schedule, r) for r in (t, s))
+      prediction = combined = np.tanh(x + shift) + t - 0.5 * s
+      ends = lam[i - 1] is None or lam[i + 1] is None  # Of a step from 1, or to 0.
+      if i > 0 and not ends:
+        h, h_previous = lam[i + 1] - lam[i], lam[i] - lam[i - 1]
+        r = h_previous / h
+        combined = (1.0 + 0.5 / r) * prediction - 0.5 / r * previous
+      exp_minus_h = (alpha_t / sigma_t) * (sigma_s / alpha_s)
+      x = sigma_s / sigma_t * x - alpha_s * (exp_minus_h - 1.0) * combined
+      previous = prediction
+      np.testing.assert_allclose(trajectory[i + 1], x, rtol=1e-4, atol=1e-4)
+
+  def _errors(self, denoise, schedule, shape, cond, solution, order, span, steps):
+    """Root mean square distance to the solution of the probability-flow equation."""
+    errors = []
+    for num_steps in steps:
+      trajectory = sampling.sample(
+        jax.random.key(0),
+        denoise,
+        schedule,
+        cond,
+        shape,
+        num_steps=num_steps,
+        churn=0.0,
+        order=order,
+        times=sampling.time_grid(num_steps, t_max=span[0], t_min=span[1]),
+        return_trajectory=True,
+      )
+      error = np.float64(trajectory[-1]) - solution(np.float64(trajectory[0]))
+      errors.append(math.sqrt(np.mean(error**2)))
+    return np.asarray(errors)
+
+  @parameterized.product(schedule=(SCHEDULE, COSINE), to_data=(False, True))
+  def test_error_for_a_gaussian(self, schedule, to_data):
+    """Its flow in closed form: x_t keeps its quantile of p(x_t), a Gaussian.
+
+    Twice the steps halve the error of first order and quarter that of second order.
+    Down to t = 0 the last steps in lambda do not shrink, which costs second order a
+    logarithm: there it is held to a ninth of the error of first order.
+    """
+    span = (1.0, 0.0) if to_data else (0.95, 0.05)
+
+    def denoise(xt, s, t, cond):
+      alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+      gain = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
+      return MEAN + gain * (xt - alpha * MEAN)
+
+    def solution(x):
+      (alpha, sigma), (alpha_end, sigma_end) = (_scales(schedule, t) for t in span)
+      std = math.hypot(alpha * math.sqrt(VARIANCE), sigma)
+      std_end = math.hypot(alpha_end * math.sqrt(VARIANCE), sigma_end)
+      return alpha_end * MEAN + std_end / std * (x - alpha * MEAN)
+
+    steps = (64, 128)
+    first, second = (
+      self._errors(denoise, schedule, (16, 1), None, solution, order, span, steps)
+      for order in (1, 2)
+    )
+    np.testing.assert_allclose(first[:-1] / first[1:], 2.0, atol=0.1)
+    if to_data:
+      self.assertLess(second[-1], first[-1] / 9.0)
+    else:
+      np.testing.assert_allclose(second[:-1] / second[1:], 4.0, atol=0.6)
+
+  def test_error_for_a_guided_mixture(self):
+    """Against Runge-Kutta (4) in float64 with 400 steps; omega depends on t."""
+    mixture = mixtures.random(jax.random.key(3), 3, dim=2, components=2, std=0.4)
+    means, label = np.float64(mixture.means), np.arange(12) % 3
+    span, variance = (0.95, 0.05), 0.4**2
+
+    def posterior_mean(x, t, mask):  # mask [12, 3]: the classes in the mixture.
+      alpha, total = 1.0 - t, (1.0 - t) ** 2 * variance + t**2
+      diff = x[:, None, None] - alpha * means  # [12, class, component, 2]
+      weight = np.exp(-0.5 * np.sum(diff**2, -1) / total) * mask[..., None]
+      weight /= np.sum(weight, (1, 2), keepdims=True)
+      mean = means + alpha * variance / total * diff
+      return np.sum(weight[..., None] * mean, (1, 2))
+
+    def velocity(x, t):
+      cond = posterior_mean(x, t, np.eye(3)[label])
+      null = posterior_mean(x, t, np.ones((12, 3)))
+      return (x - cond - 1.5 * math.sin(3.0 * t) * (cond - null)) / t
+
+    def solution(x):
+      h = (span[1] - span[0]) / 400
+      for t in span[0] + h * np.arange(400):
+        k1 = velocity(x, t)
+        k2 = velocity(x + 0.5 * h * k1, t + 0.5 * h)
+        k3 = velocity(x + 0.5 * h * k2, t + 0.5 * h)
+        k4 = velocity(x + h * k3, t + h)
+        x = x + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
+      return x
+
+    denoise = guidance.guided(
+      mixtures.denoiser(SCHEDULE), mixture, lambda c, s, t: 1.5 * jnp.sin(3.0 * t), 3
+    )
+    for order, ratio, tolerance in ((1, 2.0, 0.1), (2, 4.0, 0.6)):
+      errors = self._errors(
+        denoise, SCHEDULE, (12, 2), jnp.asarray(label), solution, order, span, (32, 64)
+      )
+      np.testing.assert_allclose(errors[:-1] / errors[1:], ratio, atol=tolerance)
+
+  @parameterized.parameters(1, 2)
+  def test_one_and_two_steps_are_finite(self, num_steps):
+    """From t = 1 to t = 0, where both h are infinite: first order."""
+    run = functools.partial(
+      sampling.sample,
+      jax.random.key(0),
+      _gaussian_denoiser,
+      SCHEDULE,
+      None,
+      (8, 1),
+      num_steps=num_steps,
+      churn=0.0,
+    )
+    np.testing.assert_array_equal(run(order=2), run(order=1))
+
+  @parameterized.parameters((3, 0.0, 'order=3'), (2, 0.5, 'order=2 with churn=0.5'))
+  def test_errors(self, order, churn, message):
+    with self.assertRaisesRegex(ValueError, message):
+      sampling.sample(
+        jax.random.key(0),
+        _gaussian_denoiser,
+        SCHEDULE,
+        None,
+        (2, 1),
+        num_steps=2,
+        churn=churn,
+        order=order,
+      )
+
+
+class MemoryTest(parameterized.TestCase):
+  @parameterized.parameters(1, 2)
+  def test_memory_is_carried_through_the_steps(self, order):
+    """A tree that counts calls and adds up predictions; x_s by float64, first order.
+
+    In second order the memory is of the denoiser's own predictions, so only the last
+    prediction, which is made from it, is looked at: the last step gives it back.
+    """
+
+    def denoise(xt, s, t, cond, memory):
+      x0_hat = 0.5 * xt + memory['sum'] + memory['calls']
+      return x0_hat, {'calls': memory['calls'] + 1.0, 'sum': memory['sum'] + x0_hat}
+
+    trajectory = sampling.sample(
+      jax.random.key(0),
+      denoise,
+      SCHEDULE,
+      None,
+      (3, 2),
+      num_steps=4,
+      churn=0.0,
+      order=order,
+      memory={'calls': jnp.float32(7.0), 'sum': jnp.full((3, 2), 0.1)},
+      return_trajectory=True,
+    )
+    total = 0.1
+    for i in range(4):
+      x, t, s = np.float64(trajectory[i]), 1.0 - i / 4.0, 0.75 - i / 4.0
+      x0_hat = 0.5 * x + total + 7.0 + i
+      total = total + x0_hat
+      if order == 1 or i == 3:
+        expected = (1.0 - s) * x0_hat + s / t * (x - (1.0 - t) * x0_hat)
+        np.testing.assert_allclose(trajectory[i + 1], expected, rtol=1e-5)
 
 
 class SampleTest(parameterized.TestCase):
