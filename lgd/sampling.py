@@ -8,10 +8,11 @@ Second order, for churn 0, puts in place of the prediction D_i made at t_i
   (3)  D_i + h_i / (2 h_{i+1}) (D_i - D_{i+1}),  h_i = lambda(t_{i-1}) - lambda(t_i),
        lambda = logsnr / 2
 
-which is DPM-Solver++ (2M) (Lu et al. 2022): the exact step of a prediction that is
-linear in lambda, up to higher order, from one evaluation a step. The first step has no
-D_{i+1}. At t = 0 and t = 1 lambda is infinite: the step to 0 and, by the limit of (3),
-the one after a step from 1 have no correction either.
+which is DPM-Solver++ (2M) (Lu et al. 2022), from one evaluation a step as before. The
+first step has no D_{i+1}. At t = 0 and t = 1 lambda is infinite: the step to 0 and, by
+the limit of (3), the one after a step from 1 have no correction either. Equidistant
+times down to 0 have last steps in lambda that do not shrink with num_steps: there the
+error falls by a logarithm slower than 1 / num_steps^2.
 
 The sampler takes `(xt, s, t, cond) -> x0_hat` and does not know that guidance
 exists. `num_steps` counts transitions; the grid has one point more.
