@@ -60,6 +60,15 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.grad_clip = 1.0
   config.denoiser.ema_decay = 0.99
 
+  # What a weight does to the two predictions. The first three can be learned for.
+  config.rule = config_dict.ConfigDict()
+  config.rule.name = 'linear'  # or 'optimal_scale' (CFG-Zero*), 'apg' (no momentum),
+  # 'apg_momentum', 'angle_domain', 'power_normalized' (beta-CFG)
+  config.rule.apg_eta = 0.0  # Share of what is parallel to the conditional prediction.
+  config.rule.apg_max_norm = 2.5  # Of the difference, in units of the data.
+  config.rule.apg_momentum = -0.75
+  config.rule.power = 1.0  # Of the norm that 'power_normalized' divides by.
+
   # The one pass over the training data that guidance is learned from.
   config.statistics = config_dict.ConfigDict()
   config.statistics.kind = 'particles'  # or 'class_groups', 'pooled_groups'
@@ -138,6 +147,7 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.num_steps = 50
   config.evaluation.t_max = 1.0  # Where sampling starts; below 1 for 'eps'.
   config.evaluation.churn = 0.0
+  config.evaluation.order = 1  # or 2, DPM-Solver++ (2M), at churn 0
   # The null branch is evaluated for the samples that need it, their number rounded up
   # to one of so many parts of a batch;
   config.evaluation.plan_levels = 4

@@ -51,7 +51,7 @@ def get_config(variant: str = 'under_trained'):
     'multipliers': (1, 2, 4),
     'attention_sizes': (7,),
     'head_dim': 16,
-    'num_steps': 500,
+    'num_steps': 1500,
     'batch_size': 64,
     'weighting': 'sigmoid',
   }
@@ -61,14 +61,14 @@ def get_config(variant: str = 'under_trained'):
       'num_seeds': 3,
       'samples_per_class': 30,
       'num_steps': 20,
-      'constants': (0.1, 0.2, 0.4, 0.8, 1.5, 3.0),
+      'constants': (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 5.0),
       'interval_omegas': (0.5,),
       'interval_bounds': (0.25, 0.75),
       'clamp_linear_omegas': (0.4,),
       'kappas': (0.5,),
     },
   }
-  longer_unet = {**unet, 'num_steps': 2500, 'ema_decay': 0.995}
+  longer_unet = {**unet, 'num_steps': 4000, 'ema_decay': 0.999}
   variants = {
     'under_trained': {},
     'well_trained': {'denoiser': longer},

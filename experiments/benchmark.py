@@ -36,7 +36,6 @@ from experiments import sampler
 from experiments import train_guidance
 from experiments import validation
 from lgd import conditions
-from lgd import denoiser as denoiser_lib
 from lgd import networks
 from lgd import objectives
 from lgd import sharding
@@ -68,11 +67,7 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
   dataset = datasets.load(config)
   key = jax.random.key(0)
   update, denoiser_params, batch = direct_update(config, dataset)
-  denoiser = builders.denoiser(config, dataset.spec)
-
-  @jax.jit
-  def evaluations(params, xt, t, label):
-    return denoiser_lib.pair(denoiser, params, xt, t, label, dataset.conditions.null)
+  evaluations = jax.jit(builders.pair(config, dataset.spec).both)
 
   rows = section.batch_size * section.num_particles
   xt = jax.random.normal(key, (rows, *dataset.shape))

@@ -25,7 +25,6 @@ from experiments import launch
 from experiments import sampler
 from experiments import train_denoiser
 from experiments import validation
-from lgd import denoiser as denoiser_lib
 from lgd import sharding
 from lgd import training
 from lgd.data import splits
@@ -120,7 +119,7 @@ def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, 
 def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
   """Guided sampling over the bare evaluations that it makes."""
   spec = datasets.spec(config)
-  denoiser = builders.denoiser(config, spec)
+  pair = builders.pair(config, spec)
   key, n = jax.random.key(0), config.statistics.batch_size
   mesh = builders.mesh(config)
   net = builders.network(config, spec)
@@ -136,7 +135,7 @@ def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, 
   )
   def evaluate(params, xt, cond):
     t = jnp.full(n, 0.5)
-    return denoiser_lib.pair(denoiser, params, xt, t, cond, spec.conditions.null)
+    return pair(params, xt, t, cond)
 
   xt, on_devices = sharding.global_batch(
     sharding.process_share((np.zeros((n, *spec.shape), np.float32), cond)), mesh

@@ -35,6 +35,9 @@ OBJECTIVES = (
   'self_consistency', 'l2', 'score_matching', 'class_marginal', 'marginal'
 )  # fmt: skip
 GROUPED = {'class_marginal': 'class_groups', 'marginal': 'pooled_groups'}
+DIRECTIONS = ('optimal_scale', 'apg')  # Rules that are linear along one.
+LEARNABLE_RULES = ('linear', *DIRECTIONS)
+RULES = (*LEARNABLE_RULES, 'apg_momentum', 'angle_domain', 'power_normalized')
 STATISTICS = ('particles', *GROUPED.values())
 
 
@@ -113,6 +116,63 @@ def denoiser(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Denoise
   )
 
 
+def pair(
+  config: config_dict.ConfigDict,
+  spec: splits.Spec,
+  *,
+  network: types.Denoiser | None = None,
+) -> denoiser_lib.Pair:
+  """The base model's two predictions, along the direction of `rule` if it has one.
+
+  `network` takes the place of `denoiser`.
+  """
+  network = network or denoiser(config, spec)
+  plain = denoiser_lib.classifier_free(network, spec.conditions.null)
+  if config.rule.name not in DIRECTIONS:
+    return plain
+  direction, space = guidance.optimal_scale, 'velocity'
+  if config.rule.name == 'apg':
+    apg = {'eta': config.rule.apg_eta, 'max_norm': config.rule.apg_max_norm}
+    direction, space = guidance.apg(**apg), 'x0'
+  return guidance.pair_along(plain, direction, space=space, schedule=schedule(config))
+
+
+def guided(
+  config: config_dict.ConfigDict,
+  pair: denoiser_lib.Pair,
+  params: types.Params,
+  plan: guidance.Plan,
+  shape: tuple[int, ...],
+) -> tuple[types.Denoise | types.MemoryDenoise, types.Memory]:
+  """What the sampler calls, by `rule`, and the memory that it starts with, if any.
+
+  Args:
+    config: the config.
+    pair: of the base model.
+    params: its parameters.
+    plan: weights of a batch on the sampler's grid, and where they need the null branch.
+    shape: of the batch.
+  """
+  section, times = config.rule, time_grid(config)
+  if section.name == 'apg_momentum':  # It remembers the null branch of every step.
+    rule = guidance.ApgMomentum(
+      section.apg_momentum, section.apg_eta, section.apg_max_norm
+    )
+    weight = guidance.per_sample(plan.omega, times)
+    denoise = guidance.guided_with_memory(pair, params, weight, rule=rule)
+    return denoise, rule.init(shape)
+  rule, space = guidance.linear, 'x0'  # Directions are in the pair.
+  if section.name == 'angle_domain':
+    rule = guidance.angle_domain
+  elif section.name == 'power_normalized':
+    # Nothing is conditional at omega = 0, so that nothing can be left out.
+    rule, space = guidance.power_normalized(section.power), 'eps'
+    weight = guidance.per_sample(plan.omega, times)
+    settings = {'rule': rule, 'space': space, 'schedule': schedule(config)}
+    return guidance.guided(pair, params, weight, **settings), None
+  return guidance.planned(pair, params, plan, times, rule=rule, space=space), None
+
+
 class WeightModel(NamedTuple):
   """A weight omega(cond, s, t) with parameters."""
 
@@ -148,7 +208,14 @@ def guidance_name(config: config_dict.ConfigDict) -> str:
   """The name of a learned weight, and of its directory."""
   section = config.guidance
   suffix = '_direct' if section.source == 'direct' else ''
+  suffix += '' if config.rule.name == 'linear' else f'_{config.rule.name}'
   return section.objective + suffix + ('_table' if section.weight == 'table' else '')
+
+
+def statistics_name(config: config_dict.ConfigDict) -> str:
+  """The directory of a statistics pass."""
+  suffix = '' if config.rule.name == 'linear' else f'_{config.rule.name}'
+  return config.statistics.kind + suffix
 
 
 def time_grid(config: config_dict.ConfigDict) -> jax.Array:

@@ -40,9 +40,10 @@ _GOLDEN_RATIO = 0.6180339887498949
 def run(config: config_dict.ConfigDict, workdir: str) -> None:
   """Collects or resumes."""
   validation.validate(config)
+  validation.require_learnable(config)
   workdir = workdir_lib.Workdir(workdir)
   workdir_lib.require_base_of(workdir, config)
-  directory = workdir.statistics(config.statistics.kind)
+  directory = workdir.statistics(builders.statistics_name(config))
   identity = workdir_lib.statistics_identity(workdir, config)
   if (directory / 'config.json').exists():
     workdir_lib.require_statistics(workdir, config)
@@ -176,7 +177,8 @@ def make_collect(
   counter: denoiser_lib.EvaluationCounter,
 ):
   """`(params, index, x0, label, t) -> (gram, t, label)` on the host, compiled."""
-  denoiser = counter.wrap(builders.denoiser(config, spec))
+  network = counter.wrap(builders.denoiser(config, spec))
+  pair = builders.pair(config, spec, network=network)
   schedule = builders.schedule(config)
   section = config.statistics
   root = arrays.stream(config.seed, f'statistics/{section.kind}')
@@ -190,12 +192,11 @@ def make_collect(
     )
     eps, _, x0_cond, x0_null = objectives.predict(
       keys,
-      denoiser,
+      pair,
       params,
       schedule,
       x0.reshape(-1, *x0.shape[2:]),
       label.reshape(-1, *label.shape[2:]),
-      spec.conditions.null,
       jnp.repeat(t, n),
       num_particles=1 if grouped else section.num_particles,
       antithetic=section.antithetic,

@@ -31,31 +31,34 @@ def make_sample_fn(
   config: config_dict.ConfigDict,
   spec: splits.Spec,
   *,
-  denoiser: types.Denoiser | None = None,
+  network: types.Denoiser | None = None,
 ) -> SampleFn:
   """The sampler of `config.evaluation`, compiled and split over all devices.
 
   omega holds every sample's weights at the sampler's transitions: where they are 0 the
-  null branch is not evaluated. `denoiser` takes the place of the config's.
+  null branch is not evaluated, if `rule` allows. `network` is as of `builders.pair`.
   """
-  denoiser = denoiser or builders.denoiser(config, spec)
+  pair = builders.pair(config, spec, network=network)
   times, mesh = builders.time_grid(config), builders.mesh(config)
   section = config.evaluation
 
   def sample(params, plan, key_data, cond):
+    shape = (len(key_data), *spec.shape)
     if plan is None:
-      denoise = guidance.unguided(denoiser, params)
+      denoise, memory = guidance.unguided(pair.cond, params), None
     else:
-      denoise = guidance.planned(denoiser, params, plan, times, spec.conditions.null)
+      denoise, memory = builders.guided(config, pair, params, plan, shape)
     return sampling.sample(
       jax.random.wrap_key_data(key_data),
       denoise,
       builders.schedule(config),
       cond,
-      (len(key_data), *spec.shape),
+      shape,
       num_steps=section.num_steps,
       churn=section.churn,
       times=times,
+      order=section.order,
+      memory=memory,
     )
 
   compiled = jax.jit(sample, out_shardings=sharding.split(mesh))
@@ -112,7 +115,7 @@ def make_count_nfe(
   counter = denoiser_lib.EvaluationCounter()
   free = counter.wrap(lambda params, xt, t, cond: xt)
   spec = splits.Spec((1,), spec.conditions)
-  sample_fn = make_sample_fn(config, spec, denoiser=free)
+  sample_fn = make_sample_fn(config, spec, network=free)
 
   def count_nfe(omega, n):
     before = counter.count

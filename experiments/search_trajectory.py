@@ -40,6 +40,7 @@ from lgd.data import splits
 def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   """Searches and fits; returns the table, `[num_classes, num_steps]`."""
   validation.validate(config)
+  validation.require_learnable(config)
   workdir = workdir_lib.Workdir(workdir)
   train_guidance.require_finished_base(workdir, config)
   config = config.copy_and_resolve_references()
@@ -73,7 +74,7 @@ def refuse_other_search(
     return
   stored = checkpointing.load_config(directory)
   workdir_lib.require_base(workdir, stored, directory)
-  wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance')
+  wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance', 'rule')
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
   workdir_lib.require_same(stored['config'], wanted, directory)
@@ -123,7 +124,8 @@ def make_search(
   """`(params, key, reference [num_classes, n, *data]) -> table`, compiled."""
   section = config.trajectory
   schedule = builders.schedule(config)
-  denoiser = counter.wrap(builders.denoiser(config, dataset.spec))
+  network = counter.wrap(builders.denoiser(config, dataset.spec))
+  pair = builders.pair(config, dataset.spec, network=network)
   # Closer together near 0, where most weights are.
   unit = jnp.linspace(0.0, 1.0, section.num_candidates)
   omegas = section.omega_max * unit**1.5
@@ -142,12 +144,11 @@ def make_search(
       curves = trajectory.feature_curves(embed, reference, **settings)
     return trajectory.search(
       key,
-      denoiser,
+      pair,
       params,
       schedule,
       curves,
       jnp.arange(dataset.num_classes),
-      dataset.conditions.null,
       dataset.shape,
       times=builders.time_grid(config),
       churn=config.evaluation.churn,

@@ -24,7 +24,7 @@ def load(
     launch.UserError: none, unfinished or damaged ones, or too few particles.
   """
   workdir_lib.require_statistics(workdir, config)
-  directory = workdir.statistics(config.statistics.kind)
+  directory = workdir.statistics(builders.statistics_name(config))
   stored = statistics_files.read(
     directory, builders.num_shards(config), num_vectors=builders.num_vectors(config)
   )

@@ -48,6 +48,7 @@ _STEPS_PER_CALL = 25
 def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   """Trains and evaluates the grid, and returns its rows."""
   validation.validate(config)
+  validation.require_learnable(config)
   workdir = workdir_lib.Workdir(workdir)
   train_guidance.require_finished_base(workdir, config)
   if config.guidance.weight != 'network':

@@ -40,6 +40,7 @@ from lgd import types
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   """Learns or resumes, and returns the final state."""
   validation.validate(config)
+  validation.require_learnable(config)
   workdir = workdir_lib.Workdir(workdir)
   require_finished_base(workdir, config)
   config = stores.with_kind_of_objective(config)
@@ -47,7 +48,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   if checkpointing.latest_step(directory) is not None:
     stored = checkpointing.load_config(directory)
     workdir_lib.require_base(workdir, stored, directory)
-    identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
+    identity = workdir_lib.config_to_json(config, 'seed', 'guidance', 'rule')
     if config.guidance.source == 'statistics':
       identity['statistics'] = workdir_lib.statistics_section(config)
     workdir_lib.require_same(stored['config'], identity, directory)
@@ -254,9 +255,10 @@ def make_direct_loss_fn(
   """Algorithm 1 as `(guidance_params, denoiser_params, batch, key) -> loss`."""
   section, spec = config.guidance, datasets.spec(config)
   model = builders.weight_model(config, spec)
-  denoiser = builders.denoiser(config, spec)
+  network = builders.denoiser(config, spec)
   if counter is not None:
-    denoiser = counter.wrap(denoiser)
+    network = counter.wrap(network)
+  pair = builders.pair(config, spec, network=network)
   objective = builders.guidance_objective(config)
 
   def loss_fn(params, denoiser_params, batch, key):
@@ -264,12 +266,11 @@ def make_direct_loss_fn(
       key,
       functools.partial(model.apply, params),
       objective,
-      denoiser,
+      pair,
       denoiser_params,
       builders.schedule(config),
       batch.x,
       batch.label,
-      spec.conditions.null,
       num_particles=section.num_particles,
       s_min=section.s_min,
       zeta=section.zeta,

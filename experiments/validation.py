@@ -15,6 +15,19 @@ from lgd import noising
 from lgd.data import catalog
 
 
+def require_learnable(config: config_dict.ConfigDict) -> None:
+  """Refuses a rule that weights cannot be learned for.
+
+  Raises:
+    launch.UserError: it is not linear in omega.
+  """
+  if config.rule.name not in builders.LEARNABLE_RULES:
+    raise launch.UserError(
+      f'rule.name={config.rule.name!r}: weights are learned for rules linear in omega,'
+      f' {", ".join(builders.LEARNABLE_RULES)}; use one of them.'
+    )
+
+
 def validate(config: config_dict.ConfigDict) -> None:
   """Checks every rule before anything is computed or written.
 
@@ -50,7 +63,12 @@ def validate(config: config_dict.ConfigDict) -> None:
   one_of('schedule', builders.SCHEDULES)
   one_of('data.name', datasets.NAMES)
   one_of('denoiser.prediction', noising.PREDICTIONS)
+  one_of('rule.name', builders.RULES)
   one_of('guidance.objective', builders.OBJECTIVES)
+  check('rule.apg_eta', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
+  positive('rule.apg_max_norm')
+  check('rule.apg_momentum', lambda v: -1.0 < v < 1.0, 'must be in (-1, 1).')
+  check('rule.power', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('seed', lambda v: v >= 0, 'must not be negative.')
   check('data.num_classes', lambda v: v >= 2, 'guidance needs at least 2 classes.')
   check('data.num_per_class', lambda v: v >= 2, 'needs at least 2 for a distance.')
@@ -152,6 +170,12 @@ def validate(config: config_dict.ConfigDict) -> None:
     'evaluation.samples_per_class', lambda v: v >= 2, 'a distance needs at least 2.'
   )
   positive('evaluation.plan_levels')
+  check('evaluation.order', lambda v: v in (1, 2), 'must be 1 or 2.')
+  check(
+    'evaluation.order',
+    lambda v: v == 1 or config.evaluation.churn == 0.0,
+    f'the second order is of evaluation.churn=0.0, not {config.evaluation.churn}.',
+  )
   check('evaluation.tolerance', lambda v: v >= 0.0, 'must not be negative.')
   check('evaluation.churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('evaluation.t_max', lambda v: 0.0 < v <= 1.0, 'must be in (0, 1].')

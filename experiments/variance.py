@@ -81,7 +81,7 @@ def estimates(
   """
   section = config.guidance
   schedule = builders.schedule(config)
-  denoiser = builders.denoiser(config, dataset.spec)
+  pair = builders.pair(config, dataset.spec)
   energy = {'beta': beta, 'interaction': section.interaction}
   key_times, key_draws = jax.random.split(arrays.stream(config.seed, 'variance'))
   s, t = objectives.sample_times(
@@ -98,12 +98,11 @@ def estimates(
   def predict(params, key, antithetic):
     return objectives.predict(
       key,
-      denoiser,
+      pair,
       params,
       schedule,
       x0,
       label,
-      dataset.conditions.null,
       t,
       num_particles=section.num_particles,
       antithetic=antithetic,

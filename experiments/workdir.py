@@ -62,9 +62,9 @@ class Workdir:
     """Of the learned weight `name`."""
     return self.path / 'guidance' / name
 
-  def statistics(self, kind: str) -> epath.Path:
+  def statistics(self, name: str) -> epath.Path:
     """Of a statistics pass."""
-    return self.path / 'statistics' / kind
+    return self.path / 'statistics' / name
 
   def refuse_foreign(self) -> None:
     """Raises launch.UserError if this is a file, or a directory of something else."""
@@ -198,6 +198,7 @@ class LearnedWeight(NamedTuple):
   model: builders.WeightModel
   params: types.Params  # Averaged.
   num_evaluations: int  # Denoiser evaluations spent on learning it.
+  rule: config_dict.ConfigDict  # That it was learned for.
 
   def __call__(self, cond, s, t):
     return self.model.apply(self.params, cond, s, t)
@@ -221,7 +222,7 @@ def load_guidance(workdir: Workdir, name: str, spec: splits.Spec) -> LearnedWeig
   _warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, spec)
   params = _load_ema(path, model.init, sharding.make_mesh())
-  return LearnedWeight(model, params, stored['num_evaluations'])
+  return LearnedWeight(model, params, stored['num_evaluations'], config.rule)
 
 
 def guidance_identity(
@@ -283,6 +284,7 @@ def statistics_identity(
   return {
     'seed': config.seed,
     'statistics': statistics_section(config),
+    **config_to_json(config, 'rule'),
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
   }
@@ -303,7 +305,7 @@ def require_statistics(workdir: Workdir, config: config_dict.ConfigDict) -> None
   Raises:
     launch.UserError: they belong elsewhere, or there are none.
   """
-  directory = workdir.statistics(config.statistics.kind)
+  directory = workdir.statistics(builders.statistics_name(config))
   stored = statistics_files.read_config(directory)
   require_base(workdir, stored, directory)
   require_same(stored, statistics_identity(workdir, config), directory)

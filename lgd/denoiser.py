@@ -9,6 +9,7 @@ are an argument, never captured, and nothing differentiates through it: x_t does
 not depend on the guidance parameters, so (2) and (3) stop the gradient.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -36,65 +37,70 @@ def from_network(
   return denoise
 
 
-def pair(
-  denoiser: types.Denoiser,
-  params: types.Params,
-  xt: jax.Array,
-  t: jax.Array,
-  cond: types.Cond,
-  null_cond: types.Cond,
-) -> tuple[jax.Array, jax.Array]:
-  """Conditional and null predictions (2), in one call of twice the batch.
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """The two predictions whose difference guidance extrapolates; a call gives both.
 
-  Args:
-    denoiser: the frozen denoiser.
-    params: its parameters.
-    xt: `[batch, *data]`.
-    t: `[batch]`.
-    cond: pytree of `[batch, ...]` arrays.
-    null_cond: the null condition, the same pytree without the batch axis.
+  Gradients are stopped, towards the parameters and towards `xt`.
 
-  Returns:
-    `x0_cond, x0_null`, each `[batch, *data]`.
-
-  Gradient: stopped, towards the parameters and towards `xt`.
+  Attributes:
+    cond: the denoiser that omega = 0 samples from.
+    null: `(params, xt, t, cond, x0_cond) -> x0_null`, what to be guided away from;
+      `x0_cond` is the other prediction, which has been made before.
+    both: `(params, xt, t, cond) -> (x0_cond, x0_null)`.
   """
-  batch = xt.shape[0]
 
-  # The two branches of an element lie side by side, [batch, 2, ...] flattened, so
-  # that a sharded batch axis stays where it is (halves end to end would not).
-  def interleave(a, b):
-    b = jnp.broadcast_to(jnp.asarray(b, a.dtype), a.shape)
-    return jnp.stack([a, b], axis=1).reshape(2 * batch, *a.shape[1:])
+  cond: types.Denoiser
+  null: Callable[..., jax.Array]
+  both: Callable[..., tuple[jax.Array, jax.Array]]
 
-  both = denoiser(
-    params,
-    interleave(xt, xt),
-    interleave(t, t),
-    jax.tree.map(interleave, cond, null_cond),
-  )
-  both = jax.lax.stop_gradient(both).reshape(batch, 2, *xt.shape[1:])
-  return both[:, 0], both[:, 1]
+  def __call__(
+    self, params: types.Params, xt: jax.Array, t: jax.Array, cond: types.Cond
+  ) -> tuple[jax.Array, jax.Array]:
+    """`x0_cond, x0_null`, each `[batch, *data]`, at `xt`, t `[batch]` and `cond`."""
+    return self.both(params, xt, t, cond)
 
 
-def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> types.Pair:
-  """The pair (2) as a function of the parameters, of one network.
+def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> Pair:
+  """The pair (2), of one network with and without its condition.
 
   Args:
     denoiser: the frozen denoiser.
     null_cond: the null condition, without the batch axis.
 
-  Returns:
-    `(params, xt, t, cond) -> x0_cond, x0_null`; gradient and cost as of `pair`.
+  Cost: `both` is one call of twice the batch.
   """
 
-  def predict(params, xt, t, cond):
-    return pair(denoiser, params, xt, t, cond, null_cond)
+  # The two branches of an element lie side by side, [batch, 2, ...] flattened, so
+  # that a sharded batch axis stays where it is (halves end to end would not).
+  def interleave(a, b):
+    return jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
 
-  return predict
+  def nulls(cond):
+    return jax.tree.map(
+      lambda c, null: jnp.broadcast_to(jnp.asarray(null, c.dtype), c.shape),
+      cond,
+      null_cond,
+    )
+
+  def null(params, xt, t, cond, x0_cond):
+    del x0_cond
+    return jax.lax.stop_gradient(denoiser(params, xt, t, nulls(cond)))
+
+  def both(params, xt, t, cond):
+    x0 = denoiser(
+      params,
+      interleave(xt, xt),
+      interleave(t, t),
+      jax.tree.map(interleave, cond, nulls(cond)),
+    )
+    x0 = jax.lax.stop_gradient(x0).reshape(xt.shape[0], 2, *xt.shape[1:])
+    return x0[:, 0], x0[:, 1]
+
+  return Pair(_frozen(denoiser), null, both)
 
 
-def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> types.Pair:
+def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> Pair:
   """The pair (3), of two networks at one condition (Karras et al. 2024).
 
   The second may be any model to be guided away from: a smaller or less trained one,
@@ -106,18 +112,25 @@ def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> types.Pair:
     weak: the frozen denoiser to be guided away from.
 
   Returns:
-    `((strong_params, weak_params), xt, t, cond) -> x0_strong, x0_weak`.
-
-  Gradient: stopped, towards the parameters and towards `xt`. Cost: one evaluation of
-  each network per element.
+    A pair whose parameters are `(strong_params, weak_params)`.
   """
 
-  def predict(params, xt, t, cond):
-    strong_params, weak_params = params
-    both = strong(strong_params, xt, t, cond), weak(weak_params, xt, t, cond)
-    return jax.lax.stop_gradient(both)
+  def cond(params, xt, t, cond):
+    return jax.lax.stop_gradient(strong(params[0], xt, t, cond))
 
-  return predict
+  def null(params, xt, t, cond, x0_cond):
+    del x0_cond
+    return jax.lax.stop_gradient(weak(params[1], xt, t, cond))
+
+  def both(params, xt, t, c):
+    x0_strong = cond(params, xt, t, c)
+    return x0_strong, null(params, xt, t, c, x0_strong)
+
+  return Pair(cond, null, both)
+
+
+def _frozen(denoiser):
+  return lambda *args: jax.lax.stop_gradient(denoiser(*args))
 
 
 class EvaluationCounter:

@@ -151,12 +151,11 @@ def feature_curves(
 
 def search(
   key: jax.Array,
-  denoiser: types.Denoiser,
-  denoiser_params: types.Params,
+  pair: denoiser_lib.Pair,
+  params: types.Params,
   schedule: types.Schedule,
   curve_fn: CurveFn,
   cond: types.Cond,
-  null_cond: types.Cond,
   shape: tuple[int, ...],
   *,
   times: jax.Array,
@@ -171,13 +170,12 @@ def search(
 
   Args:
     key: one key.
-    denoiser: the frozen denoiser.
-    denoiser_params: its parameters.
+    pair: of the frozen denoiser, such as `denoiser.classifier_free`.
+    params: its parameters.
     schedule: noise schedule.
     curve_fn: `pixel_curves` or `feature_curves`, of reference data in the order of
       `cond`.
     cond: pytree of `[num_conds, ...]`.
-    null_cond: the null condition, without the leading axis.
     shape: of a datum.
     times: `[num_steps + 1]` decreasing times, the sampler's.
     churn: of the sampler, in [0, 1].
@@ -206,9 +204,7 @@ def search(
     xt, curves = carry
     index, t, s = step
     key_curves, key_z = jax.random.split(arrays.fold_in(key, index))
-    x0_cond, x0_null = denoiser_lib.pair(
-      denoiser, denoiser_params, xt, jnp.full(total, t), particle_cond, null_cond
-    )
+    x0_cond, x0_null = pair(params, xt, jnp.full(total, t), particle_cond)
     by_cond = (num_conds, num_particles, *shape)
 
     def candidates(s, churn):

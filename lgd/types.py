@@ -13,10 +13,6 @@ Cond = Any  # A pytree of `[batch, ...]` arrays; labels, attributes, embeddings.
 # Whatever the network predicts, a denoiser returns the clean prediction.
 Denoiser = Callable[[Params, jax.Array, jax.Array, Cond], jax.Array]
 
-# (params, xt [batch, *data], t [batch], cond) -> x0_cond, x0_other [batch, *data].
-# What a rule extrapolates: delta = x0_cond - x0_other. `lgd.denoiser` makes them.
-Pair = Callable[[Params, jax.Array, jax.Array, Cond], tuple[jax.Array, jax.Array]]
-
 # (xt [batch, *data], s [batch], t [batch], cond) -> x0_hat [batch, *data].
 # What the sampler calls: guidance, if any, has already happened inside.
 Denoise = Callable[[jax.Array, jax.Array, jax.Array, Cond], jax.Array]

@@ -44,24 +44,12 @@ class DenoiserTest(parameterized.TestCase):
     denoise = denoiser.from_network(apply, schedule, kind)
     np.testing.assert_allclose(denoise(1.0, xt, t, None), x0, atol=1e-5)
 
-  @parameterized.parameters(False, True)
-  def test_pair_is_the_two_calls(self, jit):
-    """Against the toy formula in NumPy, with a pytree condition."""
-    params, xt, t, cond, null_cond = _arguments()
-    fn = jax.jit(denoiser.pair, static_argnums=0) if jit else denoiser.pair
-    x0_cond, x0_null = fn(_toy, params, xt, t, cond, null_cond)
-    x, time = np.asarray(xt), np.asarray(t)
-    for i in range(4):
-      expected = (3.0 * time[i] + i) * x[i] + 5.0
-      np.testing.assert_allclose(x0_cond[i], expected, rtol=1e-6)
-      np.testing.assert_allclose(x0_null[i], (3.0 * time[i] + 7) * x[i], rtol=1e-6)
-
   def test_gradient_is_stopped(self):
     """Exactly zero towards the parameters and towards xt."""
     params, xt, t, cond, null_cond = _arguments()
 
     def loss(params, xt):
-      x0_cond, x0_null = denoiser.pair(_toy, params, xt, t, cond, null_cond)
+      x0_cond, x0_null = denoiser.classifier_free(_toy, null_cond)(params, xt, t, cond)
       return jnp.sum(x0_cond**2) + jnp.sum(x0_null**3)
 
     grad = jax.grad(loss, argnums=(0, 1))(params, xt)
@@ -73,13 +61,14 @@ class DenoiserTest(parameterized.TestCase):
     params, xt, t, cond, null_cond = _arguments()
     counter = denoiser.EvaluationCounter()
     counted = counter.wrap(_toy)
-    fn = jax.jit(denoiser.pair, static_argnums=0) if jit else denoiser.pair
-    pair = fn(counted, params, xt, t, cond, null_cond)
+    fn = denoiser.classifier_free(counted, null_cond).both
+    fn = jax.jit(fn) if jit else fn
+    pair = fn(params, xt, t, cond)
     jax.effects_barrier()
     self.assertEqual(counter.count, 8)
-    expected = denoiser.pair(_toy, params, xt, t, cond, null_cond)
+    expected = denoiser.classifier_free(_toy, null_cond)(params, xt, t, cond)
     np.testing.assert_allclose(pair, expected, rtol=1e-6)
-    fn(counted, params, xt, t, cond, null_cond)
+    fn(params, xt, t, cond)
     jax.effects_barrier()
     self.assertEqual(counter.count, 16)  # A second run of a compiled program counts.
 
@@ -115,7 +104,11 @@ class PairTest(parameterized.TestCase):
     """Against the toy formula in NumPy, with a pytree condition."""
     params, xt, t, cond, null_cond = _arguments()
     fn = denoiser.classifier_free(_toy, null_cond)
-    x0_cond, x0_null = (jax.jit(fn) if jit else fn)(params, xt, t, cond)
+    x0_cond, x0_null = (jax.jit(fn.both) if jit else fn)(params, xt, t, cond)
+    np.testing.assert_allclose(fn.cond(params, xt, t, cond), x0_cond, rtol=1e-6)
+    np.testing.assert_allclose(
+      fn.null(params, xt, t, cond, x0_cond), x0_null, rtol=1e-6
+    )
     x, time = np.asarray(xt), np.asarray(t)
     for i in range(4):
       expected = (3.0 * time[i] + i) * x[i] + 5.0

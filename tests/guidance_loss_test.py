@@ -8,6 +8,7 @@ import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import objectives
 from lgd import schedules
@@ -15,7 +16,7 @@ from lgd.data import mixtures
 
 SCHEDULE = schedules.RectifiedFlow()
 MIXTURE = mixtures.ring(4, radius=2.0, std=0.5)
-DENOISER = mixtures.denoiser(SCHEDULE)
+PAIR = denoiser_lib.classifier_free(mixtures.denoiser(SCHEDULE), 4)
 # s_min + gap = 1 - zeta leaves one pair of times: s = 0.3, t = 0.5.
 FIXED_TIMES = {'s_min': 0.3, 'zeta': 0.5, 'gap': 0.2}
 
@@ -28,12 +29,11 @@ def loss(key, weight, objective, params, num, **times):
     key,
     weight,
     objective,
-    DENOISER,
+    PAIR,
     params,
     SCHEDULE,
     x0,
     cond,
-    4,
     num_particles=2,
     **times,
   )
@@ -134,12 +134,11 @@ class GuidanceLossTest(parameterized.TestCase):
       jax.random.key(0),
       weight,
       objective,
-      DENOISER,
+      PAIR,
       MIXTURE,
       SCHEDULE,
       jnp.zeros((32, 2)),
       cond,
-      4,
       num_particles=2,
       group_size=group_size,
       **{'s_min': 0.01, 'zeta': 0.01, 'gap': 0.1},

@@ -8,6 +8,7 @@ import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import sampling
 from lgd import schedules
@@ -44,6 +45,9 @@ def _affine(params, xt, t, cond):
   return params * xt + t[:, None] + 10.0 * cond[:, None]
 
 
+PAIR = denoiser_lib.classifier_free(_affine, -1.0)
+
+
 class GuidedTest(parameterized.TestCase):
   @parameterized.parameters(False, True)
   def test_guided(self, jit):
@@ -53,7 +57,7 @@ class GuidedTest(parameterized.TestCase):
       return cond + s - 2.0 * t
 
     def run(params, xt, s, t, cond):
-      return guidance.guided(_affine, params, weight, -1.0)(xt, s, t, cond)
+      return guidance.guided(PAIR, params, weight)(xt, s, t, cond)
 
     xt = jax.random.normal(jax.random.key(0), (3, 2))
     s, t = jnp.asarray([0.0, 0.2, 0.5]), jnp.asarray([0.3, 0.6, 1.0])
@@ -68,7 +72,7 @@ class GuidedTest(parameterized.TestCase):
 
   def test_rule_is_the_callers(self):
     out = guidance.guided(
-      _affine, 0.5, guidance.constant(2.0), -1.0, rule=lambda c, n, omega: n
+      PAIR, 0.5, guidance.constant(2.0), rule=lambda c, n, omega: n
     )(jnp.ones((2, 1)), jnp.zeros(2), jnp.full(2, 0.5), jnp.ones(2))
     np.testing.assert_allclose(out, np.full((2, 1), 0.5 + 0.5 - 10.0))
 

@@ -16,6 +16,7 @@ from absl.testing import parameterized
 from scipy import special
 from scipy import stats
 
+from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import mmd
 from lgd import objectives
@@ -90,12 +91,11 @@ def _draw_oracle(key, share, s, t, *, num_data, num_particles):
   key_x0, key_particles = jax.random.split(key)
   return objectives.draw_particles(
     key_particles,
-    _affine_denoiser,
+    denoiser_lib.classifier_free(_affine_denoiser, 1),
     share,
     SCHEDULE,
     1.0 + jax.random.normal(key_x0, (num_data, 1)),
     jnp.zeros(num_data, jnp.int32),
-    1,
     jnp.full(num_data, s),
     jnp.full(num_data, t),
     num_particles=num_particles,
@@ -509,12 +509,11 @@ class PredictTest(parameterized.TestCase):
     def predict(num_particles, antithetic):
       return objectives.predict(
         jax.random.key(0),
-        lambda params, xt, t, cond: xt + cond[:, None],
+        denoiser_lib.classifier_free(lambda params, xt, t, cond: xt + cond[:, None], 9),
         None,
         schedules.RectifiedFlow(),
         jnp.arange(10.0).reshape(5, 2),
         jnp.arange(5),
-        9,
         jnp.linspace(0.1, 0.9, 5),
         num_particles=num_particles,
         antithetic=antithetic,
@@ -545,12 +544,11 @@ class ParticlesTest(parameterized.TestCase):
     batch = x0.shape[0]
     return objectives.draw_particles(
       jax.random.key(key),
-      _pixel_denoiser,
+      denoiser_lib.classifier_free(_pixel_denoiser, -1.0),
       params,
       SCHEDULE,
       x0,
       jnp.arange(batch, dtype=jnp.float32),
-      -1.0,
       jnp.linspace(0.1, 0.4, batch) if s is None else s,
       jnp.linspace(0.5, 0.9, batch) if t is None else t,
       num_particles=num_particles,
@@ -631,12 +629,11 @@ class ParticlesTest(parameterized.TestCase):
 
     particles = objectives.draw_particles(
       jax.random.key(0),
-      denoiser,
+      denoiser_lib.classifier_free(denoiser, 2),
       jnp.concatenate([points, jnp.zeros((1, 2))]),
       SCHEDULE,
       points,
       jnp.arange(2),
-      2,
       jnp.full(2, s),
       jnp.full(2, t),
       num_particles=n,

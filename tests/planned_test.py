@@ -19,6 +19,7 @@ from lgd.data import mixtures
 FLOW = schedules.RectifiedFlow()
 MIXTURE = mixtures.ring(4)
 EXACT = mixtures.denoiser(FLOW)
+PAIR = denoiser_lib.classifier_free(EXACT, 4)
 NUM_STEPS = 6
 TIMES = sampling.time_grid(NUM_STEPS)
 
@@ -51,12 +52,12 @@ def draw(denoise, n, churn=0.0):
 @jax.jit
 def plain(omega):
   weight = guidance.per_sample(omega, TIMES)
-  return draw(guidance.guided(EXACT, MIXTURE, weight, 4), len(omega))
+  return draw(guidance.guided(PAIR, MIXTURE, weight), len(omega))
 
 
 @jax.jit
 def with_plan(plan):
-  denoise = guidance.planned(EXACT, MIXTURE, plan, TIMES, 4)
+  denoise = guidance.planned(PAIR, MIXTURE, plan, TIMES)
   return draw(denoise, len(plan.omega))
 
 
@@ -64,10 +65,11 @@ def count(plan):
   """Evaluations that the compiled program makes."""
   counter = denoiser_lib.EvaluationCounter()
   denoiser = counter.wrap(lambda params, xt, t, cond: 0.9 * xt)
+  pair = denoiser_lib.classifier_free(denoiser, 4)
 
   @jax.jit
   def run(plan):
-    denoise = guidance.planned(denoiser, None, plan, TIMES, 4)
+    denoise = guidance.planned(pair, None, plan, TIMES)
     return draw(denoise, len(plan.omega))
 
   run(plan)
@@ -90,12 +92,13 @@ class PlannedTest(parameterized.TestCase):
     def denoiser(params, xt, t, cond):
       return jnp.tanh(params * xt + t[:, None]) * (1.0 + cond[:, None])
 
+    pair = denoiser_lib.classifier_free(denoiser, 4)
     with jax.disable_jit():
       for omega, expected in (
-        (full, guidance.guided(denoiser, 0.3, weight, 4)),
+        (full, guidance.guided(pair, 0.3, weight)),
         (none, guidance.unguided(denoiser, 0.3)),
       ):
-        denoise = guidance.planned(denoiser, 0.3, guidance.make_plan(omega), TIMES, 4)
+        denoise = guidance.planned(pair, 0.3, guidance.make_plan(omega), TIMES)
         np.testing.assert_array_equal(
           denoise(xt, s, t, labels(8)), expected(xt, s, t, labels(8))
         )
@@ -121,9 +124,9 @@ class PlannedTest(parameterized.TestCase):
 
     omega = sparse_weights(9, 0.5)
     weight = guidance.per_sample(omega, TIMES)
-    expected = draw(guidance.guided(EXACT, MIXTURE, weight, 4, rule=rule), 9, churn=1.0)
+    expected = draw(guidance.guided(PAIR, MIXTURE, weight, rule=rule), 9, churn=1.0)
     plan = guidance.make_plan(omega)
-    denoise = guidance.planned(EXACT, MIXTURE, plan, TIMES, 4, rule=rule)
+    denoise = guidance.planned(PAIR, MIXTURE, plan, TIMES, rule=rule)
     np.testing.assert_allclose(draw(denoise, 9, churn=1.0), expected, atol=1e-5)
 
   def test_conditions_that_are_trees(self):
@@ -137,13 +140,14 @@ class PlannedTest(parameterized.TestCase):
     rng = np.random.default_rng(0)
     cond = {'vector': rng.normal(size=(n, 2)), 'label': np.arange(n)}
     cond = jax.tree.map(lambda c: jnp.asarray(c, jnp.float32), cond)
+    pair = denoiser_lib.classifier_free(denoiser, null)
     omega = sparse_weights(n, 0.5)
     xt, s, t = jnp.ones((n, 2)), jnp.full(n, TIMES[3]), jnp.full(n, TIMES[2])
     plan = guidance.make_plan(omega)
     self.assertBetween(int(plan.level[2]), 1, 3)
-    x0 = guidance.planned(denoiser, 0.5, plan, TIMES, null)(xt, s, t, cond)
+    x0 = guidance.planned(pair, 0.5, plan, TIMES)(xt, s, t, cond)
     weight = guidance.per_sample(omega, TIMES)
-    expected = guidance.guided(denoiser, 0.5, weight, null)(xt, s, t, cond)
+    expected = guidance.guided(pair, 0.5, weight)(xt, s, t, cond)
     np.testing.assert_allclose(x0, expected, rtol=1e-5)
 
   def test_tolerance(self):
@@ -176,7 +180,7 @@ class PlannedTest(parameterized.TestCase):
 
     @jax.jit
     def denoise_once(plan, xt, cond):
-      denoise = guidance.planned(EXACT, MIXTURE, plan, TIMES, 4)
+      denoise = guidance.planned(PAIR, MIXTURE, plan, TIMES)
       s, t = jnp.full(40, TIMES[3]), jnp.full(40, TIMES[2])
       return denoise(xt, s, t, cond)
 
@@ -185,7 +189,7 @@ class PlannedTest(parameterized.TestCase):
     compiled = denoise_once.lower(plan, xt, cond).compile()
     self.assertEqual(helpers.elements_moved(compiled.as_text()), {})
     weight = guidance.per_sample(omega, TIMES)
-    expected = guidance.guided(EXACT, MIXTURE, weight, 4)(
+    expected = guidance.guided(PAIR, MIXTURE, weight)(
       xt, jnp.full(40, TIMES[3]), jnp.full(40, TIMES[2]), cond
     )
     np.testing.assert_allclose(

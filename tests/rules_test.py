@@ -10,6 +10,7 @@ import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import noising
 from lgd import objectives
@@ -223,6 +224,9 @@ def _denoiser(params, xt, t, cond):
   )
 
 
+PAIR = denoiser_lib.classifier_free(_denoiser, 0.1)
+
+
 def _denoiser64(params, xt, t, cond):
   return np.tanh(params * xt + cond * np.asarray([0.5, -0.3, 1.0])) - 0.2 * t
 
@@ -239,7 +243,7 @@ class SpacesTest(parameterized.TestCase):
       del t
       return cond + s
 
-    return guidance.guided(_denoiser, 0.7, weight, 0.1, **kwargs)(*self.args)
+    return guidance.guided(PAIR, 0.7, weight, **kwargs)(*self.args)
 
   @parameterized.product(space=('eps', 'velocity'), schedule=(FLOW, COSINE))
   def test_linear_is_the_same_in_every_space(self, space, schedule):
@@ -295,19 +299,19 @@ class PairsAndParticlesTest(parameterized.TestCase):
     t, cond = jnp.linspace(0.15, 0.9, 5), jnp.arange(5.0)
     options = {'space': space, 'schedule': COSINE}
     expected = guidance.guided(
-      _denoiser,
+      PAIR,
       0.7,
       lambda cond, s, t: jnp.asarray(OMEGA),
-      0.1,
       rule=guidance.along(direction),
       **options,
     )(xt, t / 2, t, cond)
-    x0_cond, x0_null = (
-      _denoiser(0.7, xt, t, c) for c in (cond, jnp.full_like(cond, 0.1))
-    )
-    pair = guidance.equivalent_pair(direction, x0_cond, x0_null, xt, t, **options)
-    np.testing.assert_array_equal(pair[0], x0_cond)
-    guided = guidance.linear(*pair, jnp.asarray(OMEGA))
+    pair = guidance.pair_along(PAIR, direction, **options)
+    x0_cond, x0_null = pair(0.7, xt, t, cond)
+    np.testing.assert_array_equal(x0_cond, _denoiser(0.7, xt, t, cond))
+    np.testing.assert_array_equal(pair.cond(0.7, xt, t, cond), x0_cond)
+    apart = pair.null(0.7, xt, t, cond, x0_cond)
+    np.testing.assert_allclose(apart, x0_null, rtol=1e-5)
+    guided = guidance.linear(x0_cond, x0_null, jnp.asarray(OMEGA))
     np.testing.assert_allclose(guided, expected, rtol=1e-4, atol=1e-4)
 
   def _particles(self):
@@ -321,11 +325,13 @@ class PairsAndParticlesTest(parameterized.TestCase):
     """Score matching from its Gram matrix against a float64 loop over particles."""
     p, x0 = self._particles(), jax.random.normal(jax.random.key(1), (5, 3))
     omega = jnp.asarray([-0.7, 0.0, 0.5, 1.0, 2.0])
+    given = denoiser_lib.Pair(None, None, lambda params, xt, t, cond: params)
+    steered = guidance.pair_along(given, direction)
     pair = jax.vmap(
-      functools.partial(guidance.equivalent_pair, direction),
-      in_axes=(1, 1, 1, None),
+      lambda x0_cond, x0_null, xt: steered((x0_cond, x0_null), xt, p.t, None),
+      in_axes=1,
       out_axes=1,
-    )(p.x0_cond, p.x0_null, p.xt, p.t)
+    )(p.x0_cond, p.x0_null, p.xt)
     gram = statistics.gram(p.xt, x0, *pair)
     reference = RULES[1 + DIRECTIONS.index(direction)][2]
     expected = [
@@ -367,10 +373,9 @@ class ApgMomentumTest(parameterized.TestCase):
     """The whole chain, 4 DDIM steps of rectified flow, in float64; some m are cut."""
     rule = guidance.ApgMomentum(momentum=momentum, eta=0.3, max_norm=0.5)
     denoise = guidance.guided_with_memory(
-      _denoiser,
+      PAIR,
       2.0,
       lambda cond, s, t: cond + s,
-      0.1,
       rule=rule,
       space=space,
       schedule=FLOW,

@@ -214,9 +214,8 @@ class OrderTest(parameterized.TestCase):
         x = x + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
       return x
 
-    denoise = guidance.guided(
-      mixtures.denoiser(SCHEDULE), mixture, lambda c, s, t: 1.5 * jnp.sin(3.0 * t), 3
-    )
+    pair = denoiser_lib.classifier_free(mixtures.denoiser(SCHEDULE), 3)
+    denoise = guidance.guided(pair, mixture, lambda c, s, t: 1.5 * jnp.sin(3.0 * t))
     for order, ratio, tolerance in ((1, 2.0, 0.1), (2, 4.0, 0.6)):
       errors = self._errors(
         denoise, SCHEDULE, (12, 2), jnp.asarray(label), solution, order, span, (32, 64)
@@ -461,8 +460,9 @@ class SampleTest(parameterized.TestCase):
       )
 
     params = jnp.float32(0.7)
-    zero = guidance.guided(denoiser, params, guidance.constant(0.0), -1.0)
-    one = guidance.guided(denoiser, params, guidance.constant(1.0), -1.0)
+    pair = denoiser_lib.classifier_free(denoiser, -1.0)
+    zero = guidance.guided(pair, params, guidance.constant(0.0))
+    one = guidance.guided(pair, params, guidance.constant(1.0))
     expected = run(guidance.unguided(denoiser, params))
     np.testing.assert_array_equal(run(zero), expected)
     self.assertGreater(np.min(np.abs(run(one) - expected)), 0.0)
@@ -476,7 +476,8 @@ class SampleTest(parameterized.TestCase):
     @jax.jit
     def run(key, mixture):
       if is_guided:
-        denoise = guidance.guided(denoiser, mixture, guidance.constant(0.5), 8)
+        pair = denoiser_lib.classifier_free(denoiser, 8)
+        denoise = guidance.guided(pair, mixture, guidance.constant(0.5))
       else:
         denoise = guidance.unguided(denoiser, mixture)
       return sampling.sample(

@@ -699,6 +699,9 @@ def _denoiser(params, xt, t, cond):
   return jnp.tanh((params - t[:, None]) * mixed + 0.4 * cond[:, None])
 
 
+PAIR = denoiser_lib.classifier_free(_denoiser, -1.0)
+
+
 @functools.partial(jax.jit, static_argnames=('num', 'dim'))
 def _points(seed, num, dim):
   """Random x_0, c, s, t and omega."""
@@ -718,9 +721,7 @@ def _predict(key, x0, cond, t, m, antithetic=False):
     eps = jnp.concatenate([eps[:, : m // 2], -eps[:, : m // 2]], axis=1)
   xt = noising.add_noise(FLOW[0], x0[:, None], eps, t)
   repeat = functools.partial(jnp.repeat, repeats=m, axis=0)
-  pair = denoiser_lib.pair(
-    _denoiser, 1.3, xt.reshape(-1, dim), repeat(t), repeat(cond), -1.0
-  )
+  pair = PAIR(1.3, xt.reshape(-1, dim), repeat(t), repeat(cond))
   return eps, xt, *(a.reshape(num, m, dim) for a in pair)
 
 
@@ -821,7 +822,7 @@ class UnbiasedTest(parameterized.TestCase):
     def sampled(omega):
       key_draw, key_step = jax.random.split(jax.random.key(2))
       particles = objectives.draw_particles(
-        key_draw, _denoiser, 1.3, FLOW[0], x0, cond, -1.0, s, t, num_particles=m
+        key_draw, PAIR, 1.3, FLOW[0], x0, cond, s, t, num_particles=m
       )
       x_guided = objectives.guided_particles(
         key_step,

@@ -144,17 +144,16 @@ class SearchTest(parameterized.TestCase):
     default |= {'num_particles': 256, 'memory': 0.8}
     run = functools.partial(
       trajectory.search,
-      denoiser=denoiser,
+      pair=denoiser_lib.classifier_free(denoiser, 4),
       schedule=FLOW,
       curve_fn=curve_fn,
       cond=jnp.arange(4),
-      null_cond=4,
       shape=(2,),
       times=TIMES,
       omegas=CANDIDATES,
       **{**default, **settings},
     )
-    return jax.jit(run)(jax.random.key(0), denoiser_params=params)
+    return jax.jit(run)(jax.random.key(0), params=params)
 
   @parameterized.product(
     share=(0.0, 0.4),

@@ -29,6 +29,11 @@ BAD = (
   ('data.num_workers', -1, 'negative'),
   ('data.attributes', ('Young',), 'of celeb_a alone'),
   ('data.components', 0, 'positive'),
+  ('rule.name', 'cfg', 'linear, optimal_scale'),
+  ('rule.apg_eta', 1.5, r'\[0, 1\]'),
+  ('rule.apg_max_norm', 0.0, 'positive'),
+  ('rule.apg_momentum', -1.0, r'\(-1, 1\)'),
+  ('rule.power', 2.0, r'\[0, 1\]'),
   ('denoiser.prediction', 'v', 'x0, eps, velocity'),
   ('denoiser.width', 0, 'positive'),
   ('denoiser.network', 'vit', 'mlp, unet'),
@@ -125,6 +130,7 @@ BAD = (
   ('evaluation.samples_per_class', 1, 'at least 2'),
   ('evaluation.num_steps', 0, 'positive'),
   ('evaluation.t_max', 1.5, r'\(0, 1\]'),
+  ('evaluation.order', 3, '1 or 2'),
   ('evaluation.plan_levels', 0, 'positive'),
   ('evaluation.tolerance', -0.1, 'negative'),
   ('evaluation.churn', 2.0, r'\[0, 1\]'),
@@ -201,6 +207,19 @@ class ValidateTest(parameterized.TestCase):
       launch.UserError, f"guidance.objective='{objective}': only l2 and score_matching"
     ):
       validation.validate(config)
+
+  def test_second_order_is_deterministic(self):
+    config = digits.get_config()
+    config.evaluation.update(order=2, churn=0.5)
+    with self.assertRaisesRegex(launch.UserError, 'evaluation.order=2: .*churn=0.0'):
+      validation.validate(config)
+
+  def test_rules_that_cannot_be_learned_for(self):
+    config = digits.get_config()
+    config.rule.name = 'angle_domain'
+    validation.validate(config)
+    with self.assertRaisesRegex(launch.UserError, "rule.name='angle_domain': .*linear"):
+      validation.require_learnable(config)
 
   @parameterized.parameters(
     ('fid.labels', 'balanced'),

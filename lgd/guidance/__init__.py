@@ -1,8 +1,8 @@
 """Guidance: a weight omega(cond, s, t), and the rule that says what it does."""
 
-from lgd.guidance.guided import equivalent_pair
 from lgd.guidance.guided import guided
 from lgd.guidance.guided import guided_with_memory
+from lgd.guidance.guided import pair_along
 from lgd.guidance.guided import unguided
 from lgd.guidance.network import GuidanceNet
 from lgd.guidance.network import LabelEmbedding
@@ -47,7 +47,6 @@ __all__ = (
   'clamp_cosine',
   'clamp_linear',
   'constant',
-  'equivalent_pair',
   'guided',
   'guided_with_memory',
   'interval',
@@ -56,6 +55,7 @@ __all__ = (
   'matched_mean',
   'mean_in_time',
   'optimal_scale',
+  'pair_along',
   'per_sample',
   'planned',
   'power_cosine',

@@ -1,4 +1,4 @@
-"""From a frozen denoiser, a weight and a rule to what the sampler calls.
+"""From a pair of predictions, a weight and a rule to what the sampler calls.
 
 A rule acts on predictions of a space: 'x0' (clean predictions), 'eps' or 'velocity'.
 With the conversions of `noising` between clean predictions and those of the space,
@@ -16,6 +16,7 @@ predicts eps. Velocity has no such time.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 
@@ -26,10 +27,9 @@ from lgd.guidance import rules
 
 
 def guided(
-  denoiser: types.Denoiser,
+  pair: denoiser_lib.Pair,
   params: types.Params,
   weight: types.Weight,
-  null_cond: types.Cond,
   *,
   rule: types.Rule = rules.linear,
   space: str = 'x0',
@@ -41,10 +41,9 @@ def guided(
   `weight`) as arguments, so that they stay arguments of the compiled program.
 
   Args:
-    denoiser: the frozen denoiser.
+    pair: of the frozen denoiser, such as `denoiser.classifier_free`.
     params: its parameters.
     weight: `(cond, s, t) -> omega`.
-    null_cond: the null condition, without the batch axis.
     rule: what omega does to the pair.
     space: what the rule acts on, one of `noising.PREDICTIONS`; 'eps' needs t < 1.
     schedule: noise schedule, for every space but 'x0'.
@@ -52,23 +51,21 @@ def guided(
   Raises:
     ValueError: unknown space, or no schedule for it.
 
-  Cost: 2 network evaluations per call and sample, batched into one.
+  Cost: 2 network evaluations per call and sample.
   """
-  enter, leave = _conversions(space, schedule)
+  apply = in_space(rule, space, schedule)
 
   def denoise(xt, s, t, cond):
-    pair = denoiser_lib.pair(denoiser, params, xt, t, cond, null_cond)
-    pred_cond, pred_null = (enter(x0, xt, t) for x0 in pair)
-    return leave(rule(pred_cond, pred_null, weight(cond, s, t)), xt, t)
+    x0_cond, x0_null = pair(params, xt, t, cond)
+    return apply(x0_cond, x0_null, weight(cond, s, t), xt, t)
 
   return denoise
 
 
 def guided_with_memory(
-  denoiser: types.Denoiser,
+  pair: denoiser_lib.Pair,
   params: types.Params,
   weight: types.Weight,
-  null_cond: types.Cond,
   *,
   rule: types.MemoryRule,
   space: str = 'x0',
@@ -81,49 +78,11 @@ def guided_with_memory(
   enter, leave = _conversions(space, schedule)
 
   def denoise(xt, s, t, cond, memory):
-    pair = denoiser_lib.pair(denoiser, params, xt, t, cond, null_cond)
-    pred_cond, pred_null = (enter(x0, xt, t) for x0 in pair)
-    omega = weight(cond, s, t)
-    prediction, memory = rule.apply(pred_cond, pred_null, omega, memory)
+    predictions = (enter(x0, xt, t) for x0 in pair(params, xt, t, cond))
+    prediction, memory = rule.apply(*predictions, weight(cond, s, t), memory)
     return leave(prediction, xt, t), memory
 
   return denoise
-
-
-def equivalent_pair(
-  direction: types.Direction,
-  x0_cond: jax.Array,
-  x0_null: jax.Array,
-  xt: jax.Array,
-  t: jax.Array,
-  *,
-  space: str = 'x0',
-  schedule: types.Schedule | None = None,
-) -> tuple[jax.Array, jax.Array]:
-  """The pair of which `linear` makes what `along(direction)` makes of this one, (2).
-
-  With it whatever is written for `linear` serves the direction: objectives on
-  particles, statistics, the search along trajectories.
-
-  Args:
-    direction: such as `optimal_scale` or `apg(...)`.
-    x0_cond: `[batch, *data]` clean predictions. For particles, `[batch, m, *data]`,
-      `jax.vmap` with `in_axes=(1, 1, 1, None), out_axes=1`.
-    x0_null: the same shape.
-    xt: the same shape, where they were made.
-    t: `[batch]`.
-    space: what the direction acts on, as of `guided`.
-    schedule: noise schedule, for every space but 'x0'.
-
-  Returns:
-    `x0_cond, x0_null'`, each `[batch, *data]`.
-
-  Raises:
-    ValueError: unknown space, or no schedule for it.
-  """
-  enter, leave = _conversions(space, schedule)
-  pred_cond, pred_null = (enter(x0, xt, t) for x0 in (x0_cond, x0_null))
-  return x0_cond, leave(pred_cond - direction(pred_cond, pred_null), xt, t)
 
 
 def unguided(denoiser: types.Denoiser, params: types.Params) -> types.Denoise:
@@ -137,6 +96,60 @@ def unguided(denoiser: types.Denoiser, params: types.Params) -> types.Denoise:
     return jax.lax.stop_gradient(denoiser(params, xt, t, cond))
 
   return denoise
+
+
+def pair_along(
+  pair: denoiser_lib.Pair,
+  direction: types.Direction,
+  *,
+  space: str = 'x0',
+  schedule: types.Schedule | None = None,
+) -> denoiser_lib.Pair:
+  """The pair of which `linear` makes what `along(direction)` makes of this one, (2).
+
+  With it whatever is written for `linear` serves the direction: objectives on
+  particles, statistics, the search along trajectories, planned sampling.
+
+  Args:
+    pair: of the frozen denoiser.
+    direction: such as `optimal_scale` or `apg(...)`.
+    space: what the direction acts on, as of `guided`.
+    schedule: noise schedule, for every space but 'x0'.
+
+  Raises:
+    ValueError: unknown space, or no schedule for it.
+  """
+  enter, leave = _conversions(space, schedule)
+
+  def move(x0_cond, x0_null, xt, t):
+    pred_cond, pred_null = (enter(x0, xt, t) for x0 in (x0_cond, x0_null))
+    return leave(pred_cond - direction(pred_cond, pred_null), xt, t)
+
+  def null(params, xt, t, cond, x0_cond):
+    return move(x0_cond, pair.null(params, xt, t, cond, x0_cond), xt, t)
+
+  def both(params, xt, t, cond):
+    x0_cond, x0_null = pair(params, xt, t, cond)
+    return x0_cond, move(x0_cond, x0_null, xt, t)
+
+  return denoiser_lib.Pair(pair.cond, null, both)
+
+
+def in_space(
+  rule: types.Rule, space: str, schedule: types.Schedule | None
+) -> Callable[..., jax.Array]:
+  """`(x0_cond, x0_null, omega, xt, t) -> x0_guided`, (1).
+
+  Raises:
+    ValueError: unknown space, or no schedule for it.
+  """
+  enter, leave = _conversions(space, schedule)
+
+  def apply(x0_cond, x0_null, omega, xt, t):
+    pred_cond, pred_null = (enter(x0, xt, t) for x0 in (x0_cond, x0_null))
+    return leave(rule(pred_cond, pred_null, omega), xt, t)
+
+  return apply
 
 
 def _conversions(space, schedule):

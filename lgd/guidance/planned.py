@@ -8,9 +8,9 @@ a few levels,
   (1)  evaluations = sum_i (n + ceil(k_i)),    2 n a transition for plain guidance
 
 Rounding keeps the number of compiled programs small: transition i runs one branch of a
-switch, which evaluates the denoiser once, on the n samples and again, with the null
-condition, on the first ceil(k_i) of an order that puts those in need first. Samples are
-those of `guided`, up to the order of floating-point sums inside the network.
+switch, which makes the conditional predictions of all samples, and the null ones of the
+first ceil(k_i) in an order that puts those in need first; both at once where all need
+them. Samples are those of `guided` to rounding.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ import numpy as np
 from lgd import denoiser as denoiser_lib
 from lgd import types
 from lgd.guidance import rules
+from lgd.guidance.guided import in_space
 
 
 @functools.partial(
@@ -117,59 +118,58 @@ def similar_first(omega: np.ndarray, *, tolerance: float = 0.0) -> np.ndarray:
 
 
 def planned(
-  denoiser: types.Denoiser,
+  pair: denoiser_lib.Pair,
   params: types.Params,
   plan: Plan,
   times: jax.Array,
-  null_cond: types.Cond,
   *,
   rule: types.Rule = rules.linear,
+  space: str = 'x0',
+  schedule: types.Schedule | None = None,
 ) -> types.Denoise:
   """`guided` for the samples of a plan, in their order.
 
   Args:
-    denoiser: the frozen denoiser.
+    pair: of the frozen denoiser.
     params: its parameters.
     plan: of `make_plan`; traced, so that one compiled program serves every plan.
     times: `[num_steps + 1]`, the grid that the plan was made for.
-    null_cond: the null condition, without the batch axis.
     rule: what omega does; it must give the conditional prediction where omega is 0.
+    space: as of `guided`, and so the next.
+    schedule: noise schedule.
   """
+  apply = in_space(rule, space, schedule)
   plan = jax.tree.map(jnp.asarray, plan)
 
   def split(x):
     return x.reshape(plan.num_shards, -1, *x.shape[1:])
 
-  take = jax.vmap(lambda part, rows: part[rows])
-  put = jax.vmap(lambda part, rows, new: part.at[rows].set(new))
-
   def guide_some(size, xt, t, cond, omega, rows):
     """Guides the first `size` of `rows` in each part, and leaves the others."""
     rows = split(rows)[:, :size]
 
-    def extend(x, more):
-      more = jnp.broadcast_to(more, (*rows.shape, *x.shape[1:])).astype(x.dtype)
-      both = jnp.concatenate([split(x), more], axis=1)
-      return both.reshape(-1, *x.shape[1:])
+    def take(x):
+      return jax.vmap(lambda part, i: part[i])(split(x), rows)
 
-    both = denoiser(
-      params,
-      extend(xt, take(split(xt), rows)),
-      extend(t, take(split(t), rows)),
-      jax.tree.map(extend, cond, null_cond),
-    )
-    both = split(jax.lax.stop_gradient(both))
-    x0_cond, x0_null = both[:, :-size], both[:, -size:]
-    guided = jax.vmap(rule)(take(x0_cond, rows), x0_null, take(split(omega), rows))
-    return put(x0_cond, rows, guided).reshape(xt.shape)
+    def merge(x):
+      return x.reshape(-1, *x.shape[2:])
+
+    x0_cond = pair.cond(params, xt, t, cond)
+    some = jax.tree.map(lambda x: merge(take(x)), (xt, t, cond, x0_cond))
+    x0_null = pair.null(params, *some)
+    xt_some, t_some, _, x0_some = some
+    guided = split(apply(x0_some, x0_null, merge(take(omega)), xt_some, t_some))
+    put = jax.vmap(lambda part, i, new: part.at[i].set(new))
+    return merge(put(split(x0_cond), rows, guided))
 
   def guide_all(xt, t, cond, omega, rows):
     del rows
-    return rule(*denoiser_lib.pair(denoiser, params, xt, t, cond, null_cond), omega)
+    x0_cond, x0_null = pair(params, xt, t, cond)
+    return apply(x0_cond, x0_null, omega, xt, t)
 
   def guide_none(xt, t, cond, omega, rows):
     del omega, rows
-    return jax.lax.stop_gradient(denoiser(params, xt, t, cond))
+    return pair.cond(params, xt, t, cond)
 
   some = [functools.partial(guide_some, size) for size in plan.sizes[1:-1]]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lgd import denoiser as denoiser_lib
 from lgd import types
 from lgd.objectives import particles as particles_lib
 from lgd.objectives import score_matching as score_matching_lib
@@ -66,12 +67,11 @@ def guidance_loss(
   key: jax.Array,
   weight: types.Weight,
   objective: Objective,
-  denoiser: types.Denoiser,
-  denoiser_params: types.Params,
+  pair: denoiser_lib.Pair,
+  params: types.Params,
   schedule: types.Schedule,
   x0: jax.Array,
   cond: types.Cond,
-  null_cond: types.Cond,
   *,
   num_particles: int,
   s_min: float,
@@ -85,12 +85,11 @@ def guidance_loss(
     key: one key.
     weight: `(cond, s, t) -> omega`; the loss is differentiable in its parameters.
     objective: from one of the factories above.
-    denoiser: the frozen denoiser.
-    denoiser_params: its parameters; no gradient reaches them.
+    pair: of the frozen denoiser, such as `denoiser.classifier_free`.
+    params: its parameters; no gradient reaches them.
     schedule: noise schedule.
     x0: `[batch, *data]` real data.
     cond: pytree of `[batch, ...]`, its condition.
-    null_cond: the null condition, without the batch axis.
     num_particles: m.
     s_min: smallest s.
     zeta: distance that t keeps from 1.
@@ -109,12 +108,11 @@ def guidance_loss(
   s, t = (jnp.repeat(time, group_size) for time in (s, t))
   particles = particles_lib.draw_particles(
     key_particles,
-    denoiser,
-    denoiser_params,
+    pair,
+    params,
     schedule,
     x0,
     cond,
-    null_cond,
     s,
     t,
     num_particles=num_particles,

@@ -108,12 +108,11 @@ def sample_s(
 
 def predict(
   key: jax.Array,
-  denoiser: types.Denoiser,
-  denoiser_params: types.Params,
+  pair: denoiser_lib.Pair,
+  params: types.Params,
   schedule: types.Schedule,
   x0: jax.Array,
   cond: types.Cond,
-  null_cond: types.Cond,
   t: jax.Array,
   *,
   num_particles: int,
@@ -136,25 +135,22 @@ def predict(
   def per_particle(a):  # [batch, ...] -> [batch * m, ...]
     return jnp.repeat(a, num_particles, axis=0)
 
-  x0_cond, x0_null = denoiser_lib.pair(
-    denoiser,
-    denoiser_params,
+  x0_cond, x0_null = pair(
+    params,
     xt.reshape(-1, *x0.shape[1:]),
     per_particle(t),
     jax.tree.map(per_particle, cond),
-    null_cond,
   )
   return Predictions(eps, xt, x0_cond.reshape(shape), x0_null.reshape(shape))
 
 
 def draw_particles(
   key: jax.Array,
-  denoiser: types.Denoiser,
-  denoiser_params: types.Params,
+  pair: denoiser_lib.Pair,
+  params: types.Params,
   schedule: types.Schedule,
   x0: jax.Array,
   cond: types.Cond,
-  null_cond: types.Cond,
   s: jax.Array,
   t: jax.Array,
   *,
@@ -164,12 +160,11 @@ def draw_particles(
 
   Args:
     key: one key.
-    denoiser: the frozen denoiser.
-    denoiser_params: its parameters.
+    pair: of the frozen denoiser, such as `denoiser.classifier_free`.
+    params: its parameters.
     schedule: noise schedule.
     x0: `[batch, *data]` real data.
     cond: pytree of `[batch, ...]`, its condition.
-    null_cond: the null condition, without the batch axis.
     s: `[batch]`.
     t: `[batch]`, t > s.
     num_particles: m.
@@ -184,12 +179,11 @@ def draw_particles(
   xs = noising.add_noise(schedule, x0[:, None], jax.random.normal(key_xs, shape), s)
   _, xt, x0_cond, x0_null = predict(
     key_xt,
-    denoiser,
-    denoiser_params,
+    pair,
+    params,
     schedule,
     x0,
     cond,
-    null_cond,
     t,
     num_particles=num_particles,
   )
