@@ -163,6 +163,14 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.classifier_width = 64
   config.evaluation.classifier_steps = 1000
 
+  # Of `experiments.compare`.
+  config.compare = config_dict.ConfigDict()
+  config.compare.methods = ()  # Of `experiments.methods`; () are all.
+  config.compare.omegas = (0.1, 0.25, 0.5, 1.0, 2.0)
+  config.compare.num_steps = (10, 25, 50, 100)
+  config.compare.match = ''  # or 'mean', 'nfe'
+  config.compare.reference = 'self_consistency'  # Whose mean is matched.
+
   # Of `experiments.fid`, for images.
   config.fid = config_dict.ConfigDict()
   config.fid.num_samples = 50_000

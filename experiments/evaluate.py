@@ -10,6 +10,7 @@ results.md and plots/.
 
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -19,12 +20,12 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
+from experiments import arena as arena_lib
 from experiments import builders
 from experiments import datasets
 from experiments import judge as judge_lib
 from experiments import launch
 from experiments import results as results_lib
-from experiments import sampler
 from experiments import workdir as workdir_lib
 from lgd import guidance
 from lgd import metrics
@@ -40,15 +41,6 @@ class Reference(NamedTuple):
   features: metrics.Gaussian
 
 
-class Method(NamedTuple):
-  """A weight to evaluate."""
-
-  name: str
-  params: dict[str, float]
-  table: jax.Array | None  # [num_classes, num_steps]; None leaves the null branch out.
-  num_evaluations: int = 0  # Denoiser evaluations spent on learning it.
-
-
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
   """Evaluates, writes results and figures, and returns the rows."""
   workdir = workdir_lib.Workdir(workdir)
@@ -56,7 +48,9 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   builders.log_config(config)
   dataset = datasets.load_classes(config)
   params, step = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
-  learned = learned_methods(config, workdir, dataset.spec)
+  learned = at_strengths(
+    arena_lib.learned_methods(config, workdir, dataset.spec), config.evaluation.kappas
+  )
   methods = grid_methods(config, dataset.num_classes) + learned
   logging.info('base model at step %d; %d methods', step, len(methods))
 
@@ -78,15 +72,18 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   return rows
 
 
-def grid_methods(config: config_dict.ConfigDict, num_classes: int) -> list[Method]:
+def grid_methods(
+  config: config_dict.ConfigDict, num_classes: int
+) -> list[arena_lib.Method]:
   """Unguided, constants, intervals and clamp-linear schedules."""
   section = config.evaluation
   times, cond = builders.time_grid(config), jnp.arange(num_classes)
 
   def method(name, weight, **params):
-    return Method(name, params, guidance.tabulate(weight, cond, times))
+    table = np.asarray(guidance.tabulate(weight, cond, times))
+    return arena_lib.Method(name, params, config.rule.name, table)
 
-  methods = [Method('unguided', {}, None)]
+  methods = [arena_lib.Method('unguided', {}, config.rule.name, None)]
   for omega in section.constants:
     methods.append(method('constant', guidance.constant(omega), omega=omega))
   bounds = list(itertools.combinations(section.interval_bounds, 2))
@@ -101,20 +98,17 @@ def grid_methods(config: config_dict.ConfigDict, num_classes: int) -> list[Metho
   return methods
 
 
-def learned_methods(
-  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, spec: splits.Spec
-) -> list[Method]:
-  """Every learned weight of the work directory, networks at every strength kappa."""
-  methods, classes = [], np.arange(spec.conditions.num_classes)
-  for name in workdir.guidance_names():
-    weight = workdir_lib.load_guidance(workdir, name, spec)
-    table = sampler.make_tabulate(config, weight.model)(weight.params, classes)
-    cost = weight.num_evaluations
-    methods.append(Method(name, {}, table, cost))
-    if not name.endswith('_table'):
+def at_strengths(
+  learned: list[arena_lib.Method], kappas: Sequence[float]
+) -> list[arena_lib.Method]:
+  """Learned weights, networks at every strength kappa as well."""
+  methods = []
+  for method in learned:
+    methods.append(method)
+    if not method.name.endswith('_table'):
       methods += [
-        Method(name, {'kappa': kappa}, kappa * table, cost)
-        for kappa in config.evaluation.kappas
+        method._replace(params={'kappa': kappa}, table=kappa * method.table)
+        for kappa in kappas
       ]
   return methods
 
@@ -123,29 +117,19 @@ def evaluate_methods(
   config: config_dict.ConfigDict,
   dataset: splits.Dataset,
   params: Any,
-  methods: list[Method],
+  methods: list[arena_lib.Method],
   judge: judge_lib.Judge,
   reference: Reference,
-) -> tuple[list[dict[str, Any]], list[tuple[Method, np.ndarray]]]:
+) -> tuple[list[dict[str, Any]], list[tuple[arena_lib.Method, np.ndarray]]]:
   """A row for every method and seed, and every method's samples of the first seed."""
   section = config.evaluation
-  num_classes = dataset.num_classes
-  label = sampler.balanced_labels(num_classes, section.samples_per_class)
-  sample_fn = sampler.make_sample_fn(config, dataset.spec)
-  count_nfe = sampler.make_count_nfe(config, dataset.spec)
-  rows, samples = [], []
+  arena = arena_lib.Arena(config, dataset, params)
+  label, rows, samples = arena.label, [], []
   start = time.perf_counter()
   for i, method in enumerate(methods):
-    omega = None if method.table is None else np.asarray(method.table)[label]
-    nfe = count_nfe(omega, len(label))
+    nfe = arena.count_nfe(method)
     for seed in range(config.seed, config.seed + section.num_seeds):
-      keys = sampler.sample_keys(seed, len(label))
-      x = sample_fn(params, omega, keys, label)
-      if not np.all(np.isfinite(x)):
-        raise reporting.NonFiniteError(
-          f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are'
-          ' not finite; leave large weights out of the grids of config.evaluation.'
-        )
+      x, _ = arena.sample(method, seed)
       rows.append(
         {
           'method': method.name,
@@ -154,14 +138,16 @@ def evaluate_methods(
           'num_samples': len(label),
           'num_steps': section.num_steps,
           'nfe': nfe,
-          'learning_evaluations': method.num_evaluations,
+          'learning_evaluations': method.cost,
           'metrics': compute_metrics(
             x, label, metrics.class_sets(x, label), judge, reference
           ),
         }
       )
       if seed == config.seed:
-        by_class = x.reshape(num_classes, section.samples_per_class, *dataset.shape)
+        by_class = x.reshape(
+          dataset.num_classes, section.samples_per_class, *dataset.shape
+        )
         samples.append((method, by_class))
     elapsed = time.perf_counter() - start
     logging.info(

@@ -63,7 +63,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
       group[0]['method'],
       group[0]['params'],
       group[0]['nfe'],
-      group[0]['learning_evaluations'],
+      group[0].get('learning_evaluations', 0),
       {m: np.array([r['metrics'][m] for r in group]) for m in group[0]['metrics']},
     )
     for group in groups.values()
@@ -196,7 +196,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
         (
           summary.key + note,
           _scale(summary),
-          *(_cell(summary, name) for name, _ in COLUMNS),
+          *(cell(summary, name) for name, _ in COLUMNS),
           _gain(summary, unguided),
           f'{summary.nfe:g}',
           f'{summary.learning_evaluations:,}' if summary.learning_evaluations else '',
@@ -217,7 +217,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
       [
         (
           summary.key,
-          *(_cell(summary, name) for name, _ in COLUMNS),
+          *(cell(summary, name) for name, _ in COLUMNS),
           _gain(summary, unguided),
         )
         for summary in every_learned
@@ -236,10 +236,10 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
         (
           summary.key + note,
           f'{summary.mean("inverse_prob"):.3g}',
-          _cell(summary, 'log_inverse_prob'),
+          cell(summary, 'log_inverse_prob'),
           f'{summary.mean("log_inverse_prob_low"):.2f} to'
           f' {summary.mean("log_inverse_prob_high"):.2f}',
-          _cell(summary, 'clipped_inverse_prob'),
+          cell(summary, 'clipped_inverse_prob'),
         )
         for summary, note in labelled
       ],
@@ -253,8 +253,8 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
         (
           summary.key,
           _scale(summary),
-          _cell(summary, 'energy_validation'),
-          *(_cell(summary, name) for name, _ in COLUMNS),
+          cell(summary, 'energy_validation'),
+          *(cell(summary, name) for name, _ in COLUMNS),
         )
         for summary in summaries
         if summary.method in GRIDS
@@ -284,7 +284,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
   ]
 
 
-def _cell(summary: Summary, metric: str) -> str:
+def cell(summary: Summary, metric: str) -> str:
+  """Mean and standard deviation, as tables show them."""
   digits = 4 if metric.startswith('energy') else 3
   return _mean_std(summary.metrics[metric], digits)
 

@@ -70,8 +70,7 @@ def method_omega(
     return np.asarray(guidance.tabulate(weight, cond, builders.time_grid(config)))
   if name in workdir.guidance_names():
     weight = workdir_lib.load_guidance(workdir, name, spec)
-    tabulate = sampler.make_tabulate(config, weight.model)
-    return np.asarray(tabulate(weight.params, cond))
+    return np.asarray(sampler.tabulate_learned(config, weight, cond))
   raise launch.UserError(
     f'--method={method}: must be unguided, {", ".join(GIVEN)}, or one of the learned'
     f' weights here: {workdir.guidance_names()}.'

@@ -10,6 +10,8 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import launch
+from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
@@ -149,3 +151,21 @@ def make_tabulate(
     return jnp.concatenate(chunks)[index.reshape(-1)]
 
   return tabulate
+
+
+def tabulate_learned(
+  config: config_dict.ConfigDict, weight: workdir_lib.LearnedWeight, cond: np.ndarray
+) -> jax.Array:
+  """`[n, num_steps]` weights of a learned one for conditions, on the sampler's grid.
+
+  Raises:
+    launch.UserError: a table that does not cover the grid.
+  """
+  if weight.is_table:
+    try:
+      guidance.require_cover(weight.params['times'], builders.time_grid(config))
+    except ValueError as error:
+      raise launch.UserError(
+        f'evaluation.t_max={config.evaluation.t_max}: {error}'
+      ) from error
+  return make_tabulate(config, weight.model)(weight.params, cond)

@@ -11,6 +11,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import launch
+from experiments import methods
 from lgd import noising
 from lgd.data import catalog
 
@@ -136,6 +137,7 @@ def validate(config: config_dict.ConfigDict) -> None:
   _validate_statistics(config, check, positive, one_of)
   _validate_trajectory(check, positive, fraction, one_of)
   _validate_sweep(config, check, positive, numbers)
+  _validate_compare(check, one_of, numbers)
   check('guidance.depth', lambda v: v >= 2, 'needs an input and an output layer.')
   positive('guidance.num_particles')
   check(
@@ -301,6 +303,22 @@ def _validate_trajectory(check, positive, fraction, one_of) -> None:
   fraction('trajectory.lookahead')
   check('trajectory.lookahead_churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('trajectory.beta', lambda v: 0.0 < v < 2.0, 'must be in (0, 2).')
+
+
+def _validate_compare(check, one_of, numbers) -> None:
+  """The comparison of methods."""
+  check(
+    'compare.methods',
+    lambda v: set(v) <= set(methods.FAMILIES),
+    f'must be some of {tuple(methods.FAMILIES)}.',
+  )
+  numbers('compare.omegas', lambda v: v > 0.0, 'above 0')
+  numbers(
+    'compare.num_steps',
+    lambda v: isinstance(v, int) and v >= 2,
+    'that are integers >= 2',
+  )
+  one_of('compare.match', ('', 'mean', 'nfe'))
 
 
 def _validate_sweep(config, check, positive, numbers) -> None:

@@ -173,8 +173,8 @@ def resolve_config(
 ) -> config_dict.ConfigDict:
   """The config to evaluate a trained directory with.
 
-  The stored one; if `config` is given, with the sections `evaluation`, `fid` and `mesh`
-  and the `data.dir` of that.
+  The stored one; if `config` is given, with the sections `evaluation`, `compare`, `fid`
+  and `mesh`, and the `data.dir`, of that.
 
   Raises:
     launch.UserError: no base model here, or one of another config.
@@ -186,7 +186,8 @@ def resolve_config(
     return stored
   validation.validate(config)
   stored = require_base_of(workdir, config)
-  stored.evaluation, stored.fid = config.evaluation, config.fid
+  for section in ('evaluation', 'compare', 'fid'):
+    stored[section] = config[section]
   stored.mesh = config.mesh
   stored.data.dir = config.data.dir
   return stored
@@ -198,7 +199,8 @@ class LearnedWeight(NamedTuple):
   model: builders.WeightModel
   params: types.Params  # Averaged.
   num_evaluations: int  # Denoiser evaluations spent on learning it.
-  rule: config_dict.ConfigDict  # That it was learned for.
+  rule: str  # That it was learned for.
+  is_table: bool  # Or a network.
 
   def __call__(self, cond, s, t):
     return self.model.apply(self.params, cond, s, t)
@@ -222,7 +224,13 @@ def load_guidance(workdir: Workdir, name: str, spec: splits.Spec) -> LearnedWeig
   _warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, spec)
   params = _load_ema(path, model.init, sharding.make_mesh())
-  return LearnedWeight(model, params, stored['num_evaluations'], config.rule)
+  return LearnedWeight(
+    model,
+    params,
+    stored['num_evaluations'],
+    config.rule.name,
+    config.guidance.weight == 'table',
+  )
 
 
 def guidance_identity(

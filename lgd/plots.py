@@ -178,6 +178,27 @@ def frontier(
   _save(fig, path)
 
 
+def distance_against_evaluations(
+  path: epath.PathLike, curves: dict[str, np.ndarray]
+) -> None:
+  """Energy distance against network evaluations of a sample, on logarithmic axes.
+
+  Args:
+    path: of the PNG.
+    curves: method -> `[n, 2]` (evaluations, energy distance), a point per step count.
+  """
+  fig, (ax,) = _panels(1, 7.0, 5.0, num_cols=1)
+  for i, (method, points) in enumerate(curves.items()):
+    style = {'color': plt.cm.tab20(i % 20), 'marker': 'os^vDP*X'[i % 8]}
+    ax.plot(points[:, 0], points[:, 1], markersize=4, label=method, **style)
+  ax.set_xscale('log')
+  if all(points[:, 1].min() > 0.0 for points in curves.values()):
+    ax.set_yscale('log')
+  ax.set(xlabel='network evaluations', ylabel='energy distance to test data')
+  ax.legend(fontsize=6, ncol=2)
+  _save(fig, path)
+
+
 def sweep_axis(
   path: epath.PathLike,
   axis: str,

@@ -1,0 +1,81 @@
+"""Where methods meet: one base model, one number of steps, the same noise for all."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import methods as methods_lib
+from experiments import results as results_lib
+from experiments import sampler
+from experiments import workdir as workdir_lib
+from lgd import reporting
+from lgd import types
+from lgd.data import splits
+
+
+class Method(NamedTuple):
+  """What to sample with, at one number of steps."""
+
+  name: str
+  params: dict[str, float]
+  rule: str  # One of `builders.RULES`.
+  table: np.ndarray | None  # [num_classes, num_steps]; None leaves the null branch out.
+  cost: int = 0  # Denoiser evaluations spent on learning it, or on its search.
+
+
+class Arena:
+  """Samples of every class, drawn by the sampler of `config.evaluation`."""
+
+  def __init__(
+    self, config: config_dict.ConfigDict, dataset: splits.Dataset, params: types.Params
+  ):
+    self.config, self.dataset, self.params = config, dataset, params
+    self.label = sampler.balanced_labels(
+      dataset.num_classes, config.evaluation.samples_per_class
+    )
+    self._compiled = {}
+
+  def sample(self, method: Method, seed: int) -> tuple[np.ndarray, float]:
+    """Samples in the order of `label`, and the seconds that they took."""
+    sample_fn, _ = self._of_rule(method.rule)
+    keys = sampler.sample_keys(seed, len(self.label))
+    start = time.perf_counter()
+    x = sample_fn(self.params, self._omega(method), keys, self.label)
+    seconds = time.perf_counter() - start
+    if not np.all(np.isfinite(x)):
+      raise reporting.NonFiniteError(
+        f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are not'
+        ' finite; leave large weights out of the grids.'
+      )
+    return x, seconds
+
+  def count_nfe(self, method: Method) -> float:
+    """Network evaluations of a sample."""
+    _, count = self._of_rule(method.rule)
+    return count(self._omega(method), len(self.label))
+
+  def _omega(self, method):
+    return None if method.table is None else np.asarray(method.table)[self.label]
+
+  def _of_rule(self, rule):
+    if rule not in self._compiled:
+      config = methods_lib.with_rule(self.config, rule)
+      self._compiled[rule] = (
+        sampler.make_sample_fn(config, self.dataset.spec),
+        sampler.make_count_nfe(config, self.dataset.spec),
+      )
+    return self._compiled[rule]
+
+
+def learned_methods(
+  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, spec: splits.Spec
+) -> list[Method]:
+  """The learned weights of the work directory, at the sampler's steps."""
+  classes, methods = np.arange(spec.conditions.num_classes), []
+  for name in workdir.guidance_names():
+    weight = workdir_lib.load_guidance(workdir, name, spec)
+    table = np.asarray(sampler.tabulate_learned(config, weight, classes))
+    methods.append(Method(name, {}, weight.rule, table, weight.num_evaluations))
+  return methods

@@ -1,0 +1,266 @@
+r"""Every rule and schedule against the learned weights, at several step counts.
+
+  python -m experiments.compare --config=configs/digits.py --workdir=runs/digits
+  ... --config.compare.match=mean     # Schedules of the learned weights' mean instead.
+  ... --config.compare.match=nfe      # As many steps as 2 num_steps evaluations pay.
+
+One base model, one set of seeds. The strength of every hand-made method is searched on
+validation data with one seed, over `config.compare.omegas`, and reported on test data;
+the evaluations of the search stand beside those that learning took. Writes
+compare/results.json, results.md and nfe.png.
+"""
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import config_dict
+
+from experiments import arena as arena_lib
+from experiments import builders
+from experiments import datasets
+from experiments import evaluate
+from experiments import judge as judge_lib
+from experiments import launch
+from experiments import methods as methods_lib
+from experiments import results as results_lib
+from experiments import workdir as workdir_lib
+from lgd import files
+from lgd import guidance
+from lgd import metrics
+from lgd import plots
+from lgd.data import splits
+
+COLUMNS = (
+  ('energy_test', 'energy, test'),
+  ('frechet_features', 'Frechet, features'),
+  ('accuracy', 'accuracy'),
+  ('log_inverse_prob', 'log mean 1/p(c given x)'),
+)
+
+
+def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
+  """Compares, writes and returns the rows."""
+  workdir = workdir_lib.Workdir(workdir)
+  config = workdir_lib.resolve_config(workdir, config)
+  builders.log_config(config)
+  dataset = datasets.load_classes(config)
+  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  judge = judge_lib.train_judge(config, dataset)
+  reference = evaluate.make_reference(dataset, judge)
+  rows = evaluate.real_rows(dataset, judge, reference)
+  for num_steps in config.compare.num_steps:
+    at_steps = with_steps(config, num_steps)
+    arena = arena_lib.Arena(at_steps, dataset, params)
+    methods = arena_lib.learned_methods(at_steps, workdir, dataset.spec)
+    if config.compare.match == 'mean':
+      methods += matched_methods(at_steps, methods)
+    else:
+      methods += [searched_method(arena, name) for name in families(config)]
+    methods = [arena_lib.Method('unguided', {}, 'linear', None), *methods]
+    for i, method in enumerate(methods):
+      new = measure(arena, workdir, method, judge, reference)
+      rows += new
+      logging.info(
+        'compare %d steps, %d/%d  %s  energy_test %.4f  nfe %g',
+        num_steps,
+        i + 1,
+        len(methods),
+        results_lib.key(method.name, method.params),
+        np.mean([row['metrics']['energy_test'] for row in new]),
+        new[0]['nfe'],
+      )
+  if jax.process_index() == 0:
+    write(workdir.path / 'compare', rows)
+  return rows
+
+
+def with_steps(config: config_dict.ConfigDict, num_steps: int):
+  """The config with another number of sampling steps."""
+  config = config.copy_and_resolve_references()
+  config.evaluation.num_steps = num_steps
+  return config
+
+
+def families(config: config_dict.ConfigDict) -> tuple[str, ...]:
+  """The hand-made methods to compare; all if none is named."""
+  names = config.compare.methods or tuple(methods_lib.FAMILIES)
+  if config.evaluation.churn != 0.0:  # CFG++ is a weight at churn 0 only.
+    names = tuple(name for name in names if name != 'cfg_plus_plus')
+  return names
+
+
+def given_method(
+  config: config_dict.ConfigDict, num_classes: int, name: str, omega: float
+) -> arena_lib.Method:
+  """A hand-made method, the same for all classes."""
+  row = methods_lib.schedule(name, omega, config)
+  table = np.tile(row, (num_classes, 1))
+  return arena_lib.Method(
+    name, {'omega': omega}, methods_lib.FAMILIES[name].rule, table
+  )
+
+
+def searched_method(arena: arena_lib.Arena, name: str) -> arena_lib.Method:
+  """The strength of a family that brings samples closest to validation data."""
+  config, dataset = arena.config, arena.dataset
+  validation = metrics.class_sets(*dataset.validation)
+  best, least, cost = None, np.inf, 0.0
+  for omega in config.compare.omegas:
+    method = given_method(config, dataset.num_classes, name, omega)
+    x, _ = arena.sample(method, config.seed)
+    cost += arena.count_nfe(method) * len(x)
+    by_class = metrics.class_sets(x, arena.label)
+    distance = metrics.class_conditional_energy(by_class, validation)
+    if distance < least:
+      best, least = method, distance
+  return best._replace(cost=round(cost))
+
+
+def matched_methods(
+  config: config_dict.ConfigDict, learned: list[arena_lib.Method]
+) -> list[arena_lib.Method]:
+  """Every family at the mean weight of a learned one, averaged over classes.
+
+  Raises:
+    launch.UserError: there is no such learned weight, or its mean is 0.
+  """
+  name, times = config.compare.reference, builders.time_grid(config)
+  table = next((m.table for m in learned if m.name == name), None)
+  if table is None:
+    raise launch.UserError(
+      f'compare.reference={name!r}: must be one of the learned weights here,'
+      f' {[m.name for m in learned]}.'
+    )
+  mean = float(guidance.mean_in_time(table, times).mean())
+  if mean <= 0.0:
+    raise launch.UserError(
+      f'compare.match=mean: {name} has mean 0, which no schedule is to be compared at;'
+      ' choose another --config.compare.reference.'
+    )
+  methods = []
+  for family in families(config):
+    rows = methods_lib.schedule(family, 1.0, config)[None]
+    if family in ('beta_cfg', 'cfg_plus_plus'):  # In proportion to w = 1 + omega.
+      rows = guidance.matched_mean(1.0 + rows, 1.0 + mean, times) - 1.0
+    else:
+      rows = guidance.matched_mean(rows, mean, times)
+    rule = methods_lib.FAMILIES[family].rule
+    matched = np.tile(rows, (len(table), 1))
+    methods.append(arena_lib.Method(family, {'omega': mean}, rule, matched))
+  return methods
+
+
+def measure(
+  arena: arena_lib.Arena,
+  workdir: workdir_lib.Workdir,
+  method: arena_lib.Method,
+  judge: judge_lib.Judge,
+  reference: evaluate.Reference,
+) -> list[dict[str, Any]]:
+  """The rows of a method, one for each seed; its time is that of the fastest one."""
+  config, asked = arena.config, arena.config.evaluation.num_steps
+  nfe = arena.count_nfe(method)
+  if config.compare.match == 'nfe':  # The steps that 2 evaluations a step would pay.
+    config = with_steps(config, round(2 * asked * asked / nfe))
+    arena = arena_lib.Arena(config, arena.dataset, arena.params)
+    method = at_other_steps(config, workdir, arena.dataset.spec, method)
+    nfe = arena.count_nfe(method)
+  rows, seconds = [], []
+  section = config.evaluation
+  arena.sample(method, config.seed)  # Compiles.
+  for seed in range(config.seed, config.seed + section.num_seeds):
+    x, taken = arena.sample(method, seed)
+    seconds.append(taken)
+    by_class = metrics.class_sets(x, arena.label)
+    rows.append(
+      {
+        'method': method.name,
+        'params': method.params,
+        'rule': method.rule,
+        'seed': seed,
+        'num_samples': len(x),
+        'asked_steps': asked,
+        'num_steps': section.num_steps,
+        'nfe': nfe,
+        'cost': method.cost,
+        'metrics': evaluate.compute_metrics(x, arena.label, by_class, judge, reference),
+      }
+    )
+  return [row | {'seconds': min(seconds)} for row in rows]
+
+
+def at_other_steps(
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  spec: splits.Spec,
+  method: arena_lib.Method,
+) -> arena_lib.Method:
+  """The same method on the grid of `config`."""
+  if method.table is None:
+    return method
+  if method.name in methods_lib.FAMILIES:
+    num_classes = spec.conditions.num_classes
+    new = given_method(config, num_classes, method.name, method.params['omega'])
+    return new._replace(cost=method.cost)
+  learned = arena_lib.learned_methods(config, workdir, spec)
+  return next(m for m in learned if m.name == method.name)
+
+
+def write(path, rows: list[dict[str, Any]]) -> None:
+  """The rows, a table for each step count, and energy distance against NFE."""
+  path.mkdir(parents=True, exist_ok=True)
+  files.write_whole(
+    path / 'results.json', lambda f: f.write(json.dumps(rows, indent=1).encode())
+  )
+  floor, *rows = rows
+  lines = [
+    '# Comparison',
+    '',
+    'Mean +- standard deviation over sampling seeds; w = 1 + omega. Cost: denoiser'
+    ' evaluations of the search on validation data, or of learning. Real against real:'
+    f' energy {floor["metrics"]["energy_test"]:.4f}, Frechet, features'
+    f' {floor["metrics"]["frechet_features"]:.3g}.',
+  ]
+  curves: dict[str, list[tuple[float, float]]] = {}
+  for asked in sorted({row['asked_steps'] for row in rows}):
+    some = [row for row in rows if row['asked_steps'] == asked]
+    lines += ['', f'## {asked} steps', '', *table_of(some)]
+    for summary in results_lib.summarise(some):
+      point = summary.nfe, summary.mean('energy_test')
+      curves.setdefault(summary.method, []).append(point)
+  (path / 'results.md').write_text('\n'.join(lines) + '\n')
+  plots.distance_against_evaluations(
+    path / 'nfe.png', {name: np.array(points) for name, points in curves.items()}
+  )
+
+
+def table_of(rows: list[dict[str, Any]]) -> list[str]:
+  """A Markdown table of one step count, the smallest test energy first."""
+  summaries = results_lib.summarise(rows)
+  first = {results_lib.key(row['method'], row['params']): row for row in reversed(rows)}
+  summaries.sort(key=lambda s: s.mean('energy_test'))
+  header = ('method', 'rule', 'w', *(title for _, title in COLUMNS))
+  cells = []
+  for s in summaries:
+    row = first[s.key]
+    w = f'{1.0 + s.params["omega"]:.3g}' if 'omega' in s.params else ''
+    is_given = s.method in (*methods_lib.FAMILIES, 'unguided')
+    cells.append(
+      (
+        s.method if is_given else f'**{s.method}**',
+        row['rule'],
+        w,
+        *(results_lib.cell(s, metric) for metric, _ in COLUMNS),
+        f'{s.nfe:.4g}',
+        f'{row["seconds"]:.2f}',
+        f'{row["cost"]:,}' if row['cost'] else '',
+      )
+    )
+  return results_lib.table((*header, 'NFE', 'seconds', 'cost'), cells)
+
+
+if __name__ == '__main__':
+  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=False)

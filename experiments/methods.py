@@ -1,0 +1,79 @@
+"""Hand-made methods: a schedule of weights and a rule behind every name."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import builders
+from lgd import guidance
+from lgd import types
+
+
+class Family(NamedTuple):
+  """A method with a strength.
+
+  Attributes:
+    weight: from omega, in which the strength is given (w = 1 + omega), and the config.
+    rule: what the weight does, one of `builders.RULES`.
+  """
+
+  weight: Callable[[float, config_dict.ConfigDict], types.Weight]
+  rule: str = 'linear'
+
+
+def _beta_cfg(omega, config):
+  # Its authors' example has a = 2 and b = 3.
+  return guidance.beta_cfg(1.0 + omega, 2.0, 3.0, builders.time_grid(config))
+
+
+def _cfg_plus_plus(omega, config):
+  """Of mean 1 + omega over the sampler's grid, which its own scale depends on."""
+  schedule, times = builders.schedule(config), builders.time_grid(config)
+  unit = guidance.tabulate(guidance.cfg_plus_plus(1.0, schedule), np.zeros(1), times)
+  mean = 1.0 + float(guidance.mean_in_time(unit, times)[0])
+  return guidance.cfg_plus_plus((1.0 + omega) / mean, schedule)
+
+
+def _constant(omega, config):
+  del config
+  return guidance.constant(omega)
+
+
+FAMILIES = {
+  'constant': Family(_constant),
+  # The times of the paper's interval on ImageNet, and of stage-wise guidance.
+  'interval': Family(lambda omega, _: guidance.interval(omega, 0.2, 0.8)),
+  'stage_interval': Family(lambda omega, _: guidance.interval(omega, 0.15, 0.78)),
+  'linear': Family(lambda omega, _: guidance.clamp_linear(omega)),
+  'clamp_linear': Family(lambda omega, _: guidance.clamp_linear(omega, 0.5 * omega)),
+  'cosine': Family(lambda omega, _: guidance.clamp_cosine(omega)),
+  'clamp_cosine': Family(lambda omega, _: guidance.clamp_cosine(omega, 0.5 * omega)),
+  'power_cosine': Family(lambda omega, _: guidance.power_cosine(omega, 2.0)),
+  'triangle': Family(lambda omega, _: guidance.triangle(omega)),
+  'beta_cfg': Family(_beta_cfg),
+  'cfg_plus_plus': Family(_cfg_plus_plus),
+  'cfg_zero': Family(_constant, 'optimal_scale'),
+  'apg': Family(_constant, 'apg'),
+  'apg_momentum': Family(_constant, 'apg_momentum'),
+  'angle_domain': Family(_constant, 'angle_domain'),
+}
+
+
+def schedule(name: str, omega: float, config: config_dict.ConfigDict) -> jax.Array:
+  """The weights of a family at the sampler's transitions, `[num_steps]`.
+
+  Raises:
+    ValueError: a strength that the family does not allow.
+  """
+  weight = FAMILIES[name].weight(omega, config)
+  return guidance.tabulate(weight, np.zeros(1), builders.time_grid(config))[0]
+
+
+def with_rule(config: config_dict.ConfigDict, rule: str) -> config_dict.ConfigDict:
+  """The config with another rule, its constants as they are."""
+  config = config.copy_and_resolve_references()
+  config.rule.name = rule
+  return config
