@@ -40,7 +40,7 @@ class Arena:
   def sample(self, method: Method, seed: int) -> tuple[np.ndarray, float]:
     """Samples in the order of `label`, and the seconds that they took."""
     sample_fn, _ = self._of_rule(method.rule)
-    keys = sampler.sample_keys(seed, len(self.label))
+    keys = sampler.sample_keys(seed, np.arange(len(self.label)))
     start = time.perf_counter()
     x = sample_fn(self.params, self._omega(method), keys, self.label)
     seconds = time.perf_counter() - start

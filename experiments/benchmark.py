@@ -184,7 +184,7 @@ def sampling_ratio(config: config_dict.ConfigDict) -> float:
   section, classes = config.evaluation, np.arange(spec.conditions.num_classes)
   label = sampler.balanced_labels(len(classes), section.samples_per_class)
   constant = np.full((len(label), section.num_steps), 0.25, np.float32)
-  keys = sampler.sample_keys(0, len(label))
+  keys = sampler.sample_keys(0, np.arange(len(label)))
 
   ratio, seconds = paired_ratio(
     lambda: sample_fn(params, tabulate(guidance_params, classes)[label], keys, label),

@@ -25,6 +25,8 @@ from experiments import launch
 from experiments import sampler
 from experiments import train_denoiser
 from experiments import validation
+from lgd import guidance
+from lgd import sampling
 from lgd import sharding
 from lgd import training
 from lgd.data import splits
@@ -49,6 +51,7 @@ def run(config: config_dict.ConfigDict, *, count_only: bool) -> dict[str, float]
     logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
     results |= measure_training(config, results['evaluation_flops'])
     results |= measure_sampling(config, results['evaluation_flops'])
+    results |= measure_planned(config)
   for name, value in results.items():
     print(f'{name} {value:.4g}')
   return results
@@ -127,7 +130,7 @@ def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, 
   params = jax.device_put(params, sharding.fsdp(params, mesh))
   sample_fn = sampler.make_sample_fn(config, spec)
   cond = spec.conditions.zeros(n)
-  keys = sampler.sample_keys(0, n)
+  keys = sampler.sample_keys(0, np.arange(n))
   omega = np.full((n, config.evaluation.num_steps), 0.25, np.float32)
 
   @functools.partial(
@@ -152,9 +155,65 @@ def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, 
   total = 2 * n * config.evaluation.num_steps * flops
   return {
     'samples_per_second': n / seconds,
+    'evaluations_per_second': 2 * n * config.evaluation.num_steps / seconds,
     **utilisation('sample', total / seconds),
     'sample_over_bare_evaluations': ratio,
   }
+
+
+def measure_planned(config: config_dict.ConfigDict) -> dict[str, float]:
+  """Planned sampling beside plain guidance, with half of the weights 0 and with none.
+
+  Classes are guided over random intervals of their own, in batches of similar ones.
+  """
+  spec, n = datasets.spec(config), config.statistics.batch_size
+  pair, times = builders.pair(config, spec), builders.time_grid(config)
+  key, num_steps = jax.random.key(0), config.evaluation.num_steps
+  net = builders.network(config, spec)
+  params = jax.jit(lambda key: builders.init_network(net, key, spec))(key)
+  cond, keys = spec.conditions.zeros(n), jax.random.split(key, n)
+
+  def draw(denoise):
+    return sampling.sample(
+      keys,
+      denoise,
+      builders.schedule(config),
+      cond,
+      (n, *spec.shape),
+      num_steps=num_steps,
+      churn=0.0,
+      times=times,
+    )
+
+  @jax.jit
+  def plain(params, omega):
+    return draw(guidance.guided(pair, params, guidance.per_sample(omega, times)))
+
+  @jax.jit
+  def planned(params, plan):
+    return draw(guidance.planned(pair, params, plan, times))
+
+  rng = np.random.default_rng(0)
+  start = rng.integers(0, num_steps // 2 + 1, 4 * n)
+  step = np.arange(num_steps)
+  inside = (start[:, None] <= step) & (step < start[:, None] + num_steps // 2)
+  half = np.float32(inside)
+  half = half[guidance.similar_first(half)][:n]
+  results, settings = {}, {'num_levels': config.evaluation.plan_levels}
+  for name, omega in (('half', half), ('full', np.ones_like(half))):
+    plan = guidance.make_plan(omega, **settings)
+    ideal = omega.size + np.sum(omega != 0.0)
+    ratio, _ = benchmark.paired_ratio(
+      lambda plan=plan: planned(params, plan),
+      lambda omega=omega: plain(params, omega),
+      repeats=1,
+    )
+    results |= {
+      f'planned_{name}_evaluations_over_ideal': plan.num_evaluations / ideal,
+      f'planned_{name}_evaluations_over_plain': plan.num_evaluations / (2 * omega.size),
+      f'planned_{name}_time_over_plain': ratio,
+    }
+  return results
 
 
 def utilisation(name: str, flops_per_second: float) -> dict[str, float]:

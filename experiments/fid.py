@@ -27,10 +27,12 @@ from experiments import builders
 from experiments import datasets
 from experiments import feature_files
 from experiments import launch
+from experiments import methods
 from experiments import sample
 from experiments import sampler
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
+from lgd import guidance
 from lgd import metrics
 from lgd import reporting
 from lgd.data import splits
@@ -106,6 +108,9 @@ def sampling_identity(
     'sampling_steps': evaluation.num_steps,  # The key num_steps is free elsewhere.
     't_max': evaluation.t_max,
     'churn': evaluation.churn,
+    'order': evaluation.order,
+    'tolerance': evaluation.tolerance,
+    **workdir_lib.config_to_json(config, 'rule'),
     'method': method,
     'seed': seed,
     'labels': config.fid.labels,
@@ -128,18 +133,21 @@ def sampled_images(
   labels = sample_labels(config, dataset, seed)
   omega = sample.method_omega(config, workdir, spec, method, labels)
   params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
-  sample_fn = sampler.make_sample_fn(config, spec)
+  rule = sample.method_rule(workdir, spec, method)
+  sample_fn = sampler.make_sample_fn(methods.with_rule(config, rule), spec)
 
   def images(first, last):
-    parts = []
-    for i in range(first, last, size):
+    order = np.arange(first, last)
+    if omega is not None:  # So that whole batches need no null branch.
+      order = order[guidance.similar_first(omega[order])]
+    x = np.empty((len(order), *spec.shape), np.float32)
+    for i in range(0, len(order), size):
       # Whole batches, so that one compiled program serves all.
-      index = np.arange(i, i + size) % len(labels)
-      keys = sampler.sample_keys(seed, size, start=i)
+      index = np.resize(order[i : i + size], size)
       rows = None if omega is None else omega[index]
-      x = sample_fn(params, rows, keys, labels[index])
-      parts.append(x[: last - i])
-    x = np.concatenate(parts)
+      samples = sample_fn(params, rows, sampler.sample_keys(seed, index), labels[index])
+      part = order[i : i + size]
+      x[part - first] = samples[: len(part)]
     if not np.all(np.isfinite(x)):
       raise reporting.NonFiniteError(
         f'--method={method}: samples {first} to {last} are not all finite; take a'

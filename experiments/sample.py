@@ -1,7 +1,7 @@
 """Draws samples from a trained work directory, guided as asked.
 
   python -m experiments.sample --workdir=runs/digits --method=self_consistency
-  ... --method=unguided | constant:0.25 | interval:0.5,0.25,0.75 | clamp_linear:0.2,0.0
+  ... --method=unguided | constant:0.25 | interval:0.5,0.25,0.75 | cfg_zero:0.5 | ...
 
 Writes samples/METHOD_seedN.npz (x, label) and .png; seed N is that of a row of
 results.json. `--config=...` replaces the `evaluation` section that the checkpoint
@@ -19,6 +19,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import launch
+from experiments import methods
 from experiments import sampler
 from experiments import workdir as workdir_lib
 from lgd import guidance
@@ -29,8 +30,8 @@ from lgd.data import splits
 
 NUM_VECTORS = 10
 
+# With parameters of their own; any of `methods.FAMILIES` takes omega alone, too.
 GIVEN: dict[str, tuple[int, Callable[..., types.Weight]]] = {
-  'constant': (1, guidance.constant),
   'interval': (3, guidance.interval),
   'clamp_linear': (2, guidance.clamp_linear),
 }
@@ -48,33 +49,52 @@ def method_omega(
   Raises:
     launch.UserError: neither a learned weight here nor a well-formed given one.
   """
-  name, _, args = method.partition(':')
+  name = method.partition(':')[0]
   if method == 'unguided':
     return None
-  if name in GIVEN:
-    num_args, make_weight = GIVEN[name]
-    try:
-      values = [float(v) for v in args.split(',')]
-    except ValueError:
-      values = []
-    if len(values) != num_args or not np.all(np.isfinite(values)):
-      raise launch.UserError(
-        f'--method={method}: {name} takes {num_args} finite numbers, as in'
-        f' --method={name}:{",".join(["0.25", "0.25", "0.75"][:num_args])}.'
-      )
-    if name == 'interval' and values[1] >= values[2]:
-      raise launch.UserError(
-        f'--method={method}: needs lo < hi, as in interval:W,LO,HI.'
-      )
-    weight = make_weight(*values)
+  if name in methods.FAMILIES:
+    weight = given_weight(config, method)
     return np.asarray(guidance.tabulate(weight, cond, builders.time_grid(config)))
   if name in workdir.guidance_names():
     weight = workdir_lib.load_guidance(workdir, name, spec)
     return np.asarray(sampler.tabulate_learned(config, weight, cond))
   raise launch.UserError(
-    f'--method={method}: must be unguided, {", ".join(GIVEN)}, or one of the learned'
-    f' weights here: {workdir.guidance_names()}.'
+    f'--method={method}: must be unguided, one of the learned weights here,'
+    f' {workdir.guidance_names()}, or with :OMEGA one of {", ".join(methods.FAMILIES)}.'
   )
+
+
+def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
+  """The weight of NAME:OMEGA, or with the parameters of `GIVEN`.
+
+  Raises:
+    launch.UserError: other numbers than those, or out of their range.
+  """
+  name, _, args = method.partition(':')
+  try:
+    values = [float(v) for v in args.split(',')]
+  except ValueError:
+    values = []
+  num_args, make_weight = GIVEN.get(name, (1, None))
+  if len(values) not in (1, num_args) or not np.all(np.isfinite(values)):
+    raise launch.UserError(
+      f'--method={method}: {name} takes {num_args} finite numbers, as in'
+      f' --method={name}:{",".join(["0.25", "0.25", "0.75"][:num_args])}.'
+    )
+  try:
+    if len(values) == 1:
+      return methods.FAMILIES[name].weight(values[0], config)
+    return make_weight(*values)
+  except ValueError as error:
+    raise launch.UserError(f'--method={method}: {error}') from error
+
+
+def method_rule(workdir: workdir_lib.Workdir, spec: splits.Spec, method: str) -> str:
+  """What the weights of a method are for, one of `builders.RULES`."""
+  name = method.partition(':')[0]
+  if name in workdir.guidance_names():
+    return workdir_lib.load_guidance(workdir, name, spec).rule
+  return methods.FAMILIES[name].rule if name in methods.FAMILIES else 'linear'
 
 
 def file_stem(method: str, seed: int) -> str:
@@ -100,8 +120,9 @@ def run(
   cond = np.repeat(each, config.evaluation.samples_per_class, axis=0)
   omega = method_omega(config, workdir, spec, method, cond)
   params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
+  config = methods.with_rule(config, method_rule(workdir, spec, method))
   sample_fn = sampler.make_sample_fn(config, spec)
-  x = sample_fn(params, omega, sampler.sample_keys(seed, len(cond)), cond)
+  x = sample_fn(params, omega, sampler.sample_keys(seed, np.arange(len(cond))), cond)
   if not np.all(np.isfinite(x)):
     raise reporting.NonFiniteError(
       f'--method={method}: samples are not finite; take a smaller weight.'

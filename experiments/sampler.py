@@ -96,10 +96,10 @@ def make_plan(config: config_dict.ConfigDict, omega: np.ndarray) -> guidance.Pla
   )
 
 
-def sample_keys(seed: int, n: int, *, start: int = 0) -> jax.Array:
-  """`[n]` keys: sample start + i of a seed is the same whatever the batch it is in."""
+def sample_keys(seed: int, index: np.ndarray) -> jax.Array:
+  """Keys of samples by their numbers: each is the same whatever batch it is in."""
   root = arrays.stream(seed, 'samples')
-  return jax.vmap(lambda i: jax.random.fold_in(root, i))(start + jnp.arange(n))
+  return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(index))
 
 
 def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def make_count_nfe(
 
   def count_nfe(omega, n):
     before = counter.count
-    sample_fn(None, omega, sample_keys(0, n), spec.conditions.zeros(n))
+    sample_fn(None, omega, sample_keys(0, np.arange(n)), spec.conditions.zeros(n))
     return (counter.count - before) / n
 
   return count_nfe

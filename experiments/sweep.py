@@ -181,7 +181,7 @@ def evaluate(
   """
   label = sampler.balanced_labels(dataset.num_classes, config.sweep.samples_per_class)
   sample_fn = sampler.make_sample_fn(config, dataset.spec)
-  keys = sampler.sample_keys(config.seed, len(label))
+  keys = sampler.sample_keys(config.seed, np.arange(len(label)))
   reference = {
     f'energy_{name}': metrics.class_sets(*getattr(dataset, name))
     for name in ('validation', 'test')

@@ -364,7 +364,7 @@ class DevicesTest(parameterized.TestCase):
     )
     params = jax.tree.map(lambda p: p + 0.1, params)
     label = sampler.balanced_labels(10, 4)
-    keys = sampler.sample_keys(0, len(label))
+    keys = sampler.sample_keys(0, np.arange(len(label)))
     omega = np.random.default_rng(0).uniform(size=(len(label), 3))
 
     def sample(mesh):

@@ -489,5 +489,41 @@ class SampleTest(parameterized.TestCase):
     self.assertEqual(counter.count, per_step * 11 * 3)
 
 
+class InverseProbabilityTest(absltest.TestCase):
+  def test_guidance_lowers_it(self):
+    """E[1 / p(c | x)] on an exact mixture whose classes overlap, by exact p(c | x).
+
+    Unguided it is the number of classes: E_{p(x|c)}[p(x) / (p(x|c) p(c))] = 1 / p(c).
+    """
+    mixture, n = mixtures.ring(4, radius=1.0, std=0.8), 20_000
+    label = jnp.arange(n) % 4
+    pair = denoiser_lib.classifier_free(mixtures.denoiser(SCHEDULE), 4)
+
+    @jax.jit
+    def inverse(omega):
+      weight = guidance.constant(omega)
+      x = sampling.sample(
+        jax.random.key(0),
+        guidance.guided(pair, mixture, weight),
+        SCHEDULE,
+        label,
+        (n, 2),
+        num_steps=100,
+        churn=0.0,
+      )
+      null, zero = jnp.full(n, 4), jnp.zeros(n)
+      log_joint = mixtures.log_density(mixture, SCHEDULE, x, zero, label) - jnp.log(4.0)
+      return jnp.exp(mixtures.log_density(mixture, SCHEDULE, x, zero, null) - log_joint)
+
+    values = np.stack([inverse(omega) for omega in (0.0, 0.5, 1.0, 2.0)])
+    error = values[0].std() / math.sqrt(n)
+    self.assertLess(abs(values[0].mean() - 4.0), 5.0 * error)
+    self.assertLess(error, 0.2)
+    drop = -np.diff(values, axis=0)  # The same noise for every omega.
+    t_statistic = drop.mean(axis=1) / (drop.std(axis=1) / math.sqrt(n))
+    self.assertGreater(t_statistic.min(), 5.0)
+    self.assertGreater(values[-1].min(), 1.0)
+
+
 if __name__ == '__main__':
   absltest.main()

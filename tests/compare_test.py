@@ -1,0 +1,180 @@
+"""The comparison of methods on digits, shrunk; and what their schedules are."""
+
+import functools
+import json
+
+import helpers
+import numpy as np
+import pytest
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from configs import digits
+from experiments import arena as arena_lib
+from experiments import builders
+from experiments import collect_statistics
+from experiments import compare
+from experiments import datasets
+from experiments import evaluate
+from experiments import judge as judge_lib
+from experiments import launch
+from experiments import methods
+from experiments import sampler
+from experiments import train_denoiser
+from experiments import train_guidance
+from experiments import workdir as workdir_lib
+from lgd import guidance
+from lgd import metrics
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
+
+def smoke_config(**overrides):
+  config = digits.get_config('smoke')
+  config.compare.update(num_steps=(4,), omegas=(0.5, 2.0))
+  config.compare.methods = ('constant', 'interval', 'angle_domain', 'apg_momentum')
+  # Away from 0, so that methods differ: a base that has begun to learn.
+  config.denoiser.update(num_steps=60, ema_decay=0.5)
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
+class SchedulesTest(parameterized.TestCase):
+  @parameterized.parameters(*methods.FAMILIES)
+  def test_strength_is_in_omega(self, name):
+    """Finite at any number of steps; stronger for larger omega."""
+    for num_steps in (2, 10, 250):
+      config = digits.get_config()
+      config.evaluation.num_steps = num_steps
+      weak, strong = (methods.schedule(name, omega, config) for omega in (0.5, 1.0))
+      self.assertEqual(weak.shape, (num_steps,))
+      self.assertTrue(np.all(np.isfinite(strong)))
+      if num_steps > 2:
+        self.assertGreater(np.sum(strong), np.sum(weak))
+
+  def test_cfg_plus_plus_has_the_mean_of_its_strength(self):
+    config = digits.get_config()
+    omega = methods.schedule('cfg_plus_plus', 0.7, config)
+    np.testing.assert_allclose(np.mean(omega), 0.7, rtol=1e-4)
+
+  def test_every_rule_is_known(self):
+    self.assertLessEqual({f.rule for f in methods.FAMILIES.values()}, {*builders.RULES})
+
+
+class RunTest(helpers.WorkdirCase):
+  @classmethod
+  def fill(cls):
+    config = smoke_config()
+    train_denoiser.run(config, cls.root)
+    for rule in ('linear', 'optimal_scale'):
+      config.rule.name = rule
+      collect_statistics.run(config, cls.root)
+      train_guidance.run(config, cls.root)
+    cls.rows = compare.run(smoke_config(), cls.root)
+
+  @functools.cached_property
+  def parts(self):
+    config = compare.with_steps(smoke_config(), 4)
+    workdir, dataset = workdir_lib.Workdir(self.root), datasets.load(config)
+    params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+    return config, workdir, dataset, arena_lib.Arena(config, dataset, params)
+
+  def test_rows(self):
+    path = self.root / 'compare'
+    self.assertEqual(json.loads((path / 'results.json').read_text()), self.rows)
+    self.assertTrue((path / 'nfe.png').exists())
+    real, *rows = self.rows
+    self.assertEqual(real['method'], 'real')
+    learned = {'self_consistency': 'linear'}
+    learned['self_consistency_optimal_scale'] = 'optimal_scale'
+    rules = learned | {
+      n: methods.FAMILIES[n].rule for n in smoke_config().compare.methods
+    }
+    self.assertEqual(
+      {r['method']: r['rule'] for r in rows if r['params'] or r['cost']}, rules
+    )
+    given = {'unguided': 4, 'constant': 8, 'apg_momentum': 8, 'angle_domain': 8}
+    given['interval'] = 7  # t = 1, .75, .5, .25: guided at the last three.
+    for row in rows:
+      self.assertEqual(row['nfe'], given.get(row['method'], row['nfe']), row['method'])
+      self.assertGreater(row['seconds'], 0.0)
+      if 'omega' in row['params']:  # Two strengths, one seed each.
+        self.assertEqual(row['cost'], 2 * row['nfe'] * row['num_samples'])
+    table = (path / 'results.md').read_text()
+    self.assertIn('**self_consistency_optimal_scale**', table)
+
+  def test_search_takes_the_best_on_validation_data(self):
+    config, _, dataset, arena = self.parts
+    validation = metrics.class_sets(*dataset.validation)
+    distances = []
+    for omega in config.compare.omegas:
+      method = compare.given_method(config, 10, 'constant', omega)
+      x, _ = arena.sample(method, config.seed)
+      by_class = metrics.class_sets(x, arena.label)
+      distances.append(metrics.class_conditional_energy(by_class, validation))
+    best = config.compare.omegas[int(np.argmin(distances))]
+    chosen = {r['params']['omega'] for r in self.rows if r['method'] == 'constant'}
+    self.assertEqual(chosen, {best})
+    self.assertGreater(abs(distances[0] - distances[1]), 1e-3)
+
+  def test_learned_weights_are_sampled_with_their_own_rule(self):
+    """As `builders` guides, not as `linear` would."""
+    config, workdir, dataset, arena = self.parts
+    learned = arena_lib.learned_methods(config, workdir, dataset.spec)
+    method = next(m for m in learned if m.rule == 'optimal_scale')
+    strong = method._replace(table=np.full_like(method.table, 2.0))
+    x, _ = arena.sample(strong, 0)
+    other, _ = arena.sample(strong._replace(rule='linear'), 0)
+    self.assertGreater(np.abs(x - other).max(), 1e-3)
+    config = methods.with_rule(config, 'optimal_scale')
+    sample_fn = sampler.make_sample_fn(config, dataset.spec)
+    params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+    keys = sampler.sample_keys(0, np.arange(len(x)))
+    expected = sample_fn(params, strong.table[arena.label], keys, arena.label)
+    np.testing.assert_array_equal(x, expected)
+
+  def test_equal_means(self):
+    config, _, _, _ = self.parts
+    names = ('constant', 'triangle', 'beta_cfg', 'cfg_plus_plus', 'interval')
+    config.compare.methods = names
+    table = np.array([[0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0]])
+    learned = [arena_lib.Method('self_consistency', {}, 'linear', table)]
+    matched = compare.matched_methods(config, learned)
+    self.assertEqual(tuple(m.name for m in matched), names)
+    for method in matched:
+      np.testing.assert_allclose(method.table.mean(axis=1), 1.375, rtol=1e-5)
+    config.compare.reference = 'l2'
+    with self.assertRaisesRegex(launch.UserError, "reference='l2': .*self_consistency"):
+      compare.matched_methods(config, learned)
+    config.compare.reference = 'self_consistency'
+    learned = [learned[0]._replace(table=0.0 * table)]
+    with self.assertRaisesRegex(launch.UserError, 'mean 0'):
+      compare.matched_methods(config, learned)
+
+  def test_equal_evaluations(self):
+    """Twice the steps for unguided, as many for a constant, more for an interval."""
+    config, workdir, dataset, arena = self.parts
+    config.compare.match = 'nfe'
+    judge = judge_lib.train_judge(config, dataset)
+    reference = evaluate.make_reference(dataset, judge)
+    expected = {'unguided': (8, 8.0), 'constant': (4, 8.0), 'interval': (5, 8.0)}
+    for name, (num_steps, nfe) in expected.items():
+      method = arena_lib.Method('unguided', {}, 'linear', None)
+      if name != 'unguided':
+        method = compare.given_method(config, 10, name, 0.5)
+      row = compare.measure(arena, workdir, method, judge, reference)[0]
+      self.assertEqual((row['num_steps'], row['nfe']), (num_steps, nfe))
+
+  def test_a_table_that_does_not_cover_the_sampler(self):
+    config, workdir, dataset, _ = self.parts
+    name = 'self_consistency'
+    weight = workdir_lib.load_guidance(workdir, name, dataset.spec)
+    times = np.linspace(0.8, 0.2, 5)
+    weight = weight._replace(is_table=True, params={'times': times})
+    with self.assertRaisesRegex(launch.UserError, r't=1: outside of \[0.2'):
+      sampler.tabulate_learned(config, weight, np.arange(10))
+    guidance.require_cover(np.linspace(1.0, 0.0, 5), builders.time_grid(config))
+
+
+if __name__ == '__main__':
+  absltest.main()
