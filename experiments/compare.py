@@ -224,17 +224,43 @@ def write(path, rows: list[dict[str, Any]]) -> None:
     f' energy {floor["metrics"]["energy_test"]:.4f}, Frechet, features'
     f' {floor["metrics"]["frechet_features"]:.3g}.',
   ]
-  curves: dict[str, list[tuple[float, float]]] = {}
-  for asked in sorted({row['asked_steps'] for row in rows}):
-    some = [row for row in rows if row['asked_steps'] == asked]
+  by_steps = {
+    asked: [row for row in rows if row['asked_steps'] == asked]
+    for asked in sorted({row['asked_steps'] for row in rows})
+  }
+  lines += ['', '## Energy distance to test data', '', *overview(by_steps)]
+  for asked, some in by_steps.items():
     lines += ['', f'## {asked} steps', '', *table_of(some)]
+  (path / 'results.md').write_text('\n'.join(lines) + '\n')
+  curves: dict[str, list[tuple[float, float]]] = {}
+  for some in by_steps.values():
     for summary in results_lib.summarise(some):
       point = summary.nfe, summary.mean('energy_test')
       curves.setdefault(summary.method, []).append(point)
-  (path / 'results.md').write_text('\n'.join(lines) + '\n')
   plots.distance_against_evaluations(
     path / 'nfe.png', {name: np.array(points) for name, points in curves.items()}
   )
+
+
+def overview(by_steps: dict[int, list[dict[str, Any]]]) -> list[str]:
+  """A Markdown table of methods by step counts, the smallest mean rank first."""
+  cells, ranks = {}, {}
+  for rows in by_steps.values():
+    ordered = sorted(results_lib.summarise(rows), key=lambda s: s.mean('energy_test'))
+    for rank, s in enumerate(ordered):
+      cells.setdefault(shown(s.method), []).append(results_lib.cell(s, 'energy_test'))
+      ranks.setdefault(shown(s.method), []).append(rank)
+  names = sorted(cells, key=lambda name: np.mean(ranks[name]))
+  return results_lib.table(
+    ('method', *(f'{asked} steps' for asked in by_steps)),
+    [(name, *cells[name]) for name in names],
+  )
+
+
+def shown(method: str) -> str:
+  """The name of a method; learned ones stand out."""
+  is_given = method in (*methods_lib.FAMILIES, 'unguided')
+  return method if is_given else f'**{method}**'
 
 
 def table_of(rows: list[dict[str, Any]]) -> list[str]:
@@ -247,10 +273,9 @@ def table_of(rows: list[dict[str, Any]]) -> list[str]:
   for s in summaries:
     row = first[s.key]
     w = f'{1.0 + s.params["omega"]:.3g}' if 'omega' in s.params else ''
-    is_given = s.method in (*methods_lib.FAMILIES, 'unguided')
     cells.append(
       (
-        s.method if is_given else f'**{s.method}**',
+        shown(s.method),
         row['rule'],
         w,
         *(results_lib.cell(s, metric) for metric, _ in COLUMNS),

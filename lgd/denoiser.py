@@ -129,6 +129,31 @@ def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> Pair:
   return Pair(cond, null, both)
 
 
+def several(*pairs: Pair) -> Pair:
+  """Several directions away from one prediction, such as (2) and (3) together.
+
+  Args:
+    *pairs: K of them; the conditional prediction is that of the first.
+
+  Returns:
+    A pair whose parameters are the tuple of theirs, and whose null predictions a tuple
+    of K. Weights for it have omega `[batch, K]`.
+  """
+
+  def cond(params, xt, t, cond):
+    return pairs[0].cond(params[0], xt, t, cond)
+
+  def null(params, xt, t, cond, x0_cond):
+    each = zip(pairs, params, strict=True)
+    return tuple(pair.null(p, xt, t, cond, x0_cond) for pair, p in each)
+
+  def both(params, xt, t, c):
+    x0_cond = cond(params, xt, t, c)
+    return x0_cond, null(params, xt, t, c, x0_cond)
+
+  return Pair(cond, null, both)
+
+
 def _frozen(denoiser):
   return lambda *args: jax.lax.stop_gradient(denoiser(*args))
 

@@ -9,8 +9,10 @@ from absl.testing import parameterized
 from lgd import denoiser
 from lgd import guidance
 from lgd import noising
+from lgd import objectives
 from lgd import sampling
 from lgd import schedules
+from lgd import statistics
 
 
 def _toy(params, xt, t, cond):
@@ -181,6 +183,75 @@ class PairTest(parameterized.TestCase):
 
     jax.block_until_ready(run(jax.random.key(0), (0.25, 0.5)))
     self.assertEqual((strong.count, weak.count), (7 * 3, 7 * 3))
+
+
+class SeveralTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    strong, weak = ((lambda p, xt, t, c, b=b: p * xt + b * c[:, None]) for b in (1, 2))
+    self.counter = denoiser.EvaluationCounter()
+    strong, weak = self.counter.wrap(strong), self.counter.wrap(weak)
+    self.pair = denoiser.several(
+      denoiser.classifier_free(strong, -1.0), denoiser.autoguidance(strong, weak)
+    )
+    self.params = 0.5, (0.5, 0.25)
+    self.t, self.cond = jnp.full(4, 0.5), jnp.arange(4.0)
+    self.xt = jax.random.normal(jax.random.key(0), (4, 3))
+
+  def expected(self):
+    """The conditional prediction, and those of the null condition and the weak one."""
+    xt, cond = np.float64(self.xt), np.arange(4.0)[:, None]
+    return 0.5 * xt + cond, 0.5 * xt - 1.0, 0.25 * xt + 2.0 * cond
+
+  def test_guides_along_each(self):
+    omega = jnp.asarray([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.7, -0.3]])
+    s = jnp.zeros(4)
+    weight = lambda cond, s, t: omega  # noqa: E731
+    args = self.xt, s, self.t, self.cond
+    c, u, v = self.expected()
+    w = np.float64(omega)[:, :, None]
+    expected = c + w[:, 0] * (c - u) + w[:, 1] * (c - v)
+    for space in ('x0', 'velocity'):
+      settings = {'space': space, 'schedule': schedules.RectifiedFlow()}
+      denoise = jax.jit(guidance.guided(self.pair, self.params, weight, **settings))
+      np.testing.assert_allclose(denoise(*args), expected, rtol=1e-4, atol=1e-5)
+    self.assertEqual(self.counter.count, 2 * 3 * 4)  # Three evaluations a sample.
+
+  def test_statistics_find_the_best_weights(self):
+    """Score matching in two directions: least squares over all particles, in float64.
+
+    Its gradient, from the Gram matrix, is 0 there for weights that all data share.
+    """
+    x0 = jax.random.normal(jax.random.key(1), (4, 3))
+    flow = schedules.RectifiedFlow()
+    predictions = objectives.predict(
+      *(jax.random.key(2), self.pair, self.params, flow, x0, self.cond, self.t),
+      num_particles=5,
+    )
+    gram = statistics.gram(predictions.eps, x0, *predictions[2:])
+    self.assertEqual(gram.shape, (4, 20, 20))
+    cond, (null, weak) = np.float64(predictions.x0_cond), predictions.x0_null
+    columns = [(cond - np.float64(other)).ravel() for other in (null, weak)]
+    residual = (np.float64(x0)[:, None] - cond).ravel()
+    best, *_ = np.linalg.lstsq(np.stack(columns, axis=1), residual, rcond=None)
+
+    def loss(omega):
+      shared = jnp.broadcast_to(omega, (4, 2))
+      return statistics.score_matching(gram, shared).mean()
+
+    grad = jax.grad(loss)
+    scale = np.abs(grad(jnp.zeros(2))).max()
+    np.testing.assert_allclose(grad(jnp.asarray(best)) / scale, np.zeros(2), atol=1e-4)
+
+  def test_a_network_has_a_weight_for_each(self):
+    embed = guidance.VectorEmbedding(width=8)
+    flow = schedules.RectifiedFlow()
+    net = guidance.GuidanceNet(flow, embed, width=8, depth=2, num_directions=2)
+    args = jnp.ones((4, 3)), jnp.full(4, 0.2), self.t
+    params = jax.tree.map(lambda p: p + 0.1, net.init(jax.random.key(0), *args))
+    omega = net.apply(params, *args)
+    self.assertEqual(omega.shape, (4, 2))
+    self.assertTrue(np.all(omega > 0.0))
 
 
 if __name__ == '__main__':

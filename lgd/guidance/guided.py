@@ -146,7 +146,7 @@ def in_space(
   enter, leave = _conversions(space, schedule)
 
   def apply(x0_cond, x0_null, omega, xt, t):
-    pred_cond, pred_null = (enter(x0, xt, t) for x0 in (x0_cond, x0_null))
+    pred_cond, pred_null = jax.tree.map(lambda x0: enter(x0, xt, t), (x0_cond, x0_null))
     return leave(rule(pred_cond, pred_null, omega), xt, t)
 
   return apply

@@ -67,6 +67,7 @@ class GuidanceNet(nn.Module):
     width: of the embeddings and the trunk; the paper has 64 for toys, 512 for
       images.
     depth: layers of the trunk, the output layer included; the paper has 6.
+    num_directions: K of omega `[batch, K]`; None is a single one, `[batch]`.
     max_logsnr: logsnr is clipped to +-max_logsnr, since it is infinite at t = 0
       and t = 1.
   """
@@ -75,16 +76,18 @@ class GuidanceNet(nn.Module):
   embed: nn.Module
   width: int
   depth: int = 6
+  num_directions: int | None = None
   max_logsnr: float = 12.0
 
   @nn.compact
   def __call__(self, cond: types.Cond, s: jax.Array, t: jax.Array) -> jax.Array:
-    """omega, `[batch]`, for cond `[batch, ...]` and times `[batch]`, s < t."""
+    """omega for cond `[batch, ...]` and times `[batch]`, s < t."""
     h = self._embed_time(s, 's') + self._embed_time(t, 't') + self.embed(cond)
     for i in range(self.depth - 1):
       h = nn.silu(nn.Dense(self.width, name=f'trunk_{i}')(h))
-    u = nn.Dense(1, name='out', kernel_init=nn.initializers.zeros)(h)
-    return project(u[:, 0])
+    num = self.num_directions
+    u = nn.Dense(num or 1, name='out', kernel_init=nn.initializers.zeros)(h)
+    return project(u[:, 0] if num is None else u)
 
   def _embed_time(self, time: jax.Array, name: str) -> jax.Array:
     """`[batch]` -> `[batch, width]`, from logsnr(time) scaled to [-4, 4]."""

@@ -1,6 +1,6 @@
 """Rules: what a weight omega does to a conditional and a null prediction c and u.
 
-  (1)  linear:            c + omega (c - u)
+  (1)  linear:            c + omega (c - u);  of K null ones c + sum_k omega_k (c - u_k)
   (2)  along a direction: c + omega delta(c, u)
   (3)  optimal scale:     delta = c - s* u,  s* = <c, u> / ||u||^2
   (4)  APG:               delta = m_perp + eta m_par,  split along c,
@@ -42,13 +42,18 @@ def linear(pred_cond: jax.Array, pred_null: jax.Array, omega: jax.Array) -> jax.
 
   Args:
     pred_cond: c, `[batch, *data]` (or `[batch, particles, *data]`).
-    pred_null: u, the same shape.
-    omega: `[batch]`.
+    pred_null: u, the same shape; or K of them, for as many directions.
+    omega: `[batch]`, or `[batch, K]`.
 
   Returns:
     The guided prediction, of the shape of `pred_cond`.
   """
-  return _move(pred_cond, omega, pred_cond - pred_null)
+  if hasattr(pred_null, 'shape'):
+    return _move(pred_cond, omega, pred_cond - pred_null)
+  guided = pred_cond
+  for omega_k, null in zip(omega.T, pred_null, strict=True):
+    guided = _move(guided, omega_k, pred_cond - null)
+  return guided
 
 
 def along(direction: types.Direction) -> types.Rule:

@@ -141,7 +141,8 @@ def predict(
     per_particle(t),
     jax.tree.map(per_particle, cond),
   )
-  return Predictions(eps, xt, x0_cond.reshape(shape), x0_null.reshape(shape))
+  x0_cond, x0_null = jax.tree.map(lambda x0: x0.reshape(shape), (x0_cond, x0_null))
+  return Predictions(eps, xt, x0_cond, x0_null)
 
 
 def draw_particles(
