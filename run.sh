@@ -6,6 +6,7 @@
 #   ./run.sh mixture40      the same on forty classes in 16 dimensions
 #   ./run.sh mnist          the same on MNIST, prepared by TFDS (DATA=its directory)
 #   ./run.sh mnist_unet     with a small U-Net in place of the MLP: an hour on 2 cores
+#   ./run.sh compare        every rule and schedule on digits, at 10 to 100 steps
 #   ./run.sh sweep          720 guidance trainings on digits from one set of statistics
 #   ./run.sh smoke          train, evaluate and sample on shrunken configs
 #   ./run.sh benchmark      speed ratios
@@ -117,6 +118,21 @@ case $command in
     install "${REQUIREMENTS:-requirements.txt}"
     both mnist unet_ --config.data.dir="${DATA:-}"
     ;;
+  compare)
+    install "${REQUIREMENTS:-requirements.txt}"
+    for variant in under_trained well_trained; do
+      config=configs/digits.py:$variant
+      workdir=$runs/digits_$variant
+      statistics "$config" "$workdir"
+      for rule in linear optimal_scale apg; do  # Weights can be learned for these.
+        flags=(--config="$config" --workdir="$workdir" --config.rule.name="$rule")
+        binary collect_statistics "${flags[@]}"
+        binary train_guidance "${flags[@]}"
+      done
+      binary search_trajectory --config="$config" --workdir="$workdir"
+      binary compare --config="$config" --workdir="$workdir"
+    done
+    ;;
   sweep)
     install "${REQUIREMENTS:-requirements.txt}"
     flags=(--config.statistics.num_particles=8
@@ -146,7 +162,7 @@ case $command in
     ;;
   *)
     echo "error: ./run.sh $command: must be digits, mixture, mixture40, mnist, mnist_unet," \
-         "sweep, smoke, benchmark or test." >&2
+         "compare, sweep, smoke, benchmark or test." >&2
     exit 2
     ;;
 esac

@@ -20,7 +20,7 @@ class Method(NamedTuple):
 
   name: str
   params: dict[str, float]
-  rule: str  # One of `builders.RULES`.
+  rule: config_dict.ConfigDict  # What the weights do: a section `rule`.
   table: np.ndarray | None  # [num_classes, num_steps]; None leaves the null branch out.
   cost: int = 0  # Denoiser evaluations spent on learning it, or on its search.
 
@@ -60,22 +60,33 @@ class Arena:
     return None if method.table is None else np.asarray(method.table)[self.label]
 
   def _of_rule(self, rule):
-    if rule not in self._compiled:
+    key = rule.to_json(sort_keys=True)
+    if key not in self._compiled:
       config = methods_lib.with_rule(self.config, rule)
-      self._compiled[rule] = (
+      self._compiled[key] = (
         sampler.make_sample_fn(config, self.dataset.spec),
         sampler.make_count_nfe(config, self.dataset.spec),
       )
-    return self._compiled[rule]
+    return self._compiled[key]
 
 
-def learned_methods(
-  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, spec: splits.Spec
-) -> list[Method]:
-  """The learned weights of the work directory, at the sampler's steps."""
-  classes, methods = np.arange(spec.conditions.num_classes), []
-  for name in workdir.guidance_names():
-    weight = workdir_lib.load_guidance(workdir, name, spec)
-    table = np.asarray(sampler.tabulate_learned(config, weight, classes))
-    methods.append(Method(name, {}, weight.rule, table, weight.num_evaluations))
-  return methods
+def load_learned(
+  workdir: workdir_lib.Workdir, spec: splits.Spec
+) -> dict[str, workdir_lib.LearnedWeight]:
+  """The learned weights of a work directory, by name."""
+  return {
+    name: workdir_lib.load_guidance(workdir, name, spec)
+    for name in workdir.guidance_names()
+  }
+
+
+def learned_method(
+  config: config_dict.ConfigDict,
+  spec: splits.Spec,
+  name: str,
+  weight: workdir_lib.LearnedWeight,
+) -> Method:
+  """A learned weight at the sampler's steps."""
+  classes = np.arange(spec.conditions.num_classes)
+  table = np.asarray(sampler.tabulate_learned(config, weight, classes))
+  return Method(name, {}, weight.rule, table, weight.num_evaluations)

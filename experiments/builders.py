@@ -38,6 +38,8 @@ GROUPED = {'class_marginal': 'class_groups', 'marginal': 'pooled_groups'}
 DIRECTIONS = ('optimal_scale', 'apg')  # Rules that are linear along one.
 LEARNABLE_RULES = ('linear', *DIRECTIONS)
 RULES = (*LEARNABLE_RULES, 'apg_momentum', 'angle_domain', 'power_normalized')
+# The null branch has an effect where omega is 0.
+RULES_THAT_NEED_BOTH = ('apg_momentum', 'power_normalized')
 STATISTICS = ('particles', *GROUPED.values())
 
 
@@ -210,6 +212,16 @@ def guidance_name(config: config_dict.ConfigDict) -> str:
   suffix = '_direct' if section.source == 'direct' else ''
   suffix += '' if config.rule.name == 'linear' else f'_{config.rule.name}'
   return section.objective + suffix + ('_table' if section.weight == 'table' else '')
+
+
+def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The rule, with those of its constants that matter."""
+  used = {
+    'apg': ('apg_eta', 'apg_max_norm'),
+    'apg_momentum': ('apg_eta', 'apg_max_norm', 'apg_momentum'),
+    'power_normalized': ('power',),
+  }
+  return {key: config.rule[key] for key in ('name', *used.get(config.rule.name, ()))}
 
 
 def statistics_name(config: config_dict.ConfigDict) -> str:

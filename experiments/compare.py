@@ -31,6 +31,7 @@ from lgd import files
 from lgd import guidance
 from lgd import metrics
 from lgd import plots
+from lgd import reporting
 from lgd.data import splits
 
 COLUMNS = (
@@ -47,21 +48,17 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   config = workdir_lib.resolve_config(workdir, config)
   builders.log_config(config)
   dataset = datasets.load_classes(config)
+  learned = arena_lib.load_learned(workdir, dataset.spec)
+  require_comparable(config, learned)
   params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   judge = judge_lib.train_judge(config, dataset)
   reference = evaluate.make_reference(dataset, judge)
   rows = evaluate.real_rows(dataset, judge, reference)
   for num_steps in config.compare.num_steps:
-    at_steps = with_steps(config, num_steps)
-    arena = arena_lib.Arena(at_steps, dataset, params)
-    methods = arena_lib.learned_methods(at_steps, workdir, dataset.spec)
-    if config.compare.match == 'mean':
-      methods += matched_methods(at_steps, methods)
-    else:
-      methods += [searched_method(arena, name) for name in families(config)]
-    methods = [arena_lib.Method('unguided', {}, 'linear', None), *methods]
+    arena = arena_lib.Arena(with_steps(config, num_steps), dataset, params)
+    methods = gather(arena, learned)
     for i, method in enumerate(methods):
-      new = measure(arena, workdir, method, judge, reference)
+      new = measure(arena, learned, method, judge, reference)
       rows += new
       logging.info(
         'compare %d steps, %d/%d  %s  energy_test %.4f  nfe %g',
@@ -72,9 +69,30 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
         np.mean([row['metrics']['energy_test'] for row in new]),
         new[0]['nfe'],
       )
-  if jax.process_index() == 0:
-    write(workdir.path / 'compare', rows)
+    if jax.process_index() == 0:
+      write(workdir.path / 'compare', rows)
   return rows
+
+
+def require_comparable(
+  config: config_dict.ConfigDict, learned: dict[str, workdir_lib.LearnedWeight]
+) -> None:
+  """Refuses what would fail later.
+
+  Raises:
+    launch.UserError: a reference that is not there, or CFG++ where it is no weight.
+  """
+  section = config.compare
+  if section.match == 'mean' and section.reference not in learned:
+    raise launch.UserError(
+      f'compare.reference={section.reference!r}: must be one of the learned weights'
+      f' here, {list(learned)}.'
+    )
+  if config.evaluation.churn != 0.0 and 'cfg_plus_plus' in families(config):
+    raise launch.UserError(
+      f'evaluation.churn={config.evaluation.churn}: CFG++ is a weight at churn 0 only;'
+      ' leave cfg_plus_plus out of --config.compare.methods.'
+    )
 
 
 def with_steps(config: config_dict.ConfigDict, num_steps: int):
@@ -86,10 +104,23 @@ def with_steps(config: config_dict.ConfigDict, num_steps: int):
 
 def families(config: config_dict.ConfigDict) -> tuple[str, ...]:
   """The hand-made methods to compare; all if none is named."""
-  names = config.compare.methods or tuple(methods_lib.FAMILIES)
-  if config.evaluation.churn != 0.0:  # CFG++ is a weight at churn 0 only.
-    names = tuple(name for name in names if name != 'cfg_plus_plus')
-  return names
+  return config.compare.methods or tuple(methods_lib.FAMILIES)
+
+
+def gather(
+  arena: arena_lib.Arena, learned: dict[str, workdir_lib.LearnedWeight]
+) -> list[arena_lib.Method]:
+  """Unguided, all learned weights, and every family, searched or matched."""
+  config = arena.config
+  methods = [
+    arena_lib.learned_method(config, arena.dataset.spec, name, weight)
+    for name, weight in learned.items()
+  ]
+  if config.compare.match == 'mean':
+    given = matched_methods(config, methods)
+  else:
+    given = [searched_method(arena, name) for name in families(config)]
+  return [arena_lib.Method('unguided', {}, config.rule, None), *methods, *given]
 
 
 def given_method(
@@ -98,24 +129,31 @@ def given_method(
   """A hand-made method, the same for all classes."""
   row = methods_lib.schedule(name, omega, config)
   table = np.tile(row, (num_classes, 1))
-  return arena_lib.Method(
-    name, {'omega': omega}, methods_lib.FAMILIES[name].rule, table
-  )
+  rule = methods_lib.rule_of(name, config)
+  return arena_lib.Method(name, {'omega': omega}, rule, table)
 
 
 def searched_method(arena: arena_lib.Arena, name: str) -> arena_lib.Method:
   """The strength of a family that brings samples closest to validation data."""
   config, dataset = arena.config, arena.dataset
   validation = metrics.class_sets(*dataset.validation)
-  best, least, cost = None, np.inf, 0.0
+  found, cost = [], 0.0
   for omega in config.compare.omegas:
     method = given_method(config, dataset.num_classes, name, omega)
-    x, _ = arena.sample(method, config.seed)
-    cost += arena.count_nfe(method) * len(x)
+    cost += arena.count_nfe(method) * len(arena.label)
+    try:
+      x, _ = arena.sample(method, config.seed)
+    except reporting.NonFiniteError as error:
+      logging.warning('%s', error)
+      continue
     by_class = metrics.class_sets(x, arena.label)
-    distance = metrics.class_conditional_energy(by_class, validation)
-    if distance < least:
-      best, least = method, distance
+    found.append((metrics.class_conditional_energy(by_class, validation), omega))
+  if not found:
+    raise reporting.NonFiniteError(
+      f'{name}: no samples are finite; take smaller values of config.compare.omegas, or'
+      ' leave it out of config.compare.methods.'
+    )
+  best = given_method(config, dataset.num_classes, name, min(found)[1])
   return best._replace(cost=round(cost))
 
 
@@ -125,37 +163,36 @@ def matched_methods(
   """Every family at the mean weight of a learned one, averaged over classes.
 
   Raises:
-    launch.UserError: there is no such learned weight, or its mean is 0.
+    launch.UserError: its mean, or that of a family, is 0 on this grid.
   """
   name, times = config.compare.reference, builders.time_grid(config)
-  table = next((m.table for m in learned if m.name == name), None)
-  if table is None:
-    raise launch.UserError(
-      f'compare.reference={name!r}: must be one of the learned weights here,'
-      f' {[m.name for m in learned]}.'
-    )
+  table = next(m.table for m in learned if m.name == name)
   mean = float(guidance.mean_in_time(table, times).mean())
   if mean <= 0.0:
     raise launch.UserError(
-      f'compare.match=mean: {name} has mean 0, which no schedule is to be compared at;'
-      ' choose another --config.compare.reference.'
+      f'compare.reference={name!r}: has mean 0, which no schedule is to be compared at;'
+      ' choose another.'
     )
   methods = []
   for family in families(config):
     rows = methods_lib.schedule(family, 1.0, config)[None]
-    if family in ('beta_cfg', 'cfg_plus_plus'):  # In proportion to w = 1 + omega.
-      rows = guidance.matched_mean(1.0 + rows, 1.0 + mean, times) - 1.0
-    else:
-      rows = guidance.matched_mean(rows, mean, times)
-    rule = methods_lib.FAMILIES[family].rule
+    # These two are in proportion to w = 1 + omega.
+    shift = 1.0 if family in ('beta_cfg', 'cfg_plus_plus') else 0.0
+    try:
+      rows = guidance.matched_mean(shift + rows, shift + mean, times) - shift
+    except ValueError as error:
+      raise launch.UserError(
+        f'compare.match=mean: {family} on this grid: {error}'
+      ) from error
     matched = np.tile(rows, (len(table), 1))
+    rule = methods_lib.rule_of(family, config)
     methods.append(arena_lib.Method(family, {'omega': mean}, rule, matched))
   return methods
 
 
 def measure(
   arena: arena_lib.Arena,
-  workdir: workdir_lib.Workdir,
+  learned: dict[str, workdir_lib.LearnedWeight],
   method: arena_lib.Method,
   judge: judge_lib.Judge,
   reference: evaluate.Reference,
@@ -166,7 +203,7 @@ def measure(
   if config.compare.match == 'nfe':  # The steps that 2 evaluations a step would pay.
     config = with_steps(config, round(2 * asked * asked / nfe))
     arena = arena_lib.Arena(config, arena.dataset, arena.params)
-    method = at_other_steps(config, workdir, arena.dataset.spec, method)
+    method = at_other_steps(config, arena.dataset.spec, learned, method)
     nfe = arena.count_nfe(method)
   rows, seconds = [], []
   section = config.evaluation
@@ -179,13 +216,13 @@ def measure(
       {
         'method': method.name,
         'params': method.params,
-        'rule': method.rule,
+        'rule': method.rule.name,
         'seed': seed,
         'num_samples': len(x),
         'asked_steps': asked,
         'num_steps': section.num_steps,
         'nfe': nfe,
-        'cost': method.cost,
+        'learning_evaluations': method.cost,
         'metrics': evaluate.compute_metrics(x, arena.label, by_class, judge, reference),
       }
     )
@@ -194,19 +231,18 @@ def measure(
 
 def at_other_steps(
   config: config_dict.ConfigDict,
-  workdir: workdir_lib.Workdir,
   spec: splits.Spec,
+  learned: dict[str, workdir_lib.LearnedWeight],
   method: arena_lib.Method,
 ) -> arena_lib.Method:
   """The same method on the grid of `config`."""
   if method.table is None:
     return method
-  if method.name in methods_lib.FAMILIES:
-    num_classes = spec.conditions.num_classes
-    new = given_method(config, num_classes, method.name, method.params['omega'])
-    return new._replace(cost=method.cost)
-  learned = arena_lib.learned_methods(config, workdir, spec)
-  return next(m for m in learned if m.name == method.name)
+  if method.name in learned:
+    return arena_lib.learned_method(config, spec, method.name, learned[method.name])
+  num_classes = spec.conditions.num_classes
+  new = given_method(config, num_classes, method.name, method.params['omega'])
+  return new._replace(cost=method.cost)
 
 
 def write(path, rows: list[dict[str, Any]]) -> None:
@@ -281,7 +317,7 @@ def table_of(rows: list[dict[str, Any]]) -> list[str]:
         *(results_lib.cell(s, metric) for metric, _ in COLUMNS),
         f'{s.nfe:.4g}',
         f'{row["seconds"]:.2f}',
-        f'{row["cost"]:,}' if row['cost'] else '',
+        f'{s.learning_evaluations:,}' if s.learning_evaluations else '',
       )
     )
   return results_lib.table((*header, 'NFE', 'seconds', 'cost'), cells)

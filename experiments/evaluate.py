@@ -48,9 +48,11 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   builders.log_config(config)
   dataset = datasets.load_classes(config)
   params, step = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
-  learned = at_strengths(
-    arena_lib.learned_methods(config, workdir, dataset.spec), config.evaluation.kappas
-  )
+  learned = [
+    arena_lib.learned_method(config, dataset.spec, name, weight)
+    for name, weight in arena_lib.load_learned(workdir, dataset.spec).items()
+  ]
+  learned = at_strengths(learned, config.evaluation.kappas)
   methods = grid_methods(config, dataset.num_classes) + learned
   logging.info('base model at step %d; %d methods', step, len(methods))
 
@@ -81,9 +83,9 @@ def grid_methods(
 
   def method(name, weight, **params):
     table = np.asarray(guidance.tabulate(weight, cond, times))
-    return arena_lib.Method(name, params, config.rule.name, table)
+    return arena_lib.Method(name, params, config.rule, table)
 
-  methods = [arena_lib.Method('unguided', {}, config.rule.name, None)]
+  methods = [arena_lib.Method('unguided', {}, config.rule, None)]
   for omega in section.constants:
     methods.append(method('constant', guidance.constant(omega), omega=omega))
   bounds = list(itertools.combinations(section.interval_bounds, 2))

@@ -110,14 +110,18 @@ def sampling_identity(
     'churn': evaluation.churn,
     'order': evaluation.order,
     'tolerance': evaluation.tolerance,
-    **workdir_lib.config_to_json(config, 'rule'),
+    'rule': builders.rule_identity(config),
     'method': method,
     'seed': seed,
     'labels': config.fid.labels,
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
   }
   if method in workdir.guidance_names():
-    identity['guidance_step'] = checkpointing.latest_step(workdir.guidance(method))
+    path = workdir.guidance(method)
+    stored = checkpointing.load_config(path)['config']
+    learned = ('seed', 'rule', 'guidance', 'statistics', 'trajectory')
+    identity['guidance'] = {key: stored[key] for key in learned}
+    identity['guidance_step'] = checkpointing.latest_step(path)
   return identity
 
 
@@ -133,13 +137,16 @@ def sampled_images(
   labels = sample_labels(config, dataset, seed)
   omega = sample.method_omega(config, workdir, spec, method, labels)
   params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
-  rule = sample.method_rule(workdir, spec, method)
+  rule = sample.method_rule(config, workdir, spec, method)
   sample_fn = sampler.make_sample_fn(methods.with_rule(config, rule), spec)
 
   def images(first, last):
     order = np.arange(first, last)
     if omega is not None:  # So that whole batches need no null branch.
-      order = order[guidance.similar_first(omega[order])]
+      similar = guidance.similar_first(
+        omega[order], tolerance=config.evaluation.tolerance
+      )
+      order = order[similar]
     x = np.empty((len(order), *spec.shape), np.float32)
     for i in range(0, len(order), size):
       # Whole batches, so that one compiled program serves all.

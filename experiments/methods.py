@@ -72,8 +72,17 @@ def schedule(name: str, omega: float, config: config_dict.ConfigDict) -> jax.Arr
   return guidance.tabulate(weight, np.zeros(1), builders.time_grid(config))[0]
 
 
-def with_rule(config: config_dict.ConfigDict, rule: str) -> config_dict.ConfigDict:
-  """The config with another rule, its constants as they are."""
+def rule_of(name: str, config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """The section `rule` for a family: its rule, with the config's constants."""
+  rule = config.rule.copy_and_resolve_references()
+  rule.name = FAMILIES[name].rule
+  return rule
+
+
+def with_rule(
+  config: config_dict.ConfigDict, rule: config_dict.ConfigDict
+) -> config_dict.ConfigDict:
+  """The config with another section `rule`."""
   config = config.copy_and_resolve_references()
-  config.rule.name = rule
+  config.rule = rule
   return config

@@ -63,7 +63,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
       group[0]['method'],
       group[0]['params'],
       group[0]['nfe'],
-      group[0].get('learning_evaluations', 0),
+      group[0]['learning_evaluations'],
       {m: np.array([r['metrics'][m] for r in group]) for m in group[0]['metrics']},
     )
     for group in groups.values()

@@ -49,14 +49,13 @@ def method_omega(
   Raises:
     launch.UserError: neither a learned weight here nor a well-formed given one.
   """
-  name = method.partition(':')[0]
   if method == 'unguided':
     return None
-  if name in methods.FAMILIES:
+  if method.partition(':')[0] in methods.FAMILIES:
     weight = given_weight(config, method)
     return np.asarray(guidance.tabulate(weight, cond, builders.time_grid(config)))
-  if name in workdir.guidance_names():
-    weight = workdir_lib.load_guidance(workdir, name, spec)
+  if method in workdir.guidance_names():
+    weight = workdir_lib.load_guidance(workdir, method, spec)
     return np.asarray(sampler.tabulate_learned(config, weight, cond))
   raise launch.UserError(
     f'--method={method}: must be unguided, one of the learned weights here,'
@@ -71,6 +70,11 @@ def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
     launch.UserError: other numbers than those, or out of their range.
   """
   name, _, args = method.partition(':')
+  if name == 'cfg_plus_plus' and config.evaluation.churn != 0.0:
+    raise launch.UserError(
+      f'--method={method}: CFG++ is a weight at churn 0 only, not at'
+      f' evaluation.churn={config.evaluation.churn}.'
+    )
   try:
     values = [float(v) for v in args.split(',')]
   except ValueError:
@@ -89,12 +93,19 @@ def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
     raise launch.UserError(f'--method={method}: {error}') from error
 
 
-def method_rule(workdir: workdir_lib.Workdir, spec: splits.Spec, method: str) -> str:
-  """What the weights of a method are for, one of `builders.RULES`."""
+def method_rule(
+  config: config_dict.ConfigDict,
+  workdir: workdir_lib.Workdir,
+  spec: splits.Spec,
+  method: str,
+) -> config_dict.ConfigDict:
+  """The section `rule` that the weights of a method are for."""
   name = method.partition(':')[0]
-  if name in workdir.guidance_names():
-    return workdir_lib.load_guidance(workdir, name, spec).rule
-  return methods.FAMILIES[name].rule if name in methods.FAMILIES else 'linear'
+  if name in methods.FAMILIES:
+    return methods.rule_of(name, config)
+  if method in workdir.guidance_names():
+    return workdir_lib.load_guidance(workdir, method, spec).rule
+  return config.rule
 
 
 def file_stem(method: str, seed: int) -> str:
@@ -120,7 +131,7 @@ def run(
   cond = np.repeat(each, config.evaluation.samples_per_class, axis=0)
   omega = method_omega(config, workdir, spec, method, cond)
   params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
-  config = methods.with_rule(config, method_rule(workdir, spec, method))
+  config = methods.with_rule(config, method_rule(config, workdir, spec, method))
   sample_fn = sampler.make_sample_fn(config, spec)
   x = sample_fn(params, omega, sampler.sample_keys(seed, np.arange(len(cond))), cond)
   if not np.all(np.isfinite(x)):

@@ -43,6 +43,11 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   validation.require_learnable(config)
   workdir = workdir_lib.Workdir(workdir)
   train_guidance.require_finished_base(workdir, config)
+  if config.evaluation.order != 1:
+    raise launch.UserError(
+      f'evaluation.order={config.evaluation.order}: weights are searched along'
+      ' trajectories of first order; use --config.evaluation.order=1 here.'
+    )
   config = config.copy_and_resolve_references()
   config.guidance.objective = f'trajectory_{config.trajectory.distance}'
   config.guidance.source, config.guidance.weight = 'statistics', 'network'
@@ -74,18 +79,12 @@ def refuse_other_search(
     return
   stored = checkpointing.load_config(directory)
   workdir_lib.require_base(workdir, stored, directory)
-  wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance', 'rule')
+  wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance')
+  wanted['rule'] = builders.rule_identity(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
   workdir_lib.require_same(stored['config'], wanted, directory)
-  # The number of steps is free elsewhere: here it makes another table.
-  for key in ('num_steps', 't_max', 'churn'):
-    value, old = config.evaluation[key], stored['config']['evaluation'][key]
-    if value != old:
-      raise launch.UserError(
-        f'evaluation.{key}={value!r}: {directory} was written with {old!r}; use that'
-        ' value, or another --workdir.'
-      )
+  workdir_lib.require_same_grid(stored['config'], config, directory)
 
 
 def search(

@@ -48,10 +48,13 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   if checkpointing.latest_step(directory) is not None:
     stored = checkpointing.load_config(directory)
     workdir_lib.require_base(workdir, stored, directory)
-    identity = workdir_lib.config_to_json(config, 'seed', 'guidance', 'rule')
+    identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
+    identity['rule'] = builders.rule_identity(config)
     if config.guidance.source == 'statistics':
       identity['statistics'] = workdir_lib.statistics_section(config)
     workdir_lib.require_same(stored['config'], identity, directory)
+    if config.guidance.weight == 'table':
+      workdir_lib.require_same_grid(stored['config'], config, directory)
   builders.log_config(config)
   if config.guidance.source == 'direct':
     return learn_directly(config, workdir, directory)

@@ -71,38 +71,7 @@ def validate(config: config_dict.ConfigDict) -> None:
   check('rule.apg_momentum', lambda v: -1.0 < v < 1.0, 'must be in (-1, 1).')
   check('rule.power', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('seed', lambda v: v >= 0, 'must not be negative.')
-  check('data.num_classes', lambda v: v >= 2, 'guidance needs at least 2 classes.')
-  check('data.num_per_class', lambda v: v >= 2, 'needs at least 2 for a distance.')
-  check(
-    'data.dir',
-    lambda v: not v or epath.Path(v).expanduser().is_dir(),
-    "no such directory; it is where TFDS keeps its data sets, '' for its default.",
-  )
-  for key in ('num_threads', 'num_workers'):
-    check(f'data.{key}', lambda v: v >= 0, 'must not be negative.')
-  check(
-    'data.flip',
-    lambda v: not v or len(datasets.spec(config).shape) == 3,
-    f'mirrors images; data.name={config.data.name!r} has none.',
-  )
-  known = catalog.ATTRIBUTES if config.data.name == 'celeb_a' else ()
-  check(
-    'data.attributes',
-    lambda v: set(v) <= set(known) and len(set(v)) == len(v),
-    f'must be different ones of {known}, of celeb_a alone.',
-  )
-  if datasets.spec(config).conditions.num_classes is None:
-    no_classes = (
-      'vectors of all attributes make no classes; choose some, as in'
-      " --config.data.attributes=\"('Male', 'Smiling')\", or another value."
-    )
-    check('fid.labels', lambda v: v == 'data', no_classes)
-    check('guidance.weight', lambda v: v == 'network', no_classes)
-    check('guidance.objective', lambda v: v != 'class_marginal', no_classes)
-    check('statistics.kind', lambda v: v != 'class_groups', no_classes)
-  check('data.dim', lambda v: v >= 2, 'a sphere of means needs at least 2.')
-  for key in ('radius', 'std', 'components'):
-    positive(f'data.{key}')
+  _validate_data(config, check, positive)
   for key in ('log_every', 'checkpoint_every'):
     positive(key)
   for section in ('denoiser', 'guidance'):
@@ -166,6 +135,47 @@ def validate(config: config_dict.ConfigDict) -> None:
     f'with s_min={config.guidance.s_min} and zeta={config.guidance.zeta} no s is'
     ' left: s_min + gap + zeta must be at most 1.',
   )
+  _validate_evaluation(config, check, positive, one_of, numbers)
+
+
+def _validate_data(config, check, positive) -> None:
+  """The data, and what their conditions allow."""
+  check('data.num_classes', lambda v: v >= 2, 'guidance needs at least 2 classes.')
+  check('data.num_per_class', lambda v: v >= 2, 'needs at least 2 for a distance.')
+  check(
+    'data.dir',
+    lambda v: not v or epath.Path(v).expanduser().is_dir(),
+    "no such directory; it is where TFDS keeps its data sets, '' for its default.",
+  )
+  for key in ('num_threads', 'num_workers'):
+    check(f'data.{key}', lambda v: v >= 0, 'must not be negative.')
+  check(
+    'data.flip',
+    lambda v: not v or len(datasets.spec(config).shape) == 3,
+    f'mirrors images; data.name={config.data.name!r} has none.',
+  )
+  known = catalog.ATTRIBUTES if config.data.name == 'celeb_a' else ()
+  check(
+    'data.attributes',
+    lambda v: set(v) <= set(known) and len(set(v)) == len(v),
+    f'must be different ones of {known}, of celeb_a alone.',
+  )
+  if datasets.spec(config).conditions.num_classes is None:
+    no_classes = (
+      'vectors of all attributes make no classes; choose some, as in'
+      " --config.data.attributes=\"('Male', 'Smiling')\", or another value."
+    )
+    check('fid.labels', lambda v: v == 'data', no_classes)
+    check('guidance.weight', lambda v: v == 'network', no_classes)
+    check('guidance.objective', lambda v: v != 'class_marginal', no_classes)
+    check('statistics.kind', lambda v: v != 'class_groups', no_classes)
+  check('data.dim', lambda v: v >= 2, 'a sphere of means needs at least 2.')
+  for key in ('radius', 'std', 'components'):
+    positive(f'data.{key}')
+
+
+def _validate_evaluation(config, check, positive, one_of, numbers) -> None:
+  """The sampler and its grids, and `experiments.fid`."""
   for key in ('num_seeds', 'num_steps', 'classifier_width', 'classifier_steps'):
     positive(f'evaluation.{key}')
   check(
@@ -181,6 +191,13 @@ def validate(config: config_dict.ConfigDict) -> None:
   check('evaluation.tolerance', lambda v: v >= 0.0, 'must not be negative.')
   check('evaluation.churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('evaluation.t_max', lambda v: 0.0 < v <= 1.0, 'must be in (0, 1].')
+  if config.rule.name == 'power_normalized':
+    check(
+      'evaluation.t_max',
+      lambda v: v < 1.0,
+      "rule.name='power_normalized' acts on eps, which leaves x0 undetermined at t = 1;"
+      ' start sampling at --config.evaluation.t_max=0.99.',
+    )
   if config.denoiser.prediction == 'eps':
     check(
       'evaluation.t_max',
@@ -319,6 +336,7 @@ def _validate_compare(check, one_of, numbers) -> None:
     'that are integers >= 2',
   )
   one_of('compare.match', ('', 'mean', 'nfe'))
+  check('compare.reference', lambda v: v, 'must name a learned weight.')
 
 
 def _validate_sweep(config, check, positive, numbers) -> None:

@@ -37,6 +37,7 @@ _FREE_KEYS = ('num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 
 
 # All that experiments write; anything else makes a directory foreign.
 _ENTRIES = (
+  'compare',
   'denoiser',
   'fid',
   'guidance',
@@ -173,8 +174,8 @@ def resolve_config(
 ) -> config_dict.ConfigDict:
   """The config to evaluate a trained directory with.
 
-  The stored one; if `config` is given, with the sections `evaluation`, `compare`, `fid`
-  and `mesh`, and the `data.dir`, of that.
+  The stored one; if `config` is given, with the sections `evaluation`, `compare`,
+  `fid`, `rule` and `mesh`, and the `data.dir`, of that.
 
   Raises:
     launch.UserError: no base model here, or one of another config.
@@ -186,7 +187,7 @@ def resolve_config(
     return stored
   validation.validate(config)
   stored = require_base_of(workdir, config)
-  for section in ('evaluation', 'compare', 'fid'):
+  for section in ('evaluation', 'compare', 'fid', 'rule'):
     stored[section] = config[section]
   stored.mesh = config.mesh
   stored.data.dir = config.data.dir
@@ -199,7 +200,7 @@ class LearnedWeight(NamedTuple):
   model: builders.WeightModel
   params: types.Params  # Averaged.
   num_evaluations: int  # Denoiser evaluations spent on learning it.
-  rule: str  # That it was learned for.
+  rule: config_dict.ConfigDict  # That it was learned for.
   is_table: bool  # Or a network.
 
   def __call__(self, cond, s, t):
@@ -228,7 +229,7 @@ def load_guidance(workdir: Workdir, name: str, spec: splits.Spec) -> LearnedWeig
     model,
     params,
     stored['num_evaluations'],
-    config.rule.name,
+    config.rule,
     config.guidance.weight == 'table',
   )
 
@@ -292,7 +293,7 @@ def statistics_identity(
   return {
     'seed': config.seed,
     'statistics': statistics_section(config),
-    **config_to_json(config, 'rule'),
+    'rule': builders.rule_identity(config),
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
   }
@@ -305,6 +306,25 @@ def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
   if config.statistics.kind == 'particles':
     unused = ('group_size',)
   return {k: v for k, v in section.items() if k not in ('batch_size', *unused)}
+
+
+def require_same_grid(
+  stored: dict[str, Any], config: config_dict.ConfigDict, path: epath.Path
+) -> None:
+  """Refuses a table for another sampler.
+
+  The number of steps is free elsewhere: here it makes another table.
+
+  Raises:
+    launch.UserError: one of other steps, start or churn.
+  """
+  for key in ('num_steps', 't_max', 'churn'):
+    value, old = config.evaluation[key], stored['evaluation'][key]
+    if value != old:
+      raise launch.UserError(
+        f'evaluation.{key}={value!r}: {path} was written with {old!r}; use that value,'
+        ' or another --workdir.'
+      )
 
 
 def require_statistics(workdir: Workdir, config: config_dict.ConfigDict) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import experimental
 
 from lgd import noising
@@ -68,6 +69,9 @@ def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> Pair:
     denoiser: the frozen denoiser.
     null_cond: the null condition, without the batch axis.
 
+  Raises (when called):
+    ValueError: a null value that the dtype of the conditions cannot hold.
+
   Cost: `both` is one call of twice the batch.
   """
 
@@ -77,11 +81,7 @@ def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> Pair:
     return jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
 
   def nulls(cond):
-    return jax.tree.map(
-      lambda c, null: jnp.broadcast_to(jnp.asarray(null, c.dtype), c.shape),
-      cond,
-      null_cond,
-    )
+    return jax.tree.map(_broadcast_null, cond, null_cond)
 
   def null(params, xt, t, cond, x0_cond):
     del x0_cond
@@ -152,6 +152,15 @@ def several(*pairs: Pair) -> Pair:
     return x0_cond, null(params, xt, t, c, x0_cond)
 
   return Pair(cond, null, both)
+
+
+def _broadcast_null(c, null):
+  if not np.can_cast(np.asarray(null).dtype, c.dtype, 'same_kind'):
+    raise ValueError(
+      f'null_cond of {np.asarray(null).dtype}: conditions of {c.dtype} cannot hold it;'
+      ' give them as floats.'
+    )
+  return jnp.broadcast_to(jnp.asarray(null, c.dtype), c.shape)
 
 
 def _frozen(denoiser):

@@ -100,6 +100,13 @@ def to_host(x: jax.Array) -> np.ndarray:
   return multihost_utils.process_allgather(x, tiled=True)
 
 
+def of_first_process(x: Any) -> np.ndarray:
+  """What process 0 has of a host value, on every process; all must call this."""
+  if jax.process_count() == 1:
+    return np.asarray(x)
+  return multihost_utils.broadcast_one_to_all(np.asarray(x))
+
+
 def wait_for_processes(name: str) -> None:
   """Returns when all processes have come here; `name` tells the places apart."""
   if jax.process_count() > 1:

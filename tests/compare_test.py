@@ -25,6 +25,7 @@ from experiments import train_guidance
 from experiments import workdir as workdir_lib
 from lgd import guidance
 from lgd import metrics
+from lgd import reporting
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -66,8 +67,8 @@ class RunTest(helpers.WorkdirCase):
   def fill(cls):
     config = smoke_config()
     train_denoiser.run(config, cls.root)
-    for rule in ('linear', 'optimal_scale'):
-      config.rule.name = rule
+    for rule in ('linear', 'apg'):
+      config.rule.update(name=rule, apg_max_norm=1e-6)
       collect_statistics.run(config, cls.root)
       train_guidance.run(config, cls.root)
     cls.rows = compare.run(smoke_config(), cls.root)
@@ -86,12 +87,12 @@ class RunTest(helpers.WorkdirCase):
     real, *rows = self.rows
     self.assertEqual(real['method'], 'real')
     learned = {'self_consistency': 'linear'}
-    learned['self_consistency_optimal_scale'] = 'optimal_scale'
+    learned['self_consistency_apg'] = 'apg'
     rules = learned | {
       n: methods.FAMILIES[n].rule for n in smoke_config().compare.methods
     }
     self.assertEqual(
-      {r['method']: r['rule'] for r in rows if r['params'] or r['cost']}, rules
+      {r['method']: r['rule'] for r in rows if r['method'] != 'unguided'}, rules
     )
     given = {'unguided': 4, 'constant': 8, 'apg_momentum': 8, 'angle_domain': 8}
     given['interval'] = 7  # t = 1, .75, .5, .25: guided at the last three.
@@ -99,11 +100,14 @@ class RunTest(helpers.WorkdirCase):
       self.assertEqual(row['nfe'], given.get(row['method'], row['nfe']), row['method'])
       self.assertGreater(row['seconds'], 0.0)
       if 'omega' in row['params']:  # Two strengths, one seed each.
-        self.assertEqual(row['cost'], 2 * row['nfe'] * row['num_samples'])
+        self.assertEqual(
+          row['learning_evaluations'], 2 * row['nfe'] * row['num_samples']
+        )
     table = (path / 'results.md').read_text()
-    self.assertIn('**self_consistency_optimal_scale**', table)
+    self.assertIn('**self_consistency_apg**', table)
 
   def test_search_takes_the_best_on_validation_data(self):
+    """By the file's own rows: other strengths are farther from validation data."""
     config, _, dataset, arena = self.parts
     validation = metrics.class_sets(*dataset.validation)
     distances = []
@@ -120,49 +124,83 @@ class RunTest(helpers.WorkdirCase):
   def test_learned_weights_are_sampled_with_their_own_rule(self):
     """As `builders` guides, not as `linear` would."""
     config, workdir, dataset, arena = self.parts
-    learned = arena_lib.learned_methods(config, workdir, dataset.spec)
-    method = next(m for m in learned if m.rule == 'optimal_scale')
+    learned = arena_lib.load_learned(workdir, dataset.spec)
+    spec, name = dataset.spec, 'self_consistency_apg'
+    method = arena_lib.learned_method(config, spec, name, learned[name])
     strong = method._replace(table=np.full_like(method.table, 2.0))
     x, _ = arena.sample(strong, 0)
-    other, _ = arena.sample(strong._replace(rule='linear'), 0)
-    self.assertGreater(np.abs(x - other).max(), 1e-3)
-    config = methods.with_rule(config, 'optimal_scale')
-    sample_fn = sampler.make_sample_fn(config, dataset.spec)
-    params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
-    keys = sampler.sample_keys(0, np.arange(len(x)))
-    expected = sample_fn(params, strong.table[arena.label], keys, arena.label)
-    np.testing.assert_array_equal(x, expected)
+    # All of the difference is cut to next to nothing, as the weight was learned.
+    zero, _ = arena.sample(strong._replace(table=0.0 * strong.table), 0)
+    np.testing.assert_allclose(x, zero, atol=1e-3)
+    other, _ = arena.sample(strong._replace(rule=config.rule), 0)
+    self.assertGreater(np.abs(x - other).max(), 1e-2)
 
   def test_equal_means(self):
     config, _, _, _ = self.parts
     names = ('constant', 'triangle', 'beta_cfg', 'cfg_plus_plus', 'interval')
     config.compare.methods = names
     table = np.array([[0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0]])
-    learned = [arena_lib.Method('self_consistency', {}, 'linear', table)]
+    learned = [arena_lib.Method('self_consistency', {}, config.rule, table)]
     matched = compare.matched_methods(config, learned)
     self.assertEqual(tuple(m.name for m in matched), names)
     for method in matched:
       np.testing.assert_allclose(method.table.mean(axis=1), 1.375, rtol=1e-5)
-    config.compare.reference = 'l2'
-    with self.assertRaisesRegex(launch.UserError, "reference='l2': .*self_consistency"):
-      compare.matched_methods(config, learned)
-    config.compare.reference = 'self_consistency'
     learned = [learned[0]._replace(table=0.0 * table)]
     with self.assertRaisesRegex(launch.UserError, 'mean 0'):
       compare.matched_methods(config, learned)
 
+  @parameterized.parameters(
+    ({'compare.match': 'mean', 'compare.reference': 'l2'}, "reference='l2': must be"),
+    (
+      {'compare.methods': ('cfg_plus_plus',), 'evaluation.churn': 1.0},
+      'churn=1.0: CFG',
+    ),
+    ({'compare.match': 'mean', 'evaluation.t_max': 0.2}, 'interval on this grid'),
+    ({'rule.name': 'power_normalized'}, 'evaluation.t_max=1.0: rule.name'),
+  )
+  def test_refuses(self, overrides, message):
+    with self.assertRaisesRegex(launch.UserError, message):
+      config = smoke_config(**overrides)
+      workdir = workdir_lib.Workdir(self.root)
+      config = workdir_lib.resolve_config(workdir, config)
+      learned = {'self_consistency': None}
+      compare.require_comparable(config, learned)
+      table = np.ones((10, config.evaluation.num_steps))
+      method = arena_lib.Method('self_consistency', {}, config.rule, table)
+      compare.matched_methods(config, [method])
+
+  def test_a_candidate_that_is_not_finite_is_not_chosen(self):
+    config, _, _, arena = self.parts
+    config = config.copy_and_resolve_references()
+    config.compare.omegas = (1e38, 0.5)
+    arena = arena_lib.Arena(config, arena.dataset, arena.params)
+    self.assertEqual(compare.searched_method(arena, 'constant').params, {'omega': 0.5})
+    config.compare.omegas = (1e38,)
+    with self.assertRaisesRegex(reporting.NonFiniteError, 'constant: no samples'):
+      compare.searched_method(arena, 'constant')
+
+  def test_rules_that_need_both_are_not_cut(self):
+    """`tolerance` leaves out what has no effect, and only that."""
+    config = smoke_config()
+    omega = np.full((8, 4), 0.2, np.float32)
+    for rule, kept in (('linear', 0.0), ('apg_momentum', 0.2)):
+      changed = config.copy_and_resolve_references()
+      changed.rule.name, changed.evaluation.tolerance = rule, 0.3
+      plan = sampler.make_plan(changed, omega)
+      np.testing.assert_allclose(plan.omega, np.full((8, 4), kept))
+
   def test_equal_evaluations(self):
     """Twice the steps for unguided, as many for a constant, more for an interval."""
-    config, workdir, dataset, arena = self.parts
+    config, _, dataset, arena = self.parts
     config.compare.match = 'nfe'
     judge = judge_lib.train_judge(config, dataset)
     reference = evaluate.make_reference(dataset, judge)
     expected = {'unguided': (8, 8.0), 'constant': (4, 8.0), 'interval': (5, 8.0)}
     for name, (num_steps, nfe) in expected.items():
-      method = arena_lib.Method('unguided', {}, 'linear', None)
+      method = arena_lib.Method('unguided', {}, config.rule, None)
       if name != 'unguided':
         method = compare.given_method(config, 10, name, 0.5)
-      row = compare.measure(arena, workdir, method, judge, reference)[0]
+      row = compare.measure(arena, {}, method, judge, reference)[0]
       self.assertEqual((row['num_steps'], row['nfe']), (num_steps, nfe))
 
   def test_a_table_that_does_not_cover_the_sampler(self):

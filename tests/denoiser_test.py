@@ -185,6 +185,15 @@ class PairTest(parameterized.TestCase):
     self.assertEqual((strong.count, weak.count), (7 * 3, 7 * 3))
 
 
+class NullTest(absltest.TestCase):
+  def test_a_value_that_conditions_cannot_hold(self):
+    """Half an attribute among integers would be none."""
+    pair = denoiser.classifier_free(lambda p, xt, t, cond: xt, np.full(2, 0.5))
+    args = None, jnp.ones((3, 1)), jnp.ones(3), jnp.ones((3, 2), int)
+    with self.assertRaisesRegex(ValueError, 'int32 cannot hold it'):
+      pair(*args)
+
+
 class SeveralTest(absltest.TestCase):
   def setUp(self):
     super().setUp()

@@ -196,6 +196,25 @@ class PlannedTest(parameterized.TestCase):
       denoise_once(plan, xt, cond), expected, rtol=1e-4, atol=1e-5
     )
 
+  def test_half_precision(self):
+    """A denoiser's bfloat16 leaves the state in float32, whatever branch runs."""
+
+    def denoiser(params, xt, t, cond):
+      return (params * xt + cond[:, None]).astype(jnp.bfloat16)
+
+    pair = denoiser_lib.classifier_free(denoiser, 4)
+    omega = sparse_weights(9, 0.5)
+    plan, weight = guidance.make_plan(omega), guidance.per_sample(omega, TIMES)
+    x = draw(guidance.planned(pair, 0.5, plan, TIMES), 9)
+    expected = draw(guidance.guided(pair, 0.5, weight), 9)
+    self.assertEqual(x.dtype, jnp.float32)
+    np.testing.assert_allclose(x, expected, atol=0.1)
+
+  def test_another_grid(self):
+    plan = guidance.make_plan(np.ones((4, 3)))
+    with self.assertRaisesRegex(ValueError, r'a plan of 3 transitions needs \(4,\)'):
+      guidance.planned(PAIR, MIXTURE, plan, TIMES)
+
   @parameterized.parameters(
     ({'omega': np.full((4, 3), np.nan)}, 'finite'),
     ({'omega': np.zeros(4)}, r'\[n, num_steps\]'),

@@ -137,9 +137,17 @@ def planned(
     rule: what omega does; it must give the conditional prediction where omega is 0.
     space: as of `guided`, and so the next.
     schedule: noise schedule.
+
+  Raises:
+    ValueError: times of another number of transitions; or as `guided`.
   """
   apply = in_space(rule, space, schedule)
   plan = jax.tree.map(jnp.asarray, plan)
+  if jnp.shape(times) != (plan.omega.shape[1] + 1,):
+    raise ValueError(
+      f'times.shape={jnp.shape(times)}: a plan of {plan.omega.shape[1]} transitions'
+      f' needs ({plan.omega.shape[1] + 1},) times.'
+    )
 
   def split(x):
     return x.reshape(plan.num_shards, -1, *x.shape[1:])
@@ -159,6 +167,7 @@ def planned(
     x0_null = pair.null(params, *some)
     xt_some, t_some, _, x0_some = some
     guided = split(apply(x0_some, x0_null, merge(take(omega)), xt_some, t_some))
+    guided = guided.astype(x0_cond.dtype)
     put = jax.vmap(lambda part, i, new: part.at[i].set(new))
     return merge(put(split(x0_cond), rows, guided))
 
@@ -178,8 +187,13 @@ def planned(
     i = jnp.argmin(jnp.abs(times[:-1] - t[0]))
     return jax.lax.switch(
       plan.level[i],
-      [guide_none, *some, guide_all],
+      [_in_dtype_of_xt(fn) for fn in (guide_none, *some, guide_all)],
       *(xt, t, cond, plan.omega[:, i], plan.rows[:, i]),
     )
 
   return denoise
+
+
+def _in_dtype_of_xt(fn):
+  """Branches must agree; a denoiser's dtype and that of the weights may not."""
+  return lambda xt, *args: fn(xt, *args).astype(xt.dtype)

@@ -16,7 +16,7 @@ functions name. The other convention of the field has w = 1 + omega. All but (7)
 at omega = 0, bit for bit.
 
 (2) is (1) of another pair, (c, c - delta): whatever learns weights for (1), from
-statistics too, learns them for (3) and (4) when given that (`guided.equivalent_pair`).
+statistics too, learns them for (3) and (4) when given that (`guided.pair_along`).
 
 Norms, products and angles are those of an element of the batch, over all its data. So
 predictions are `[batch, *data]`; (1) alone, as it acts on every number by itself, would
