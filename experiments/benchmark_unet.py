@@ -164,48 +164,43 @@ def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, 
 def measure_planned(config: config_dict.ConfigDict) -> dict[str, float]:
   """Planned sampling beside plain guidance, with half of the weights 0 and with none.
 
-  Classes are guided over random intervals of their own, in batches of similar ones.
+  Samples are guided over random intervals of their own, in a batch of similar ones.
   """
   spec, n = datasets.spec(config), config.statistics.batch_size
   pair, times = builders.pair(config, spec), builders.time_grid(config)
   key, num_steps = jax.random.key(0), config.evaluation.num_steps
-  net = builders.network(config, spec)
+  net, mesh = builders.network(config, spec), builders.mesh(config)
   params = jax.jit(lambda key: builders.init_network(net, key, spec))(key)
-  cond, keys = spec.conditions.zeros(n), jax.random.split(key, n)
+  params = jax.device_put(params, sharding.fsdp(params, mesh))
+  keys, cond = sampler.sample_keys(0, np.arange(n)), spec.conditions.zeros(n)
+  planned = sampler.make_sample_fn(config, spec)
 
-  def draw(denoise):
+  @functools.partial(jax.jit, out_shardings=sharding.split(mesh))
+  def plain(params, omega, keys, cond):
     return sampling.sample(
       keys,
-      denoise,
+      guidance.guided(pair, params, guidance.per_sample(omega, times)),
       builders.schedule(config),
       cond,
       (n, *spec.shape),
       num_steps=num_steps,
-      churn=0.0,
+      churn=config.evaluation.churn,
       times=times,
+      order=config.evaluation.order,
     )
 
-  @jax.jit
-  def plain(params, omega):
-    return draw(guidance.guided(pair, params, guidance.per_sample(omega, times)))
-
-  @jax.jit
-  def planned(params, plan):
-    return draw(guidance.planned(pair, params, plan, times))
-
-  rng = np.random.default_rng(0)
-  start = rng.integers(0, num_steps // 2 + 1, 4 * n)
-  step = np.arange(num_steps)
-  inside = (start[:, None] <= step) & (step < start[:, None] + num_steps // 2)
-  half = np.float32(inside)
+  rng, step = np.random.default_rng(0), np.arange(num_steps)
+  start = rng.integers(0, num_steps // 2 + 1, (4 * n, 1))
+  half = np.float32((start <= step) & (step < start + num_steps // 2))
   half = half[guidance.similar_first(half)][:n]
-  results, settings = {}, {'num_levels': config.evaluation.plan_levels}
+  results = {}
   for name, omega in (('half', half), ('full', np.ones_like(half))):
-    plan = guidance.make_plan(omega, **settings)
+    plan = sampler.make_plan(config, omega)
     ideal = omega.size + np.sum(omega != 0.0)
+    on_devices = jax.device_put((omega, keys, cond), sharding.split(mesh))
     ratio, _ = benchmark.paired_ratio(
-      lambda plan=plan: planned(params, plan),
-      lambda omega=omega: plain(params, omega),
+      lambda omega=omega: planned(params, omega, keys, cond),
+      lambda args=on_devices: plain(params, *args),
       repeats=1,
     )
     results |= {

@@ -104,6 +104,8 @@ class ImageNet64Test(absltest.TestCase):
       config.evaluation.num_steps = 2
       measured = benchmark_unet.run(config, count_only=False)
       self.assertGreater(measured['sample_over_bare_evaluations'], 0.0)
+      self.assertEqual(measured['planned_full_evaluations_over_ideal'], 1.0)
+      self.assertBetween(measured['planned_half_evaluations_over_plain'], 0.75, 1.0)
 
 
 class CelebA64Test(absltest.TestCase):
