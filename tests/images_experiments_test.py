@@ -134,11 +134,8 @@ class CelebA64Test(absltest.TestCase):
     stored = np.load(workdir / 'samples' / 'self_consistency_seed0.npz')
     per_cond = config.evaluation.samples_per_class
     np.testing.assert_array_equal(stored['label'], np.repeat(bits[:4], per_cond, 0))
-    strong, none = (
-      sample.run(config, workdir, method=method, seed=0)
-      for method in ('constant:3', 'unguided')
-    )
-    self.assertGreater(np.abs(strong - none).max(), 1e-3)
+    strong = sample.run(config, workdir, method='constant:3', seed=0)
+    self.assertGreater(np.abs(strong - x).max(), 1e-3)  # The learned ones are near 0.
 
     net = networks.SqueezeNet()
     params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
