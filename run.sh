@@ -5,7 +5,7 @@
 #   ./run.sh mixture        the same on eight Gaussians in the plane
 #   ./run.sh mixture40      the same on forty classes in 16 dimensions
 #   ./run.sh mnist          the same on MNIST, prepared by TFDS (DATA=its directory)
-#   ./run.sh mnist_unet     with a small U-Net in place of the MLP: an hour on 2 cores
+#   ./run.sh mnist_unet     with a small U-Net in place of the MLP: 90 minutes on 2 cores
 #   ./run.sh compare        every rule and schedule on digits, at 10 to 100 steps
 #   ./run.sh sweep          720 guidance trainings on digits from one set of statistics
 #   ./run.sh smoke          train, evaluate and sample on shrunken configs
