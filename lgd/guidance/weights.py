@@ -33,11 +33,7 @@ def constant(omega: float) -> types.Weight:
   """
   _check('finite', math.isfinite, omega=omega)
 
-  def weight(cond, s, t):
-    del cond, s
-    return jnp.broadcast_to(jnp.asarray(omega, t.dtype), t.shape)
-
-  return weight
+  return _of_time(lambda t: jnp.broadcast_to(omega, t.shape))
 
 
 def interval(omega: float, lo: float, hi: float) -> types.Weight:
@@ -56,11 +52,7 @@ def interval(omega: float, lo: float, hi: float) -> types.Weight:
   if _is_known(lo) and _is_known(hi) and lo >= hi:
     raise ValueError(f'lo={lo}, hi={hi}: needs lo < hi; constant(0.0) is no guidance.')
 
-  def weight(cond, s, t):
-    del cond, s
-    return jnp.where((lo < t) & (t <= hi), omega, 0.0).astype(t.dtype)
-
-  return weight
+  return _of_time(lambda t: jnp.where((lo < t) & (t <= hi), omega, 0.0))
 
 
 def clamp_linear(omega: float, floor: float = 0.0) -> types.Weight:
@@ -73,11 +65,7 @@ def clamp_linear(omega: float, floor: float = 0.0) -> types.Weight:
   """
   _check('finite and >= 0', _is_non_negative, omega=omega, floor=floor)
 
-  def weight(cond, s, t):
-    del cond, s
-    return jnp.maximum(floor, 2.0 * omega * (1.0 - t)).astype(t.dtype)
-
-  return weight
+  return _of_time(lambda t: jnp.maximum(floor, 2.0 * omega * (1.0 - t)))
 
 
 def clamp_cosine(omega: float, floor: float = 0.0) -> types.Weight:
@@ -90,11 +78,7 @@ def clamp_cosine(omega: float, floor: float = 0.0) -> types.Weight:
   """
   _check('finite and >= 0', _is_non_negative, omega=omega, floor=floor)
 
-  def weight(cond, s, t):
-    del cond, s
-    return jnp.maximum(floor, omega * (1.0 + jnp.cos(jnp.pi * t))).astype(t.dtype)
-
-  return weight
+  return _of_time(lambda t: jnp.maximum(floor, omega * (1.0 + jnp.cos(jnp.pi * t))))
 
 
 def power_cosine(omega: float, power: float) -> types.Weight:
@@ -109,12 +93,9 @@ def power_cosine(omega: float, power: float) -> types.Weight:
   _check('finite', math.isfinite, omega=omega)
   _check('finite and > 0', lambda v: 0.0 < v < math.inf, power=power)
 
-  def weight(cond, s, t):
-    del cond, s
-    ramp = 0.5 * (1.0 - jnp.cos(jnp.pi * (1.0 - t) ** power))
-    return (omega * ramp).astype(t.dtype)
-
-  return weight
+  return _of_time(
+    lambda t: omega * (0.5 * (1.0 - jnp.cos(jnp.pi * (1.0 - t) ** power)))
+  )
 
 
 def triangle(omega: float) -> types.Weight:
@@ -129,11 +110,7 @@ def triangle(omega: float) -> types.Weight:
   """
   _check('finite', math.isfinite, omega=omega)
 
-  def weight(cond, s, t):
-    del cond, s
-    return (2.0 * omega * (1.0 - jnp.abs(2.0 * t - 1.0))).astype(t.dtype)
-
-  return weight
+  return _of_time(lambda t: 2.0 * omega * (1.0 - jnp.abs(2.0 * t - 1.0)))
 
 
 def beta_cfg(scale: float, a: float, b: float, times: jax.Array) -> types.Weight:
@@ -162,12 +139,11 @@ def beta_cfg(scale: float, a: float, b: float, times: jax.Array) -> types.Weight
     )
   increasing = jnp.asarray(times)[-2::-1]
 
-  def weight(cond, s, t):
-    del cond, s
+  def omega(t):
     u = jnp.interp(t, increasing, jnp.linspace(1.0, 0.0, shape[0] - 1))
-    return (scale * jax.scipy.stats.beta.pdf(u, a, b) - 1.0).astype(t.dtype)
+    return scale * jax.scipy.stats.beta.pdf(u, a, b) - 1.0
 
-  return weight
+  return _of_time(omega)
 
 
 def cfg_plus_plus(scale: float, schedule: types.Schedule) -> types.Weight:
@@ -204,6 +180,11 @@ def cfg_plus_plus(scale: float, schedule: types.Schedule) -> types.Weight:
     return (scale / (1.0 - alpha_ratio * sigma_ratio) - 1.0).astype(t.dtype)
 
   return weight
+
+
+def _of_time(omega: Callable[[jax.Array], jax.Array]) -> types.Weight:
+  """A weight of t alone, in the dtype of t."""
+  return lambda cond, s, t: omega(t).astype(t.dtype)
 
 
 def _is_known(value) -> bool:
