@@ -74,6 +74,7 @@ def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> Pair:
 
   Cost: `both` is one call of twice the batch.
   """
+  denoiser = _frozen(denoiser)
 
   # The two branches of an element lie side by side, [batch, 2, ...] flattened, so
   # that a sharded batch axis stays where it is (halves end to end would not).
@@ -85,7 +86,7 @@ def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> Pair:
 
   def null(params, xt, t, cond, x0_cond):
     del x0_cond
-    return jax.lax.stop_gradient(denoiser(params, xt, t, nulls(cond)))
+    return denoiser(params, xt, t, nulls(cond))
 
   def both(params, xt, t, cond):
     x0 = denoiser(
@@ -94,10 +95,10 @@ def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> Pair:
       interleave(t, t),
       jax.tree.map(interleave, cond, nulls(cond)),
     )
-    x0 = jax.lax.stop_gradient(x0).reshape(xt.shape[0], 2, *xt.shape[1:])
+    x0 = x0.reshape(xt.shape[0], 2, *xt.shape[1:])
     return x0[:, 0], x0[:, 1]
 
-  return Pair(_frozen(denoiser), null, both)
+  return Pair(denoiser, null, both)
 
 
 def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> Pair:
@@ -114,19 +115,16 @@ def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> Pair:
   Returns:
     A pair whose parameters are `(strong_params, weak_params)`.
   """
+  strong, weak = _frozen(strong), _frozen(weak)
 
   def cond(params, xt, t, cond):
-    return jax.lax.stop_gradient(strong(params[0], xt, t, cond))
+    return strong(params[0], xt, t, cond)
 
   def null(params, xt, t, cond, x0_cond):
     del x0_cond
-    return jax.lax.stop_gradient(weak(params[1], xt, t, cond))
+    return weak(params[1], xt, t, cond)
 
-  def both(params, xt, t, c):
-    x0_strong = cond(params, xt, t, c)
-    return x0_strong, null(params, xt, t, c, x0_strong)
-
-  return Pair(cond, null, both)
+  return _one_after_the_other(cond, null)
 
 
 def several(*pairs: Pair) -> Pair:
@@ -146,6 +144,12 @@ def several(*pairs: Pair) -> Pair:
   def null(params, xt, t, cond, x0_cond):
     each = zip(pairs, params, strict=True)
     return tuple(pair.null(p, xt, t, cond, x0_cond) for pair, p in each)
+
+  return _one_after_the_other(cond, null)
+
+
+def _one_after_the_other(cond, null):
+  """A pair whose two predictions share no call."""
 
   def both(params, xt, t, c):
     x0_cond = cond(params, xt, t, c)
