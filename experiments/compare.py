@@ -10,7 +10,6 @@ the evaluations of the search stand beside those that learning took. Writes
 compare/results.json, results.md and nfe.png.
 """
 
-import json
 from typing import Any
 
 import jax
@@ -247,10 +246,7 @@ def at_other_steps(
 
 def write(path, rows: list[dict[str, Any]]) -> None:
   """The rows, a table for each step count, and energy distance against NFE."""
-  path.mkdir(parents=True, exist_ok=True)
-  files.write_whole(
-    path / 'results.json', lambda f: f.write(json.dumps(rows, indent=1).encode())
-  )
+  files.write_json(path / 'results.json', rows)
   floor, *rows = rows
   lines = [
     '# Comparison',

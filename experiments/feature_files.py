@@ -78,7 +78,7 @@ def collect(
     stored = json.loads(path.read_text())
     workdir_lib.require_same(stored, identity, directory)
   elif jax.process_index() == 0:
-    files.write_whole(path, lambda f: f.write(json.dumps(identity, indent=1).encode()))
+    files.write_json(path, identity)
   num, size, begin = identity['num_samples'], shard_size, time.perf_counter()
   firsts, done = range(0, num, size), 0
   shards = [directory / f'features-{i:05d}.npz' for i in range(len(firsts))]

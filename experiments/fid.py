@@ -32,6 +32,7 @@ from experiments import sample
 from experiments import sampler
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
+from lgd import files
 from lgd import guidance
 from lgd import metrics
 from lgd import reporting
@@ -228,7 +229,7 @@ def add_row(path: epath.Path, row: dict[str, Any]) -> None:
 
   rows = json.loads(path.read_text()) if path.exists() else []
   rows = [old for old in rows if key(old) != key(row)] + [row]
-  path.write_text(json.dumps(rows, indent=1))
+  files.write_json(path, rows)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,5 @@
 """results.json, results.md and the figures of an evaluation."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from lgd import files
 from lgd import plots
 
 GRIDS = ('constant', 'interval', 'clamp_linear')
@@ -99,7 +99,7 @@ def write(
     tables: learned method -> `[num_classes, num_steps]`.
     times: `[num_steps]` times denoised from.
   """
-  (path / 'results.json').write_text(json.dumps(rows, indent=1))
+  files.write_json(path / 'results.json', rows)
   summaries = summarise(rows)
   (path / 'results.md').write_text(to_markdown(summaries))
 

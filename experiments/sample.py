@@ -22,6 +22,7 @@ from experiments import launch
 from experiments import methods
 from experiments import sampler
 from experiments import workdir as workdir_lib
+from lgd import files
 from lgd import guidance
 from lgd import plots
 from lgd import reporting
@@ -141,9 +142,7 @@ def run(
 
   if jax.process_index() == 0:
     path = workdir.path / 'samples' / f'{file_stem(method, seed)}.npz'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('wb') as f:
-      np.savez(f, x=x, label=cond)
+    files.write_npz(path, {'x': x, 'label': cond})
     columns = x.reshape(len(each), -1, *spec.shape)
     plots.sample_grid(path.with_suffix('.png'), {method: columns}, num_rows=10)
     logging.info('%d samples in %s', len(x), path)

@@ -34,8 +34,8 @@ def shard_path(directory: epath.Path, shard: int) -> epath.Path:
 
 def write_config(directory: epath.Path, stored: dict[str, Any]) -> None:
   """Says what the pass belongs to; before its first shard."""
-  directory.mkdir(parents=True, exist_ok=True)
-  _write(directory / 'config.json', lambda f: f.write(json.dumps(stored).encode()))
+  if jax.process_index() == 0:
+    files.write_json(directory / 'config.json', stored)
 
 
 def read_config(directory: epath.Path) -> dict[str, Any]:
@@ -61,7 +61,8 @@ def read_config(directory: epath.Path) -> dict[str, Any]:
 
 def write_shard(directory: epath.Path, shard: int, statistics: Statistics) -> None:
   """One file, under its name only when it is complete."""
-  _write(shard_path(directory, shard), lambda f: np.savez(f, **statistics._asdict()))
+  if jax.process_index() == 0:
+    files.write_npz(shard_path(directory, shard), statistics._asdict())
 
 
 def read_shard(path: epath.Path, num_vectors: int) -> Statistics:
@@ -116,8 +117,3 @@ def read(directory: epath.Path, num_shards: int, *, num_vectors: int) -> Statist
       ' collect_statistics again.'
     )
   return joined
-
-
-def _write(path: epath.Path, write) -> None:
-  if jax.process_index() == 0:
-    files.write_whole(path, write)

@@ -10,7 +10,6 @@ does not see test data. Writes sweep/results.json, results.md and a figure per a
 """
 
 import itertools
-import json
 import time
 from typing import Any
 
@@ -31,6 +30,7 @@ from experiments import train_guidance
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
+from lgd import files
 from lgd import metrics
 from lgd import objectives
 from lgd import plots
@@ -237,7 +237,7 @@ def write(
   path.mkdir(parents=True, exist_ok=True)
   for old in path.glob('*.png'):  # Of another grid.
     old.unlink()
-  (path / 'results.json').write_text(json.dumps(rows, indent=1))
+  files.write_json(path / 'results.json', rows)
   settings = average_seeds(rows)
   axes = [axis for axis in AXES if len({row[axis] for row in settings}) > 1]
   text = to_markdown(settings, axes, len(rows), num_evaluations, seconds)

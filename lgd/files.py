@@ -1,6 +1,7 @@
 """Arrays in .npz files: written whole or not at all, checked when read."""
 
 import hashlib
+import json
 import re
 import zipfile
 import zlib
@@ -67,6 +68,11 @@ def write_whole(path: epath.PathLike, write: Callable[[IO[bytes]], Any]) -> None
   with partial.open('wb') as f:
     write(f)
   partial.replace(path)
+
+
+def write_json(path: epath.PathLike, tree: Any) -> None:
+  """Writes a JSON file, under its name only when it is complete."""
+  write_whole(path, lambda f: f.write(json.dumps(tree, indent=1).encode()))
 
 
 def sha256(path: epath.PathLike) -> str:
