@@ -29,6 +29,7 @@ from lgd import guidance
 from lgd import sampling
 from lgd import sharding
 from lgd import training
+from lgd import types
 from lgd.data import splits
 
 # Matrix products a second, bfloat16 without sparsity, by the vendors' data sheets.
@@ -119,15 +120,23 @@ def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, 
   }
 
 
+def untrained(
+  config: config_dict.ConfigDict, spec: splits.Spec, mesh: jax.sharding.Mesh
+) -> types.Params:
+  """Fresh parameters of the base model, on the mesh as trained ones would be."""
+  net = builders.network(config, spec)
+  init = jax.jit(lambda key: builders.init_network(net, key, spec))
+  params = init(jax.random.key(0))
+  return jax.device_put(params, sharding.fsdp(params, mesh))
+
+
 def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
   """Guided sampling over the bare evaluations that it makes."""
   spec = datasets.spec(config)
   pair = builders.pair(config, spec)
-  key, n = jax.random.key(0), config.statistics.batch_size
+  n = config.statistics.batch_size
   mesh = builders.mesh(config)
-  net = builders.network(config, spec)
-  params = jax.jit(lambda key: builders.init_network(net, key, spec))(key)
-  params = jax.device_put(params, sharding.fsdp(params, mesh))
+  params = untrained(config, spec, mesh)
   sample_fn = sampler.make_sample_fn(config, spec)
   cond = spec.conditions.zeros(n)
   keys = sampler.sample_keys(0, np.arange(n))
@@ -168,10 +177,9 @@ def measure_planned(config: config_dict.ConfigDict) -> dict[str, float]:
   """
   spec, n = datasets.spec(config), config.statistics.batch_size
   pair, times = builders.pair(config, spec), builders.time_grid(config)
-  key, num_steps = jax.random.key(0), config.evaluation.num_steps
-  net, mesh = builders.network(config, spec), builders.mesh(config)
-  params = jax.jit(lambda key: builders.init_network(net, key, spec))(key)
-  params = jax.device_put(params, sharding.fsdp(params, mesh))
+  num_steps = config.evaluation.num_steps
+  mesh = builders.mesh(config)
+  params = untrained(config, spec, mesh)
   keys, cond = sampler.sample_keys(0, np.arange(n)), spec.conditions.zeros(n)
   planned = sampler.make_sample_fn(config, spec)
 

@@ -38,7 +38,7 @@ GROUPED = {'class_marginal': 'class_groups', 'marginal': 'pooled_groups'}
 DIRECTIONS = ('optimal_scale', 'apg')  # Rules that are linear along one.
 LEARNABLE_RULES = ('linear', *DIRECTIONS)
 RULES = (*LEARNABLE_RULES, 'apg_momentum', 'angle_domain', 'power_normalized')
-# The null branch has an effect where omega is 0.
+# The null branch has an effect where omega is 0, now or later.
 RULES_THAT_NEED_BOTH = ('apg_momentum', 'power_normalized')
 STATISTICS = ('particles', *GROUPED.values())
 
@@ -156,23 +156,21 @@ def guided(
     shape: of the batch.
   """
   section, times = config.rule, time_grid(config)
-  if section.name == 'apg_momentum':  # It remembers the null branch of every step.
+  if section.name not in RULES_THAT_NEED_BOTH:
+    # The directions of other rules are in the pair.
+    is_angle = section.name == 'angle_domain'
+    rule = guidance.angle_domain if is_angle else guidance.linear
+    return guidance.planned(pair, params, plan, times, rule=rule), None
+  weight = guidance.per_sample(plan.omega, times)
+  if section.name == 'apg_momentum':
     rule = guidance.ApgMomentum(
       section.apg_momentum, section.apg_eta, section.apg_max_norm
     )
-    weight = guidance.per_sample(plan.omega, times)
     denoise = guidance.guided_with_memory(pair, params, weight, rule=rule)
     return denoise, rule.init(shape)
-  rule, space = guidance.linear, 'x0'  # Directions are in the pair.
-  if section.name == 'angle_domain':
-    rule = guidance.angle_domain
-  elif section.name == 'power_normalized':
-    # Nothing is conditional at omega = 0, so that nothing can be left out.
-    rule, space = guidance.power_normalized(section.power), 'eps'
-    weight = guidance.per_sample(plan.omega, times)
-    settings = {'rule': rule, 'space': space, 'schedule': schedule(config)}
-    return guidance.guided(pair, params, weight, **settings), None
-  return guidance.planned(pair, params, plan, times, rule=rule, space=space), None
+  rule = guidance.power_normalized(section.power)
+  settings = {'rule': rule, 'space': 'eps', 'schedule': schedule(config)}
+  return guidance.guided(pair, params, weight, **settings), None
 
 
 class WeightModel(NamedTuple):
@@ -210,7 +208,7 @@ def guidance_name(config: config_dict.ConfigDict) -> str:
   """The name of a learned weight, and of its directory."""
   section = config.guidance
   suffix = '_direct' if section.source == 'direct' else ''
-  suffix += '' if config.rule.name == 'linear' else f'_{config.rule.name}'
+  suffix += _rule_suffix(config)
   return section.objective + suffix + ('_table' if section.weight == 'table' else '')
 
 
@@ -226,8 +224,11 @@ def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 def statistics_name(config: config_dict.ConfigDict) -> str:
   """The directory of a statistics pass."""
-  suffix = '' if config.rule.name == 'linear' else f'_{config.rule.name}'
-  return config.statistics.kind + suffix
+  return config.statistics.kind + _rule_suffix(config)
+
+
+def _rule_suffix(config):
+  return '' if config.rule.name == 'linear' else f'_{config.rule.name}'
 
 
 def time_grid(config: config_dict.ConfigDict) -> jax.Array:
