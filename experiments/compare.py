@@ -10,6 +10,8 @@ the evaluations of the search stand beside those that learning took. Writes
 compare/results.json, results.md and nfe.png.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,11 +55,15 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   judge = judge_lib.train_judge(config, dataset)
   reference = evaluate.make_reference(dataset, judge)
   rows = evaluate.real_rows(dataset, judge, reference)
+
+  @functools.cache  # What an arena has compiled serves all methods.
+  def arena_at(num_steps):
+    return arena_lib.Arena(with_steps(config, num_steps), dataset, params)
+
   for num_steps in config.compare.num_steps:
-    arena = arena_lib.Arena(with_steps(config, num_steps), dataset, params)
-    methods = gather(arena, learned)
+    methods = gather(arena_at(num_steps), learned)
     for i, method in enumerate(methods):
-      new = measure(arena, learned, method, judge, reference)
+      new = measure(arena_at, num_steps, learned, method, judge, reference)
       rows += new
       logging.info(
         'compare %d steps, %d/%d  %s  energy_test %.4f  nfe %g',
@@ -87,11 +93,8 @@ def require_comparable(
       f'compare.reference={section.reference!r}: must be one of the learned weights'
       f' here, {list(learned)}.'
     )
-  if config.evaluation.churn != 0.0 and 'cfg_plus_plus' in families(config):
-    raise launch.UserError(
-      f'evaluation.churn={config.evaluation.churn}: CFG++ is a weight at churn 0 only;'
-      ' leave cfg_plus_plus out of --config.compare.methods.'
-    )
+  for name in families(config):
+    methods_lib.require_usable(name, config)
 
 
 def with_steps(config: config_dict.ConfigDict, num_steps: int):
@@ -190,22 +193,27 @@ def matched_methods(
 
 
 def measure(
-  arena: arena_lib.Arena,
+  arena_at: Callable[[int], arena_lib.Arena],
+  asked: int,
   learned: dict[str, workdir_lib.LearnedWeight],
   method: arena_lib.Method,
   judge: judge_lib.Judge,
   reference: evaluate.Reference,
 ) -> list[dict[str, Any]]:
-  """The rows of a method, one for each seed; its time is that of the fastest one."""
-  config, asked = arena.config, arena.config.evaluation.num_steps
+  """The rows of a method at the steps asked for, one for each seed.
+
+  Its time is that of the fastest one.
+  """
+  arena = arena_at(asked)
   nfe = arena.count_nfe(method)
-  if config.compare.match == 'nfe':  # The steps that 2 evaluations a step would pay.
-    config = with_steps(config, round(2 * asked * asked / nfe))
-    arena = arena_lib.Arena(config, arena.dataset, arena.params)
-    method = at_other_steps(config, arena.dataset.spec, learned, method)
+  if (
+    arena.config.compare.match == 'nfe'
+  ):  # The steps that 2 evaluations each would pay.
+    arena = arena_at(round(2 * asked * asked / nfe))
+    method = at_other_steps(arena.config, arena.dataset.spec, learned, method)
     nfe = arena.count_nfe(method)
   rows, seconds = [], []
-  section = config.evaluation
+  config, section = arena.config, arena.config.evaluation
   arena.sample(method, config.seed)  # Compiles.
   for seed in range(config.seed, config.seed + section.num_seeds):
     x, taken = arena.sample(method, seed)

@@ -27,7 +27,6 @@ from experiments import builders
 from experiments import datasets
 from experiments import feature_files
 from experiments import launch
-from experiments import methods
 from experiments import sample
 from experiments import sampler
 from experiments import workdir as workdir_lib
@@ -136,10 +135,9 @@ def sampled_images(
   """Draws samples by their numbers, a batch at a time."""
   spec, size = dataset.spec, config.fid.batch_size
   labels = sample_labels(config, dataset, seed)
-  omega = sample.method_omega(config, workdir, spec, method, labels)
+  omega, config = sample.resolve_method(config, workdir, spec, method, labels)
   params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
-  rule = sample.method_rule(config, workdir, spec, method)
-  sample_fn = sampler.make_sample_fn(methods.with_rule(config, rule), spec)
+  sample_fn = sampler.make_sample_fn(config, spec)
 
   def images(first, last):
     order = np.arange(first, last)

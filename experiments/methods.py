@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import launch
 from lgd import guidance
 from lgd import types
 
@@ -70,6 +71,19 @@ def schedule(name: str, omega: float, config: config_dict.ConfigDict) -> jax.Arr
   """
   weight = FAMILIES[name].weight(omega, config)
   return guidance.tabulate(weight, np.zeros(1), builders.time_grid(config))[0]
+
+
+def require_usable(name: str, config: config_dict.ConfigDict) -> None:
+  """Refuses CFG++ where it is no weight.
+
+  Raises:
+    launch.UserError: churn is not 0.
+  """
+  if name == 'cfg_plus_plus' and config.evaluation.churn != 0.0:
+    raise launch.UserError(
+      f'evaluation.churn={config.evaluation.churn}: CFG++ is a weight at churn 0 only;'
+      ' use that, or other methods than cfg_plus_plus.'
+    )
 
 
 def rule_of(name: str, config: config_dict.ConfigDict) -> config_dict.ConfigDict:

@@ -38,26 +38,32 @@ GIVEN: dict[str, tuple[int, Callable[..., types.Weight]]] = {
 }
 
 
-def method_omega(
+def resolve_method(
   config: config_dict.ConfigDict,
   workdir: workdir_lib.Workdir,
   spec: splits.Spec,
   method: str,
   cond: np.ndarray,
-) -> np.ndarray | None:
-  """Weights of a method for conditions, `[n, num_steps]`; None for 'unguided'.
+) -> tuple[np.ndarray | None, config_dict.ConfigDict]:
+  """A method's weights for conditions, and the config with the rule they are for.
+
+  Returns:
+    omega, `[n, num_steps]`, None for 'unguided'; and the config.
 
   Raises:
     launch.UserError: neither a learned weight here nor a well-formed given one.
   """
+  name = method.partition(':')[0]
   if method == 'unguided':
-    return None
-  if method.partition(':')[0] in methods.FAMILIES:
+    return None, config
+  if name in methods.FAMILIES:
     weight = given_weight(config, method)
-    return np.asarray(guidance.tabulate(weight, cond, builders.time_grid(config)))
+    omega = guidance.tabulate(weight, cond, builders.time_grid(config))
+    return np.asarray(omega), methods.with_rule(config, methods.rule_of(name, config))
   if method in workdir.guidance_names():
-    weight = workdir_lib.load_guidance(workdir, method, spec)
-    return np.asarray(sampler.tabulate_learned(config, weight, cond))
+    learned = workdir_lib.load_guidance(workdir, method, spec)
+    omega = sampler.tabulate_learned(config, learned, cond)
+    return np.asarray(omega), methods.with_rule(config, learned.rule)
   raise launch.UserError(
     f'--method={method}: must be unguided, one of the learned weights here,'
     f' {workdir.guidance_names()}, or with :OMEGA one of {", ".join(methods.FAMILIES)}.'
@@ -71,11 +77,7 @@ def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
     launch.UserError: other numbers than those, or out of their range.
   """
   name, _, args = method.partition(':')
-  if name == 'cfg_plus_plus' and config.evaluation.churn != 0.0:
-    raise launch.UserError(
-      f'--method={method}: CFG++ is a weight at churn 0 only, not at'
-      f' evaluation.churn={config.evaluation.churn}.'
-    )
+  methods.require_usable(name, config)
   try:
     values = [float(v) for v in args.split(',')]
   except ValueError:
@@ -92,21 +94,6 @@ def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
     return make_weight(*values)
   except ValueError as error:
     raise launch.UserError(f'--method={method}: {error}') from error
-
-
-def method_rule(
-  config: config_dict.ConfigDict,
-  workdir: workdir_lib.Workdir,
-  spec: splits.Spec,
-  method: str,
-) -> config_dict.ConfigDict:
-  """The section `rule` that the weights of a method are for."""
-  name = method.partition(':')[0]
-  if name in methods.FAMILIES:
-    return methods.rule_of(name, config)
-  if method in workdir.guidance_names():
-    return workdir_lib.load_guidance(workdir, method, spec).rule
-  return config.rule
 
 
 def file_stem(method: str, seed: int) -> str:
@@ -130,9 +117,8 @@ def run(
   spec = datasets.spec(config)
   each = conditions(config, spec)
   cond = np.repeat(each, config.evaluation.samples_per_class, axis=0)
-  omega = method_omega(config, workdir, spec, method, cond)
+  omega, config = resolve_method(config, workdir, spec, method, cond)
   params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
-  config = methods.with_rule(config, method_rule(config, workdir, spec, method))
   sample_fn = sampler.make_sample_fn(config, spec)
   x = sample_fn(params, omega, sampler.sample_keys(seed, np.arange(len(cond))), cond)
   if not np.all(np.isfinite(x)):

@@ -193,6 +193,11 @@ class RunTest(helpers.WorkdirCase):
     """Twice the steps for unguided, as many for a constant, more for an interval."""
     config, _, dataset, arena = self.parts
     config.compare.match = 'nfe'
+
+    def arena_at(num_steps):
+      at_steps = compare.with_steps(config, num_steps)
+      return arena_lib.Arena(at_steps, dataset, arena.params)
+
     judge = judge_lib.train_judge(config, dataset)
     reference = evaluate.make_reference(dataset, judge)
     expected = {'unguided': (8, 8.0), 'constant': (4, 8.0), 'interval': (5, 8.0)}
@@ -200,7 +205,7 @@ class RunTest(helpers.WorkdirCase):
       method = arena_lib.Method('unguided', {}, config.rule, None)
       if name != 'unguided':
         method = compare.given_method(config, 10, name, 0.5)
-      row = compare.measure(arena, {}, method, judge, reference)[0]
+      row = compare.measure(arena_at, 4, {}, method, judge, reference)[0]
       self.assertEqual((row['num_steps'], row['nfe']), (num_steps, nfe))
 
   def test_a_table_that_does_not_cover_the_sampler(self):
