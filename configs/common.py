@@ -60,14 +60,16 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.grad_clip = 1.0
   config.denoiser.ema_decay = 0.99
 
-  # What a weight does to the two predictions. The first three can be learned for.
+  # What a weight does to the two predictions. The first four can be learned for.
   config.rule = config_dict.ConfigDict()
   config.rule.name = 'linear'  # or 'optimal_scale' (CFG-Zero*), 'apg' (no momentum),
-  # 'apg_momentum', 'angle_domain', 'power_normalized' (beta-CFG)
+  # 'autoguidance', 'apg_momentum', 'angle_domain', 'power_normalized' (beta-CFG)
+  config.rule.weak_workdir = ''  # Of 'autoguidance': with a less trained base model.
   config.rule.apg_eta = 0.0  # Share of what is parallel to the conditional prediction.
   config.rule.apg_max_norm = 2.5  # Of the difference, in units of the data.
   config.rule.apg_momentum = -0.75
   config.rule.power = 1.0  # Of the norm that 'power_normalized' divides by.
+  config.rule.num_particles = 10  # Of 'stein', in `compare`: samples driven apart.
 
   # The one pass over the training data that guidance is learned from.
   config.statistics = config_dict.ConfigDict()

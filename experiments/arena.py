@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import config_dict
 
+from experiments import builders
 from experiments import methods as methods_lib
 from experiments import results as results_lib
 from experiments import sampler
@@ -29,9 +30,15 @@ class Arena:
   """Samples of every class, drawn by the sampler of `config.evaluation`."""
 
   def __init__(
-    self, config: config_dict.ConfigDict, dataset: splits.Dataset, params: types.Params
+    self,
+    config: config_dict.ConfigDict,
+    dataset: splits.Dataset,
+    params: types.Params,
+    classifier: types.Params | None = None,
   ):
+    """`params` are the base model's, `classifier` those of the rules with a reward."""
     self.config, self.dataset, self.params = config, dataset, params
+    self.classifier = classifier
     self.label = sampler.balanced_labels(
       dataset.num_classes, config.evaluation.samples_per_class
     )
@@ -39,10 +46,10 @@ class Arena:
 
   def sample(self, method: Method, seed: int) -> tuple[np.ndarray, float]:
     """Samples in the order of `label`, and the seconds that they took."""
-    sample_fn, _ = self._of_rule(method.rule)
+    sample_fn, _, params = self._of_rule(method.rule)
     keys = sampler.sample_keys(seed, np.arange(len(self.label)))
     start = time.perf_counter()
-    x = sample_fn(self.params, self._omega(method), keys, self.label)
+    x = sample_fn(params, self._omega(method), keys, self.label)
     seconds = time.perf_counter() - start
     if not np.all(np.isfinite(x)):
       raise reporting.NonFiniteError(
@@ -53,7 +60,7 @@ class Arena:
 
   def count_nfe(self, method: Method) -> float:
     """Network evaluations of a sample."""
-    _, count = self._of_rule(method.rule)
+    _, count, _ = self._of_rule(method.rule)
     return count(self._omega(method), len(self.label))
 
   def _omega(self, method):
@@ -66,8 +73,16 @@ class Arena:
       self._compiled[key] = (
         sampler.make_sample_fn(config, self.dataset.spec),
         sampler.make_count_nfe(config, self.dataset.spec),
+        self._params_of(config),
       )
     return self._compiled[key]
+
+  def _params_of(self, config):
+    if config.rule.name in builders.REWARD_RULES:
+      return self.params, self.classifier
+    if config.rule.name == 'autoguidance':
+      return self.params, workdir_lib.load_weak(config, self.dataset.spec)
+    return self.params
 
 
 def load_learned(

@@ -23,6 +23,7 @@ from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import networks
 from lgd import objectives
+from lgd import rewards
 from lgd import sampling
 from lgd import schedules
 from lgd import sharding
@@ -36,11 +37,16 @@ OBJECTIVES = (
 )  # fmt: skip
 GROUPED = {'class_marginal': 'class_groups', 'marginal': 'pooled_groups'}
 DIRECTIONS = ('optimal_scale', 'apg')  # Rules that are linear along one.
-LEARNABLE_RULES = ('linear', *DIRECTIONS)
-RULES = (*LEARNABLE_RULES, 'apg_momentum', 'angle_domain', 'power_normalized')
+LEARNABLE_RULES = ('linear', *DIRECTIONS, 'autoguidance')
+PAIR_RULES = (*LEARNABLE_RULES, 'apg_momentum', 'angle_domain', 'power_normalized')
+REWARD_RULES = ('mpgd', 'stein')  # No pair; they raise a classifier's log-probability.
+RULES = (*PAIR_RULES, *REWARD_RULES)
 # The null branch has an effect where omega is 0, now or later.
 RULES_THAT_NEED_BOTH = ('apg_momentum', 'power_normalized')
 STATISTICS = ('particles', *GROUPED.values())
+
+# (classifier_params, x0_hat, cond) -> [batch]
+RewardFn = Callable[[types.Params, jax.Array, types.Cond], jax.Array]
 
 
 def mesh(config: config_dict.ConfigDict) -> jax.sharding.Mesh:
@@ -126,9 +132,12 @@ def pair(
 ) -> denoiser_lib.Pair:
   """The base model's two predictions, along the direction of `rule` if it has one.
 
+  Its parameters are the base model's; for autoguidance, those and the weak model's.
   `network` takes the place of `denoiser`.
   """
   network = network or denoiser(config, spec)
+  if config.rule.name == 'autoguidance':
+    return denoiser_lib.autoguidance(network, network)
   plain = denoiser_lib.classifier_free(network, spec.conditions.null)
   if config.rule.name not in DIRECTIONS:
     return plain
@@ -139,29 +148,51 @@ def pair(
   return guidance.pair_along(plain, direction, space=space, schedule=schedule(config))
 
 
+def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
+  """The reward of the rules that have one: a classifier's log p(cond | x0_hat)."""
+  net = networks.Classifier(
+    spec.conditions.num_classes, config.evaluation.classifier_width
+  )
+
+  def log_prob(params, x0_hat, cond):
+    logits, _ = net.apply(params, x0_hat)
+    return -optax.softmax_cross_entropy_with_integer_labels(logits, cond)
+
+  return log_prob
+
+
 def guided(
   config: config_dict.ConfigDict,
   pair: denoiser_lib.Pair,
   params: types.Params,
   plan: guidance.Plan,
   shape: tuple[int, ...],
+  reward: RewardFn,
 ) -> tuple[types.Denoise | types.MemoryDenoise, types.Memory]:
   """What the sampler calls, by `rule`, and the memory that it starts with, if any.
 
   Args:
     config: the config.
     pair: of the base model.
-    params: its parameters.
+    params: its parameters; of a rule with a reward, those and the classifier's.
     plan: weights of a batch on the sampler's grid, and where they need the null branch.
     shape: of the batch.
+    reward: of the rules that have one, whose weights are its rates.
   """
   section, times = config.rule, time_grid(config)
+  weight = guidance.per_sample(plan.omega, times)
+  if section.name in REWARD_RULES:
+    params, classifier = params
+    improve = rewards.mpgd
+    if section.name == 'stein':
+      improve = functools.partial(rewards.stein, num_particles=section.num_particles)
+    unguided = guidance.unguided(pair.cond, params)
+    return improve(unguided, functools.partial(reward, classifier), weight), None
   if section.name not in RULES_THAT_NEED_BOTH:
     # The directions of other rules are in the pair.
     is_angle = section.name == 'angle_domain'
     rule = guidance.angle_domain if is_angle else guidance.linear
     return guidance.planned(pair, params, plan, times, rule=rule), None
-  weight = guidance.per_sample(plan.omega, times)
   if section.name == 'apg_momentum':
     rule = guidance.ApgMomentum(
       section.apg_momentum, section.apg_eta, section.apg_max_norm
@@ -215,9 +246,11 @@ def guidance_name(config: config_dict.ConfigDict) -> str:
 def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The rule, with those of its constants that matter."""
   used = {
+    'autoguidance': ('weak_workdir',),
     'apg': ('apg_eta', 'apg_max_norm'),
     'apg_momentum': ('apg_eta', 'apg_max_norm', 'apg_momentum'),
     'power_normalized': ('power',),
+    'stein': ('num_particles',),
   }
   return {key: config.rule[key] for key in ('name', *used.get(config.rule.name, ()))}
 

@@ -50,7 +50,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   builders.log_config(config)
   dataset = datasets.load(config)
   plan = Plan(config, dataset.train)
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  params = workdir_lib.load_pair(workdir, config, dataset.spec)
   statistics_files.write_config(directory, identity)
 
   counter = denoiser_lib.EvaluationCounter()

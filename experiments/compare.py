@@ -53,12 +53,14 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   require_comparable(config, learned)
   params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   judge = judge_lib.train_judge(config, dataset)
+  classifier = judge_lib.train_reward(config, dataset)
   reference = evaluate.make_reference(dataset, judge)
   rows = evaluate.real_rows(dataset, judge, reference)
 
   @functools.cache  # What an arena has compiled serves all methods.
   def arena_at(num_steps):
-    return arena_lib.Arena(with_steps(config, num_steps), dataset, params)
+    at_steps = with_steps(config, num_steps)
+    return arena_lib.Arena(at_steps, dataset, params, classifier)
 
   for num_steps in config.compare.num_steps:
     methods = gather(arena_at(num_steps), learned)
@@ -85,7 +87,7 @@ def require_comparable(
   """Refuses what would fail later.
 
   Raises:
-    launch.UserError: a reference that is not there, or CFG++ where it is no weight.
+    launch.UserError: a reference that is not there, or a family that cannot be used.
   """
   section = config.compare
   if section.match == 'mean' and section.reference not in learned:
@@ -95,6 +97,18 @@ def require_comparable(
     )
   for name in families(config):
     methods_lib.require_usable(name, config)
+    if section.match == 'mean' and name in methods_lib.REWARDED:
+      raise launch.UserError(
+        f"compare.match='mean': {name} has a rate and no weight; leave it out of"
+        ' --config.compare.methods.'
+      )
+  # Neighbours are dealt to the devices in turn.
+  group = config.rule.num_particles * builders.mesh(config).size
+  if 'stein' in families(config) and config.evaluation.samples_per_class % group:
+    raise launch.UserError(
+      f'evaluation.samples_per_class={config.evaluation.samples_per_class}: stein needs'
+      f' a multiple of {group}, rule.num_particles on every device.'
+    )
 
 
 def with_steps(config: config_dict.ConfigDict, num_steps: int):
@@ -105,8 +119,13 @@ def with_steps(config: config_dict.ConfigDict, num_steps: int):
 
 
 def families(config: config_dict.ConfigDict) -> tuple[str, ...]:
-  """The hand-made methods to compare; all if none is named."""
-  return config.compare.methods or tuple(methods_lib.FAMILIES)
+  """The hand-made methods to compare; if none is named, all that `config` allows."""
+  if config.compare.methods:
+    return config.compare.methods
+  left_out = () if config.rule.weak_workdir else ('autoguidance',)
+  if config.compare.match == 'mean':
+    left_out += methods_lib.REWARDED
+  return tuple(name for name in methods_lib.FAMILIES if name not in left_out)
 
 
 def gather(
@@ -132,7 +151,8 @@ def given_method(
   row = methods_lib.schedule(name, omega, config)
   table = np.tile(row, (num_classes, 1))
   rule = methods_lib.rule_of(name, config)
-  return arena_lib.Method(name, {'omega': omega}, rule, table)
+  strength = 'rate' if name in methods_lib.REWARDED else 'omega'
+  return arena_lib.Method(name, {strength: omega}, rule, table)
 
 
 def searched_method(arena: arena_lib.Arena, name: str) -> arena_lib.Method:
@@ -206,9 +226,8 @@ def measure(
   """
   arena = arena_at(asked)
   nfe = arena.count_nfe(method)
-  if (
-    arena.config.compare.match == 'nfe'
-  ):  # The steps that 2 evaluations each would pay.
+  if arena.config.compare.match == 'nfe':
+    # As many steps as 2 evaluations each would pay.
     arena = arena_at(round(2 * asked * asked / nfe))
     method = at_other_steps(arena.config, arena.dataset.spec, learned, method)
     nfe = arena.count_nfe(method)
@@ -248,7 +267,8 @@ def at_other_steps(
   if method.name in learned:
     return arena_lib.learned_method(config, spec, method.name, learned[method.name])
   num_classes = spec.conditions.num_classes
-  new = given_method(config, num_classes, method.name, method.params['omega'])
+  (strength,) = method.params.values()
+  new = given_method(config, num_classes, method.name, strength)
   return new._replace(cost=method.cost)
 
 
@@ -312,12 +332,11 @@ def table_of(rows: list[dict[str, Any]]) -> list[str]:
   cells = []
   for s in summaries:
     row = first[s.key]
-    w = f'{1.0 + s.params["omega"]:.3g}' if 'omega' in s.params else ''
     cells.append(
       (
         shown(s.method),
         row['rule'],
-        w,
+        results_lib.strength(s),
         *(results_lib.cell(s, metric) for metric, _ in COLUMNS),
         f'{s.nfe:.4g}',
         f'{row["seconds"]:.2f}',

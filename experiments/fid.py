@@ -136,7 +136,7 @@ def sampled_images(
   spec, size = dataset.spec, config.fid.batch_size
   labels = sample_labels(config, dataset, seed)
   omega, config = sample.resolve_method(config, workdir, spec, method, labels)
-  params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
+  params = workdir_lib.load_pair(workdir, config, spec)
   sample_fn = sampler.make_sample_fn(config, spec)
 
   def images(first, last):

@@ -1,4 +1,4 @@
-"""Small classifiers of the training data: a judge, and noise-aware features."""
+"""Small classifiers of the training data: a judge, a reward, noise-aware features."""
 
 from collections.abc import Callable
 
@@ -23,19 +23,7 @@ Judge = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 def train_judge(config: config_dict.ConfigDict, dataset: splits.Dataset) -> Judge:
   """Trains the classifier (seconds) and logs its accuracy on held-out data."""
-  section = config.evaluation
-  net = networks.Classifier(dataset.num_classes, section.classifier_width)
-  tx = optax.adamw(1e-3, weight_decay=1e-2)
-
-  def loss_fn(params, frozen, batch, key):
-    del frozen, key
-    logits, _ = net.apply(params, batch.x)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
-    return loss.mean(), {}
-
-  key = arrays.stream(config.seed, 'judge')
-  params = net.init(key, jnp.zeros((1, *dataset.shape)))
-  params, _ = _fit(config, dataset, params, tx, loss_fn, key, section.classifier_steps)
+  net, params = _train_classifier(config, dataset, 'judge')
 
   @jax.jit
   def apply(params, x):
@@ -49,6 +37,14 @@ def train_judge(config: config_dict.ConfigDict, dataset: splits.Dataset) -> Judg
   accuracy = np.mean(np.argmax(log_prob, axis=1) == dataset.test.label)
   logging.info('classifier: accuracy %.3f on test data', accuracy)
   return judge
+
+
+def train_reward(
+  config: config_dict.ConfigDict, dataset: splits.Dataset
+) -> types.Params:
+  """Parameters for `builders.reward`, from another start than the judge's."""
+  _, params = _train_classifier(config, dataset, 'reward')
+  return params
 
 
 def train_noisy_features(
@@ -80,6 +76,23 @@ def train_noisy_features(
   )
   logging.info('noise-aware classifier: loss %.3f', loss)
   return lambda params, xt, t: net.apply(params, xt, t)[1], params
+
+
+def _train_classifier(config, dataset, stream):
+  section = config.evaluation
+  net = networks.Classifier(dataset.num_classes, section.classifier_width)
+  tx = optax.adamw(1e-3, weight_decay=1e-2)
+
+  def loss_fn(params, frozen, batch, key):
+    del frozen, key
+    logits, _ = net.apply(params, batch.x)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
+    return loss.mean(), {}
+
+  key = arrays.stream(config.seed, stream)
+  params = net.init(key, jnp.zeros((1, *dataset.shape)))
+  params, _ = _fit(config, dataset, params, tx, loss_fn, key, section.classifier_steps)
+  return net, params
 
 
 def _fit(config, dataset, params, tx, loss_fn, key, num_steps):

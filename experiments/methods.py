@@ -18,7 +18,7 @@ class Family(NamedTuple):
 
   Attributes:
     weight: from omega, in which the strength is given (w = 1 + omega), and the config.
-    rule: what the weight does, one of `builders.RULES`.
+    rule: what the weight (or rate) does, one of `builders.RULES`.
   """
 
   weight: Callable[[float, config_dict.ConfigDict], types.Weight]
@@ -60,7 +60,13 @@ FAMILIES = {
   'apg': Family(_constant, 'apg'),
   'apg_momentum': Family(_constant, 'apg_momentum'),
   'angle_domain': Family(_constant, 'angle_domain'),
+  'autoguidance': Family(_constant, 'autoguidance'),
+  # The strength of these two is the rate of (1) and (2) of `rewards`.
+  'mpgd': Family(_constant, 'mpgd'),
+  'stein': Family(_constant, 'stein'),
 }
+
+REWARDED = tuple(n for n, f in FAMILIES.items() if f.rule in builders.REWARD_RULES)
 
 
 def schedule(name: str, omega: float, config: config_dict.ConfigDict) -> jax.Array:
@@ -74,15 +80,20 @@ def schedule(name: str, omega: float, config: config_dict.ConfigDict) -> jax.Arr
 
 
 def require_usable(name: str, config: config_dict.ConfigDict) -> None:
-  """Refuses CFG++ where it is no weight.
+  """Refuses CFG++ where it is no weight, and autoguidance without a weak model.
 
   Raises:
-    launch.UserError: churn is not 0.
+    launch.UserError: churn is not 0, or no model is named.
   """
   if name == 'cfg_plus_plus' and config.evaluation.churn != 0.0:
     raise launch.UserError(
       f'evaluation.churn={config.evaluation.churn}: CFG++ is a weight at churn 0 only;'
       ' use that, or other methods than cfg_plus_plus.'
+    )
+  if FAMILIES[name].rule == 'autoguidance' and not config.rule.weak_workdir:
+    raise launch.UserError(
+      "rule.weak_workdir='': autoguidance needs the work directory of a less trained"
+      ' base model, or other methods.'
     )
 
 

@@ -195,7 +195,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
       [
         (
           summary.key + note,
-          _scale(summary),
+          strength(summary),
           *(cell(summary, name) for name, _ in COLUMNS),
           _gain(summary, unguided),
           f'{summary.nfe:g}',
@@ -252,7 +252,7 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
       [
         (
           summary.key,
-          _scale(summary),
+          strength(summary),
           cell(summary, 'energy_validation'),
           *(cell(summary, name) for name, _ in COLUMNS),
         )
@@ -297,7 +297,10 @@ def _gain(summary: Summary, unguided: Summary) -> str:
   return _mean_std(gain, 4)
 
 
-def _scale(summary: Summary) -> str:
+def strength(summary: Summary) -> str:
+  """w = 1 + omega, as tables show it; of a reward its rate."""
+  if 'rate' in summary.params:
+    return f'rate {summary.params["rate"]:g}'
   return f'{1.0 + summary.params["omega"]:g}' if 'omega' in summary.params else ''
 
 

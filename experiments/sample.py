@@ -78,6 +78,10 @@ def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
   """
   name, _, args = method.partition(':')
   methods.require_usable(name, config)
+  if name in methods.REWARDED:
+    raise launch.UserError(
+      f'--method={method}: needs a classifier, which experiments.compare alone trains.'
+    )
   try:
     values = [float(v) for v in args.split(',')]
   except ValueError:
@@ -118,7 +122,7 @@ def run(
   each = conditions(config, spec)
   cond = np.repeat(each, config.evaluation.samples_per_class, axis=0)
   omega, config = resolve_method(config, workdir, spec, method, cond)
-  params, _ = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
+  params = workdir_lib.load_pair(workdir, config, spec)
   sample_fn = sampler.make_sample_fn(config, spec)
   x = sample_fn(params, omega, sampler.sample_keys(seed, np.arange(len(cond))), cond)
   if not np.all(np.isfinite(x)):

@@ -34,13 +34,16 @@ def make_sample_fn(
   spec: splits.Spec,
   *,
   network: types.Denoiser | None = None,
+  reward: builders.RewardFn | None = None,
 ) -> SampleFn:
   """The sampler of `config.evaluation`, compiled and split over all devices.
 
   omega holds every sample's weights at the sampler's transitions: where they are 0 the
-  null branch is not evaluated, if `rule` allows. `network` is as of `builders.pair`.
+  null branch is not evaluated, if `rule` allows. `network` is as of `builders.pair`;
+  `reward` takes the place of that of `builders`.
   """
   pair = builders.pair(config, spec, network=network)
+  reward = reward or builders.reward(config, spec)
   times, mesh = builders.time_grid(config), builders.mesh(config)
   section = config.evaluation
 
@@ -49,7 +52,7 @@ def make_sample_fn(
     if plan is None:
       denoise, memory = guidance.unguided(pair.cond, params), None
     else:
-      denoise, memory = builders.guided(config, pair, params, plan, shape)
+      denoise, memory = builders.guided(config, pair, params, plan, shape, reward)
     return sampling.sample(
       jax.random.wrap_key_data(key_data),
       denoise,
@@ -123,11 +126,15 @@ def make_count_nfe(
   counter = denoiser_lib.EvaluationCounter()
   free = counter.wrap(lambda params, xt, t, cond: xt)
   spec = splits.Spec((1,), spec.conditions)
-  sample_fn = make_sample_fn(config, spec, network=free)
+  sample_fn = make_sample_fn(
+    config, spec, network=free, reward=lambda params, x0_hat, cond: x0_hat[:, 0]
+  )
 
   def count_nfe(omega, n):
     before = counter.count
-    sample_fn(None, omega, sample_keys(0, np.arange(n)), spec.conditions.zeros(n))
+    sample_fn(
+      (None, None), omega, sample_keys(0, np.arange(n)), spec.conditions.zeros(n)
+    )
     return float(sharding.of_first_process(counter.count - before)) / n
 
   return count_nfe

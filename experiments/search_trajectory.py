@@ -59,7 +59,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   builders.log_config(config)
 
   dataset = datasets.load_classes(config, in_memory=False)
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  params = workdir_lib.load_pair(workdir, config, dataset.spec)
   directory = workdir.guidance(builders.guidance_name(table_config))
   if checkpointing.latest_step(directory) is None:
     values, num_evaluations = search(config, dataset, params)

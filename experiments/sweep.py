@@ -71,7 +71,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   for point in grid:
     reach = builders.overridden(config.guidance, point)
     stores.require_reach(t, reach, 'the statistics')
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  params = workdir_lib.load_pair(workdir, config, dataset.spec)
 
   tabulate = sampler.make_tabulate(config, builders.weight_model(config, dataset.spec))
   classes = np.arange(dataset.num_classes)

@@ -103,9 +103,7 @@ def learn_directly(
 ) -> training.TrainState:
   """Trains the network by Algorithm 1 as printed."""
   section, dataset = config.guidance, datasets.load(config)
-  denoiser_params, _ = workdir_lib.load_denoiser(
-    workdir, dataset.spec, builders.mesh(config)
-  )
+  denoiser_params = workdir_lib.load_pair(workdir, config, dataset.spec)
   batches = datasets.batches(
     config,
     'guidance',

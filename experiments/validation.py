@@ -64,12 +64,15 @@ def validate(config: config_dict.ConfigDict) -> None:
   one_of('schedule', builders.SCHEDULES)
   one_of('data.name', datasets.NAMES)
   one_of('denoiser.prediction', noising.PREDICTIONS)
-  one_of('rule.name', builders.RULES)
+  one_of('rule.name', builders.PAIR_RULES)
+  if config.rule.name == 'autoguidance':
+    check('rule.weak_workdir', bool, 'must hold a less trained base model.')
   one_of('guidance.objective', builders.OBJECTIVES)
   check('rule.apg_eta', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   positive('rule.apg_max_norm')
   check('rule.apg_momentum', lambda v: -1.0 < v < 1.0, 'must be in (-1, 1).')
   check('rule.power', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
+  positive('rule.num_particles')
   check('seed', lambda v: v >= 0, 'must not be negative.')
   _validate_data(config, check, positive)
   for key in ('log_every', 'checkpoint_every'):

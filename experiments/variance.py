@@ -42,7 +42,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, f
   workdir = workdir_lib.Workdir(workdir)
   workdir_lib.require_base_of(workdir, config)
   dataset = datasets.load(config)
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  params = workdir_lib.load_pair(workdir, config, dataset.spec)
   results = {}
   for beta in config.sweep.beta:
     direct, *from_statistics = estimates(config, dataset, params, beta)

@@ -21,6 +21,7 @@ from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
+from configs import common
 from experiments import builders
 from experiments import launch
 from experiments import statistics_files
@@ -102,14 +103,16 @@ def base_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 
 def config_from_json(tree: dict[str, Any]) -> config_dict.ConfigDict:
-  """The inverse, JSON's lists turned back into tuples."""
+  """The inverse: lists are tuples, and keys that the file lacks have their default."""
 
   def convert(node):
     if isinstance(node, dict):
       return {k: convert(v) for k, v in node.items()}
     return tuple(node) if isinstance(node, list) else node
 
-  return config_dict.ConfigDict(convert(tree))
+  config = common.get_default()
+  config.update(convert(tree))
+  return config
 
 
 def require_same(
@@ -143,6 +146,42 @@ def load_denoiser(
     workdir.denoiser, lambda key: builders.init_network(net, key, spec), mesh
   )
   return params, checkpointing.latest_step(workdir.denoiser)
+
+
+def load_pair(
+  workdir: Workdir, config: config_dict.ConfigDict, spec: splits.Spec
+) -> types.Params:
+  """The parameters of `builders.pair`.
+
+  Raises:
+    launch.UserError: no base model here, or no weak one where `rule` has it.
+  """
+  params, _ = load_denoiser(workdir, spec, builders.mesh(config))
+  if config.rule.name != 'autoguidance':
+    return params
+  return params, load_weak(config, spec)
+
+
+def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params:
+  """The parameters of the base model in `rule.weak_workdir`.
+
+  Raises:
+    launch.UserError: none is there, or one that `config` does not describe.
+  """
+  weak = Workdir(config.rule.weak_workdir)
+  stored = load_denoiser_config(weak)
+
+  def described(config):
+    network = builders.network(config, spec)
+    return network, config.schedule, config.data.name, config.denoiser.prediction
+
+  if described(stored) != described(config):
+    raise launch.UserError(
+      f'rule.weak_workdir={str(weak.path)!r}: its base model is of another network,'
+      ' schedule, data set or prediction; give one that differs in training alone.'
+    )
+  params, _ = load_denoiser(weak, spec, builders.mesh(config))
+  return params
 
 
 def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
@@ -290,12 +329,16 @@ def statistics_identity(
   workdir: Workdir, config: config_dict.ConfigDict
 ) -> dict[str, Any]:
   """What a statistics pass belongs to."""
+  weak_step = None
+  if config.rule.name == 'autoguidance':
+    weak_step = checkpointing.latest_step(Workdir(config.rule.weak_workdir).denoiser)
   return {
     'seed': config.seed,
     'statistics': statistics_section(config),
     'rule': builders.rule_identity(config),
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+    'weak_step': weak_step,
   }
 
 

@@ -1,9 +1,10 @@
 """Training-free reward guidance: a better clean estimate at every transition.
 
-With x_i = x0_hat(x_t^i, t, c), detached, and a reward R to be raised:
+With x_i = x0_hat(x_t^i, t, c), detached, a reward R to be raised, and a rate
+eta(c, s, t), which is a weight like any other:
 
-  (1)  MPGD:   x_i <- x_i + rate grad R(x_i)
-  (2)  Stein:  x_i <- x_i + rate / n sum_j [k_ij grad R(x_j) + grad_{x_j} k_ij]
+  (1)  MPGD:   x_i <- x_i + eta grad R(x_i)
+  (2)  Stein:  x_i <- x_i + eta / n sum_j [k_ij grad R(x_j) + grad_{x_j} k_ij]
   (3)  k_ij = exp(-||x_i - x_j||^2 / h),  grad_{x_j} k_ij = 2 / h (x_i - x_j) k_ij
 
 (1) is manifold-preserving guided diffusion (He et al. 2023, arXiv 2311.16424). (2) is a
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgd import arrays
 from lgd import types
 
 # Of an estimate's norm. Repulsion is as 1 / distance; nearer ones may be equal but for
@@ -32,14 +34,15 @@ _RESOLUTION = 1e-3
 
 
 def mpgd(
-  denoise: types.Denoise, reward: types.Reward, rate: jax.Array | float
+  denoise: types.Denoise, reward: types.Reward, rate: types.Weight
 ) -> types.Denoise:
-  """`(xt, s, t, cond) -> x0_hat + rate grad R(x0_hat, cond)`, (1).
+  """`(xt, s, t, cond) -> x0_hat + rate(cond, s, t) grad R(x0_hat, cond)`, (1).
 
   Args:
     denoise: guided or not.
     reward: `(x0_hat, cond) -> [batch]`, to be raised; differentiable in x0_hat.
-    rate: size of the step, in squared units of the data per unit of reward.
+    rate: size of the step, in squared units of the data per unit of reward, such as
+      `guidance.constant`.
 
   Raises:
     ValueError: on the first call or trace, the reward is not `[batch]`.
@@ -50,7 +53,8 @@ def mpgd(
 
   def rewarded(xt, s, t, cond):
     x0_hat = jax.lax.stop_gradient(denoise(xt, s, t, cond))
-    return x0_hat + rate * _reward_gradient(reward, x0_hat, cond)
+    eta = arrays.expand_right(rate(cond, s, t), x0_hat)
+    return x0_hat + eta * _reward_gradient(reward, x0_hat, cond)
 
   return rewarded
 
@@ -58,7 +62,7 @@ def mpgd(
 def stein(
   denoise: types.Denoise,
   reward: types.Reward,
-  rate: jax.Array | float,
+  rate: types.Weight,
   num_particles: int,
   bandwidth: jax.Array | float | None = None,
 ) -> types.Denoise:
@@ -96,7 +100,8 @@ def stein(
       x0_hat.reshape(groups),
       _reward_gradient(reward, x0_hat, cond).reshape(groups),
     )
-    return x0_hat + rate * direction.reshape(x0_hat.shape)
+    eta = arrays.expand_right(rate(cond, s, t), x0_hat)
+    return x0_hat + eta * direction.reshape(x0_hat.shape)
 
   return rewarded
 

@@ -2,8 +2,12 @@
 
 import functools
 import json
+import pathlib
+import shutil
+import tempfile
 
 import helpers
+import jax
 import numpy as np
 import pytest
 from absl.testing import absltest
@@ -25,6 +29,7 @@ from experiments import train_guidance
 from experiments import workdir as workdir_lib
 from lgd import guidance
 from lgd import metrics
+from lgd import networks
 from lgd import reporting
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -62,13 +67,25 @@ class SchedulesTest(parameterized.TestCase):
     self.assertLessEqual({f.rule for f in methods.FAMILIES.values()}, {*builders.RULES})
 
 
+class StoredConfigTest(absltest.TestCase):
+  def test_keys_that_the_file_lacks(self):
+    config = digits.get_config('well_trained')
+    tree = json.loads(json.dumps(config.to_dict()))
+    del tree['rule'], tree['evaluation']['order']
+    self.assertEqual(workdir_lib.config_from_json(tree), config)
+
+
 class RunTest(helpers.WorkdirCase):
   @classmethod
   def fill(cls):
     config = smoke_config()
     train_denoiser.run(config, cls.root)
-    for rule in ('linear', 'apg'):
-      config.rule.update(name=rule, apg_max_norm=1e-6)
+    cls.weak = pathlib.Path(tempfile.mkdtemp())
+    cls.addClassCleanup(shutil.rmtree, cls.weak)
+    train_denoiser.run(smoke_config(**{'denoiser.num_steps': 30}), cls.weak)
+    config.rule.update(apg_max_norm=1e-6, weak_workdir=str(cls.weak))
+    for rule in ('linear', 'apg', 'autoguidance'):
+      config.rule.name = rule
       collect_statistics.run(config, cls.root)
       train_guidance.run(config, cls.root)
     cls.rows = compare.run(smoke_config(), cls.root)
@@ -78,7 +95,9 @@ class RunTest(helpers.WorkdirCase):
     config = compare.with_steps(smoke_config(), 4)
     workdir, dataset = workdir_lib.Workdir(self.root), datasets.load(config)
     params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
-    return config, workdir, dataset, arena_lib.Arena(config, dataset, params)
+    classifier = judge_lib.train_reward(config, dataset)
+    arena = arena_lib.Arena(config, dataset, params, classifier)
+    return config, workdir, dataset, arena
 
   def test_rows(self):
     path = self.root / 'compare'
@@ -88,6 +107,7 @@ class RunTest(helpers.WorkdirCase):
     self.assertEqual(real['method'], 'real')
     learned = {'self_consistency': 'linear'}
     learned['self_consistency_apg'] = 'apg'
+    learned['self_consistency_autoguidance'] = 'autoguidance'
     rules = learned | {
       n: methods.FAMILIES[n].rule for n in smoke_config().compare.methods
     }
@@ -135,6 +155,54 @@ class RunTest(helpers.WorkdirCase):
     other, _ = arena.sample(strong._replace(rule=config.rule), 0)
     self.assertGreater(np.abs(x - other).max(), 1e-2)
 
+  def test_autoguidance(self):
+    """At omega = -1 samples are the weak model's; away from itself it goes nowhere."""
+    config, _, dataset, arena = self.parts
+    x = {}
+    for weak in (self.weak, self.root):
+      config.rule.weak_workdir = str(weak)
+      method = compare.given_method(config, 10, 'autoguidance', -1.0)
+      x[weak], _ = arena.sample(method, 0)
+    unguided = arena_lib.Method('unguided', {}, config.rule, None)
+    expected, _ = arena.sample(unguided, 0)
+    np.testing.assert_allclose(x[self.root], expected, atol=1e-5)
+    self.assertEqual(arena.count_nfe(method), 8)
+    weak = workdir_lib.Workdir(self.weak)
+    params, _ = workdir_lib.load_denoiser(weak, dataset.spec, builders.mesh(config))
+    expected, _ = arena_lib.Arena(config, dataset, params).sample(unguided, 0)
+    np.testing.assert_allclose(x[self.weak], expected, atol=1e-4)
+    self.assertGreater(np.abs(x[self.weak] - x[self.root]).max(), 0.1)
+
+  def test_a_weak_model_of_another_network(self):
+    config, _, dataset, _ = self.parts
+    config.rule.weak_workdir = str(self.weak)
+    config.denoiser.width *= 2
+    with self.assertRaisesRegex(launch.UserError, 'weak_workdir=.*another network'):
+      workdir_lib.load_weak(config, dataset.spec)
+
+  @parameterized.parameters('mpgd', 'stein')
+  def test_rewards(self, name):
+    """One step, from noise to data: x_0 + rate grad log p(c | x_0); one neighbour."""
+    config, _, dataset, arena = self.parts
+    config = compare.with_steps(config, 1)
+    config.rule.num_particles = 1
+    arena = arena_lib.Arena(config, dataset, arena.params, arena.classifier)
+    unguided = arena_lib.Method('unguided', {}, config.rule, None)
+    x, _ = arena.sample(unguided, 0)
+    net = networks.Classifier(10, config.evaluation.classifier_width)
+
+    def log_prob(x, label):
+      logits, _ = net.apply(arena.classifier, x[None])
+      return jax.nn.log_softmax(logits[0])[label]
+
+    method = compare.given_method(config, 10, name, 3.0)
+    self.assertEqual(method.params, {'rate': 3.0})
+    self.assertEqual(arena.count_nfe(method), 1)
+    raised, _ = arena.sample(method, 0)
+    expected = x + 3.0 * jax.vmap(jax.grad(log_prob))(x, arena.label)
+    np.testing.assert_allclose(raised, expected, atol=1e-5)
+    self.assertGreater(np.abs(raised - x).max(), 0.01)
+
   def test_equal_means(self):
     config, _, _, _ = self.parts
     names = ('constant', 'triangle', 'beta_cfg', 'cfg_plus_plus', 'interval')
@@ -157,6 +225,14 @@ class RunTest(helpers.WorkdirCase):
     ),
     ({'compare.match': 'mean', 'evaluation.t_max': 0.2}, 'interval on this grid'),
     ({'rule.name': 'power_normalized'}, 'evaluation.t_max=1.0: rule.name'),
+    ({'rule.name': 'mpgd'}, "rule.name='mpgd': must be one of linear"),
+    ({'rule.name': 'autoguidance'}, "weak_workdir='': must hold"),
+    ({'compare.methods': ('autoguidance',)}, "weak_workdir='': autoguidance needs"),
+    ({'compare.methods': ('mpgd',), 'compare.match': 'mean'}, 'mpgd has a rate'),
+    (
+      {'compare.methods': ('stein',)},
+      'samples_per_class=4: stein needs a multiple of 80',
+    ),
   )
   def test_refuses(self, overrides, message):
     with self.assertRaisesRegex(launch.UserError, message):

@@ -19,7 +19,7 @@ ALLOWED = {
   'noising': {'arrays', 'types'},
   'transitions': {'arrays', 'types'},
   'sampling': {'arrays', 'transitions', 'types'},
-  'rewards': {'types'},
+  'rewards': {'arrays', 'types'},
   'denoiser': {'noising', 'types'},
   'guidance': {'arrays', 'denoiser', 'noising', 'types'},
   'statistics': {'mmd', 'transitions', 'types'},

@@ -6,6 +6,7 @@ import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from lgd import guidance
 from lgd import rewards
 from lgd import sampling
 from lgd import schedules
@@ -84,7 +85,9 @@ class MpgdTest(parameterized.TestCase):
     """A step towards each row's own goal by the share rate * scale."""
 
     def run(xt, cond, rate):
-      return rewards.mpgd(_identity, _quadratic(2.0), rate)(xt, *ROW, cond)
+      return rewards.mpgd(_identity, _quadratic(2.0), guidance.constant(rate))(
+        xt, *ROW, cond
+      )
 
     xt = jax.random.normal(jax.random.key(0), (6, 2, 3))
     cond = jnp.arange(6.0)
@@ -97,7 +100,9 @@ class MpgdTest(parameterized.TestCase):
     """Exact Gaussian, DDIM: sample by sample, and the further the greater the rate."""
     cond, means = jnp.full(64, 3.0), []
     for rate in (0.0, 0.02, 0.1):
-      denoise = rewards.mpgd(_gaussian_denoiser, _quadratic(2.0), rate)
+      denoise = rewards.mpgd(
+        _gaussian_denoiser, _quadratic(2.0), guidance.constant(rate)
+      )
       trajectory = np.float64(_sample(denoise, cond, 20))
       share = 2.0 * rate
       expected = _recursion(
@@ -114,7 +119,9 @@ class SteinTest(parameterized.TestCase):
     """Groups apart from each other, data of 2 x 3, goals that differ by row."""
 
     def run(xt, cond, rate, bandwidth):
-      denoise = rewards.stein(_identity, _quadratic(2.0), rate, n, bandwidth)
+      denoise = rewards.stein(
+        _identity, _quadratic(2.0), guidance.constant(rate), n, bandwidth
+      )
       return denoise(xt, *ROW, cond)
 
     xt = jax.random.normal(jax.random.key(0), (6, 2, 3))
@@ -134,8 +141,10 @@ class SteinTest(parameterized.TestCase):
     out, expected = (
       denoise(xt, *ROW, cond)
       for denoise in (
-        rewards.stein(_identity, _quadratic(2.0), 0.15, 1, bandwidth),
-        rewards.mpgd(_identity, _quadratic(2.0), 0.15),
+        rewards.stein(
+          _identity, _quadratic(2.0), guidance.constant(0.15), 1, bandwidth
+        ),
+        rewards.mpgd(_identity, _quadratic(2.0), guidance.constant(0.15)),
       )
     )
     np.testing.assert_allclose(out, expected, rtol=1e-6)
@@ -146,7 +155,7 @@ class SteinTest(parameterized.TestCase):
     The repulsion alone keeps them apart, so its sign and factor show: the variance is
     within 5%, where half the repulsion would give half of it.
     """
-    denoise = rewards.stein(_identity, _quadratic(3.0), 0.3, 100)
+    denoise = rewards.stein(_identity, _quadratic(3.0), guidance.constant(0.3), 100)
     x = 0.1 * jax.random.normal(jax.random.key(0), (100, 1))
     args = jnp.zeros(100), jnp.ones(100), jnp.full(100, 2.0)
     x = jax.jit(
@@ -159,7 +168,9 @@ class SteinTest(parameterized.TestCase):
   def test_sampler_follows_the_loop(self, bandwidth):
     """Exact Gaussian, DDIM of 8 steps, 3 groups of 4, two goals; median at t = 1."""
     cond = jnp.repeat(jnp.asarray([3.0, -1.0, 3.0]), 4)
-    denoise = rewards.stein(_gaussian_denoiser, _quadratic(2.0), 0.03, 4, bandwidth)
+    denoise = rewards.stein(
+      _gaussian_denoiser, _quadratic(2.0), guidance.constant(0.03), 4, bandwidth
+    )
     trajectory = np.float64(_sample(denoise, cond, 8))
 
     def improve(x0_hat):
@@ -187,14 +198,24 @@ class SteinTest(parameterized.TestCase):
       groups = np.float64(_sample(denoise, cond, 20))[-1].reshape(64, 8)
       return np.mean(groups), np.mean(np.std(groups, axis=1, ddof=1))
 
-    by_mpgd = moments(rewards.mpgd(_gaussian_denoiser, _quadratic(2.0), 0.03))
+    by_mpgd = moments(
+      rewards.mpgd(_gaussian_denoiser, _quadratic(2.0), guidance.constant(0.03))
+    )
     # Twice the rate: k averages the drift over the group.
-    by_stein = moments(rewards.stein(_gaussian_denoiser, _quadratic(2.0), 0.06, 8, 0.2))
+    by_stein = moments(
+      rewards.stein(
+        _gaussian_denoiser, _quadratic(2.0), guidance.constant(0.06), 8, 0.2
+      )
+    )
     self.assertLess(abs(by_stein[0] - by_mpgd[0]), 0.05)
     self.assertGreater(by_stein[1], 1.2 * by_mpgd[1])
-    _, unguided = moments(rewards.mpgd(_gaussian_denoiser, _quadratic(0.0), 0.03))
+    _, unguided = moments(
+      rewards.mpgd(_gaussian_denoiser, _quadratic(0.0), guidance.constant(0.03))
+    )
     _, spread = moments(
-      rewards.stein(_gaussian_denoiser, _quadratic(0.0), 0.03, 8, 0.2)
+      rewards.stein(
+        _gaussian_denoiser, _quadratic(0.0), guidance.constant(0.03), 8, 0.2
+      )
     )
     self.assertLess(abs(unguided - 0.5), 0.05)
     self.assertGreater(spread, 1.1 * unguided)
@@ -203,7 +224,7 @@ class SteinTest(parameterized.TestCase):
   def test_coincident_estimates_do_not_fly_apart(self, value):
     """Equal ones move as by mpgd; those equal but for rounding stay within .05."""
     cond = jnp.full(6, 3.0)
-    denoise = rewards.stein(_identity, _quadratic(2.0), 0.1, 3)
+    denoise = rewards.stein(_identity, _quadratic(2.0), guidance.constant(0.1), 3)
     equal = jnp.full((6, 4), value)
     out = denoise(equal, *ROW, cond)
     np.testing.assert_allclose(out, 0.8 * equal + 0.2 * 3.0, rtol=1e-6)
@@ -213,8 +234,14 @@ class SteinTest(parameterized.TestCase):
 
 class ContractTest(parameterized.TestCase):
   @parameterized.named_parameters(
-    ('mpgd', lambda denoise, reward: rewards.mpgd(denoise, reward, 0.1)),
-    ('stein', lambda denoise, reward: rewards.stein(denoise, reward, 0.1, 3)),
+    (
+      'mpgd',
+      lambda denoise, reward: rewards.mpgd(denoise, reward, guidance.constant(0.1)),
+    ),
+    (
+      'stein',
+      lambda denoise, reward: rewards.stein(denoise, reward, guidance.constant(0.1), 3),
+    ),
   )
   def test_does_not_differentiate_the_denoiser(self, make):
     """A denoiser whose derivative raises serves; parameters get a zero gradient."""
@@ -248,15 +275,21 @@ class ContractTest(parameterized.TestCase):
     """Refused while tracing."""
     message = rf'reward: is of shape {shape} for x0_hat of \(6, 2\); must be \(6,\)'
     for denoise in (
-      rewards.mpgd(_identity, lambda x0_hat, cond: reward(x0_hat), 0.1),
-      rewards.stein(_identity, lambda x0_hat, cond: reward(x0_hat), 0.1, 3),
+      rewards.mpgd(
+        _identity, lambda x0_hat, cond: reward(x0_hat), guidance.constant(0.1)
+      ),
+      rewards.stein(
+        _identity, lambda x0_hat, cond: reward(x0_hat), guidance.constant(0.1), 3
+      ),
     ):
       with self.assertRaisesRegex(ValueError, message):
         jax.eval_shape(denoise, jnp.zeros((6, 2)), *ROW, None)
 
   @parameterized.parameters(4, 0)
   def test_batch_of_no_whole_groups(self, num_particles):
-    denoise = rewards.stein(_identity, _quadratic(2.0), 0.1, num_particles)
+    denoise = rewards.stein(
+      _identity, _quadratic(2.0), guidance.constant(0.1), num_particles
+    )
     with self.assertRaisesRegex(
       ValueError, f'num_particles={num_particles}: .*batch of 6'
     ):

@@ -34,6 +34,7 @@ BAD = (
   ('rule.apg_max_norm', 0.0, 'positive'),
   ('rule.apg_momentum', -1.0, r'\(-1, 1\)'),
   ('rule.power', 2.0, r'\[0, 1\]'),
+  ('rule.num_particles', 0, 'positive'),
   ('denoiser.prediction', 'v', 'x0, eps, velocity'),
   ('denoiser.width', 0, 'positive'),
   ('denoiser.network', 'vit', 'mlp, unet'),
@@ -174,7 +175,7 @@ class ValidateTest(parameterized.TestCase):
         elif not isinstance(value, bool):  # Whose type is its rule.
           yield f'{prefix}{key}'
 
-    free = {'denoiser.sigmoid_bias'}  # Any number will do.
+    free = {'denoiser.sigmoid_bias', 'rule.weak_workdir'}  # Anything may do.
     self.assertEqual(
       set(leaves(digits.get_config())) - free, {key for key, _, _ in BAD}
     )
