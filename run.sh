@@ -6,7 +6,7 @@
 #   ./run.sh mixture40      the same on forty classes in 16 dimensions
 #   ./run.sh mnist          the same on MNIST, prepared by TFDS (DATA=its directory)
 #   ./run.sh mnist_unet     with a small U-Net in place of the MLP: 90 minutes on 2 cores
-#   ./run.sh compare        every rule and schedule on digits, at 10 to 100 steps
+#   ./run.sh compare [mixture]  every rule and schedule on digits, at 10 to 100 steps
 #   ./run.sh sweep          720 guidance trainings on digits from one set of statistics
 #   ./run.sh smoke          train, evaluate and sample on shrunken configs
 #   ./run.sh benchmark      speed ratios
@@ -119,18 +119,28 @@ case $command in
     both mnist unet_ --config.data.dir="${DATA:-}"
     ;;
   compare)
+    name=${1:-digits}
     install "${REQUIREMENTS:-requirements.txt}"
+    weak=$runs/${name}_weak  # What autoguidance guides away from: here of a third of
+    steps=300                # the steps, then the under-trained base.
+    if [[ $name == mixture ]]; then steps=100; fi
+    binary train_denoiser --config="configs/$name.py" --workdir="$weak" \
+        --config.denoiser.num_steps=$steps
     for variant in under_trained well_trained; do
-      config=configs/digits.py:$variant
-      workdir=$runs/digits_$variant
-      statistics "$config" "$workdir"
-      for rule in linear optimal_scale apg; do  # Weights can be learned for these.
-        flags=(--config="$config" --workdir="$workdir" --config.rule.name="$rule")
-        binary collect_statistics "${flags[@]}"
-        binary train_guidance "${flags[@]}"
+      workdir=$runs/${name}_$variant
+      flags=(--config="configs/$name.py:$variant" --workdir="$workdir"
+             --config.rule.weak_workdir="$weak")
+      statistics "configs/$name.py:$variant" "$workdir"
+      for rule in linear optimal_scale apg autoguidance; do  # They can be learned for.
+        binary collect_statistics "${flags[@]}" --config.rule.name=$rule
+        binary train_guidance "${flags[@]}" --config.rule.name=$rule
       done
-      binary search_trajectory --config="$config" --workdir="$workdir"
-      binary compare --config="$config" --workdir="$workdir"
+      for rule in linear autoguidance; do
+        binary search_trajectory "${flags[@]}" --config.rule.name=$rule
+      done
+      binary compare "${flags[@]}"
+      sed -n '/^## Energy/,/^## 10/p' "$workdir/compare/results.md" | sed '$d'
+      weak=$workdir
     done
     ;;
   sweep)
