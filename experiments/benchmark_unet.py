@@ -5,14 +5,11 @@
 
 Operations are counted by XLA for one evaluation of the network; a training step takes
 three times those of its evaluations, four with remat. Training is measured with its
-optimiser, sampling against the bare evaluations that it makes, A B A B in one run.
-Parameters are untrained. `--workdir` is not needed, nor are the data.
+optimiser; sampling is `benchmark_sampling`'s. `--workdir` is not needed, nor are the
+data.
 """
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from absl import logging
@@ -22,14 +19,10 @@ from experiments import benchmark
 from experiments import builders
 from experiments import datasets
 from experiments import launch
-from experiments import sampler
 from experiments import train_denoiser
 from experiments import validation
-from lgd import guidance
-from lgd import sampling
 from lgd import sharding
 from lgd import training
-from lgd import types
 from lgd.data import splits
 
 # Matrix products a second, bfloat16 without sparsity, by the vendors' data sheets.
@@ -51,8 +44,6 @@ def run(config: config_dict.ConfigDict, *, count_only: bool) -> dict[str, float]
   if not count_only:
     logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
     results |= measure_training(config, results['evaluation_flops'])
-    results |= measure_sampling(config, results['evaluation_flops'])
-    results |= measure_planned(config)
   for name, value in results.items():
     print(f'{name} {value:.4g}')
   return results
@@ -114,119 +105,20 @@ def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, 
   step_flops = (4 if config.denoiser.remat else 3) * n * flops
   return {
     'train_images_per_second': n / seconds,
-    **utilisation('train', step_flops / seconds),
+    **utilisation(step_flops / seconds),
     'train_state_bytes_per_device': float(memory.argument_size_in_bytes),
     'train_temporary_bytes_per_device': float(memory.temp_size_in_bytes),
   }
 
 
-def untrained(
-  config: config_dict.ConfigDict, spec: splits.Spec, mesh: jax.sharding.Mesh
-) -> types.Params:
-  """Fresh parameters of the base model, on the mesh as trained ones would be."""
-  net = builders.network(config, spec)
-  init = jax.jit(lambda key: builders.init_network(net, key, spec))
-  params = init(jax.random.key(0))
-  return jax.device_put(params, sharding.fsdp(params, mesh))
-
-
-def measure_sampling(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
-  """Guided sampling over the bare evaluations that it makes."""
-  spec = datasets.spec(config)
-  pair = builders.pair(config, spec)
-  n = config.statistics.batch_size
-  mesh = builders.mesh(config)
-  params = untrained(config, spec, mesh)
-  sample_fn = sampler.make_sample_fn(config, spec)
-  cond = spec.conditions.zeros(n)
-  keys = sampler.sample_keys(0, np.arange(n))
-  omega = np.full((n, config.evaluation.num_steps), 0.25, np.float32)
-
-  @functools.partial(
-    jax.jit, in_shardings=(None, sharding.split(mesh), sharding.split(mesh))
-  )
-  def evaluate(params, xt, cond):
-    t = jnp.full(n, 0.5)
-    return pair(params, xt, t, cond)
-
-  xt, on_devices = sharding.global_batch(
-    sharding.process_share((np.zeros((n, *spec.shape), np.float32), cond)), mesh
-  )
-
-  def bare():
-    for _ in range(config.evaluation.num_steps):
-      out = evaluate(params, xt, on_devices)
-    return out
-
-  ratio, (seconds, _) = benchmark.paired_ratio(
-    lambda: sample_fn(params, omega, keys, cond), bare, repeats=1
-  )
-  total = 2 * n * config.evaluation.num_steps * flops
-  return {
-    'samples_per_second': n / seconds,
-    'evaluations_per_second': 2 * n * config.evaluation.num_steps / seconds,
-    **utilisation('sample', total / seconds),
-    'sample_over_bare_evaluations': ratio,
-  }
-
-
-def measure_planned(config: config_dict.ConfigDict) -> dict[str, float]:
-  """Planned sampling beside plain guidance, with half of the weights 0 and with none.
-
-  Samples are guided over random intervals of their own, in a batch of similar ones.
-  """
-  spec, n = datasets.spec(config), config.statistics.batch_size
-  pair, times = builders.pair(config, spec), builders.time_grid(config)
-  num_steps = config.evaluation.num_steps
-  mesh = builders.mesh(config)
-  params = untrained(config, spec, mesh)
-  keys, cond = sampler.sample_keys(0, np.arange(n)), spec.conditions.zeros(n)
-  planned = sampler.make_sample_fn(config, spec)
-
-  @functools.partial(jax.jit, out_shardings=sharding.split(mesh))
-  def plain(params, omega, keys, cond):
-    return sampling.sample(
-      keys,
-      guidance.guided(pair, params, guidance.per_sample(omega, times)),
-      builders.schedule(config),
-      cond,
-      (n, *spec.shape),
-      num_steps=num_steps,
-      churn=config.evaluation.churn,
-      times=times,
-      order=config.evaluation.order,
-    )
-
-  rng, step = np.random.default_rng(0), np.arange(num_steps)
-  start = rng.integers(0, num_steps // 2 + 1, (4 * n, 1))
-  half = np.float32((start <= step) & (step < start + num_steps // 2))
-  half = half[guidance.similar_first(half)][:n]
-  results = {}
-  for name, omega in (('half', half), ('full', np.ones_like(half))):
-    plan = sampler.make_plan(config, omega)
-    ideal = omega.size + np.sum(omega != 0.0)
-    on_devices = jax.device_put((omega, keys, cond), sharding.split(mesh))
-    ratio, _ = benchmark.paired_ratio(
-      lambda omega=omega: planned(params, omega, keys, cond),
-      lambda args=on_devices: plain(params, *args),
-      repeats=1,
-    )
-    results |= {
-      f'planned_{name}_evaluations_over_ideal': plan.num_evaluations / ideal,
-      f'planned_{name}_evaluations_over_plain': plan.num_evaluations / (2 * omega.size),
-      f'planned_{name}_time_over_plain': ratio,
-    }
-  return results
-
-
-def utilisation(name: str, flops_per_second: float) -> dict[str, float]:
+def utilisation(flops_per_second: float) -> dict[str, float]:
   """Operations a second of one device, and their share of its peak if that is known."""
   per_device = flops_per_second / jax.device_count()
-  results = {f'{name}_flops_per_second_per_device': per_device}
+  results = {'train_flops_per_second_per_device': per_device}
   kind = jax.devices()[0].device_kind
   for known, peak in PEAK_FLOPS.items():
     if kind.startswith(known):
-      results[f'{name}_share_of_peak'] = per_device / peak
+      results['train_share_of_peak'] = per_device / peak
   return results
 
 

@@ -12,6 +12,7 @@ from absl.testing import absltest
 
 from configs import celeba64
 from configs import imagenet64
+from experiments import benchmark_sampling
 from experiments import benchmark_unet
 from experiments import builders
 from experiments import collect_statistics
@@ -100,9 +101,12 @@ class ImageNet64Test(absltest.TestCase):
       self.assertGreater(counted['evaluation_flops'], 2 * 9 * 8 * 8 * 64**2)
     with self.subTest('measures'):
       config.denoiser.batch_size = 8
-      config.statistics.batch_size = 8
-      config.evaluation.num_steps = 2
       measured = benchmark_unet.run(config, count_only=False)
+      self.assertGreater(measured['train_images_per_second'], 0.0)
+      config.fid.batch_size = 8
+      config.evaluation.num_steps = 2
+      measured = benchmark_sampling.run(config, method='interval:1,0,0.5', workdir=None)
+      self.assertEqual(measured['evaluations_per_sample'], 3.0)  # Of 4.
       self.assertGreater(measured['sample_over_bare_evaluations'], 0.0)
       self.assertEqual(measured['planned_full_evaluations_over_ideal'], 1.0)
       self.assertBetween(measured['planned_half_evaluations_over_plain'], 0.75, 1.0)

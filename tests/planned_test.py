@@ -103,6 +103,22 @@ class PlannedTest(parameterized.TestCase):
           denoise(xt, s, t, labels(8)), expected(xt, s, t, labels(8))
         )
 
+  def test_one_program_where_everything_is_needed(self):
+    """No switch, whatever the weights are."""
+    omega = 0.1 + np.random.default_rng(0).random((8, NUM_STEPS))
+
+    def program(omega):
+      plan = guidance.make_plan(omega)
+      denoise = guidance.planned(PAIR, MIXTURE, plan, TIMES)
+      args = jnp.ones((8, 2)), jnp.full(8, TIMES[3]), jnp.full(8, TIMES[2]), labels(8)
+      return str(jax.make_jaxpr(denoise)(*args))
+
+    self.assertNotIn('cond[', program(omega))
+    omega[0, 0] = 0.0  # Rounded up.
+    self.assertNotIn('cond[', program(omega))
+    omega[:, 0] = 0.0
+    self.assertIn('cond[', program(omega))
+
   @parameterized.parameters(1, 3, 4, 100)
   def test_counts_evaluations(self, num_levels):
     """What runs, what the plan says, and a loop over (1)."""

@@ -10,7 +10,8 @@ a few levels,
 Rounding keeps the number of compiled programs small: transition i runs one branch of a
 switch, which makes the conditional predictions of all samples, and the null ones of the
 first ceil(k_i) in an order that puts those in need first; both at once where all need
-them. Samples are those of `guided` to rounding.
+them. Samples are those of `guided` to rounding; if all need them at every transition,
+the program is that of `guided`, too.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ class Plan:
     level: `[num_steps]`, index of `sizes`.
     num_shards: parts.
     sizes: numbers of samples of a part, from none to all, that k_i of (1) is rounded
-      up to.
+      up to; all alone, if nothing is left out anywhere.
   """
 
   omega: jax.Array
@@ -94,6 +95,8 @@ def make_plan(
   sizes = sorted({-(-num_rows * i // num_levels) for i in range(num_levels + 1)})
   rows = np.argsort(~parts, axis=1, kind='stable').reshape(omega.shape)
   most = parts.sum(axis=1).max(axis=0)  # Of the parts: they run the same program.
+  if np.all(most > sizes[-2]):  # A switch would cost more than the choice is worth.
+    sizes = sizes[-1:]
   return Plan(
     np.where(needed, omega, 0.0),
     rows.astype(np.int32),
@@ -181,13 +184,14 @@ def planned(
     return pair.cond(params, xt, t, cond)
 
   some = [functools.partial(guide_some, size) for size in plan.sizes[1:-1]]
+  branches = [guide_none, *some, guide_all] if len(plan.sizes) > 1 else [guide_all]
 
   def denoise(xt, s, t, cond):
     del s
     i = jnp.argmin(jnp.abs(times[:-1] - t[0]))
     return jax.lax.switch(
       plan.level[i],
-      [_in_dtype_of_xt(fn) for fn in (guide_none, *some, guide_all)],
+      [_in_dtype_of_xt(fn) for fn in branches],
       *(xt, t, cond, plan.omega[:, i], plan.rows[:, i]),
     )
 
