@@ -13,6 +13,17 @@ _COLLECTIVE = re.compile(
 )
 
 
+MEAN, VARIANCE = 1.0, 0.25  # The data of `gaussian_denoiser`, one number each.
+
+
+def gaussian_denoiser(xt, s, t, cond):
+  """E[x_0 | x_t] for N(MEAN, VARIANCE) data on the rectified flow."""
+  del s, cond
+  alpha, sigma = 1.0 - t, t
+  gain = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
+  return MEAN + gain[:, None] * (xt - alpha[:, None] * MEAN)
+
+
 class WorkdirCase(parameterized.TestCase):
   """A work directory that `fill` makes once, and copies of it for single tests."""
 

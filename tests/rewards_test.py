@@ -1,5 +1,6 @@
 """Reward guidance against float64 loops, closed forms and recursions."""
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +13,7 @@ from lgd import sampling
 from lgd import schedules
 
 SCHEDULE = schedules.RectifiedFlow()
-MEAN, VARIANCE = 1.0, 0.25  # The data of the 1-d tests, N(1, .25).
-
-
-def _gaussian_denoiser(xt, s, t, cond):
-  """E[x_0 | x_t] for N(MEAN, VARIANCE) data, by Gaussian conditioning."""
-  del s, cond
-  alpha, sigma = 1.0 - t, t
-  gain = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
-  return MEAN + gain[:, None] * (xt - alpha[:, None] * MEAN)
+MEAN, VARIANCE = helpers.MEAN, helpers.VARIANCE
 
 
 def _identity(xt, s, t, cond):
@@ -101,7 +94,7 @@ class MpgdTest(parameterized.TestCase):
     cond, means = jnp.full(64, 3.0), []
     for rate in (0.0, 0.02, 0.1):
       denoise = rewards.mpgd(
-        _gaussian_denoiser, _quadratic(2.0), guidance.constant(rate)
+        helpers.gaussian_denoiser, _quadratic(2.0), guidance.constant(rate)
       )
       trajectory = np.float64(_sample(denoise, cond, 20))
       share = 2.0 * rate
@@ -169,7 +162,7 @@ class SteinTest(parameterized.TestCase):
     """Exact Gaussian, DDIM of 8 steps, 3 groups of 4, two goals; median at t = 1."""
     cond = jnp.repeat(jnp.asarray([3.0, -1.0, 3.0]), 4)
     denoise = rewards.stein(
-      _gaussian_denoiser, _quadratic(2.0), guidance.constant(0.03), 4, bandwidth
+      helpers.gaussian_denoiser, _quadratic(2.0), guidance.constant(0.03), 4, bandwidth
     )
     trajectory = np.float64(_sample(denoise, cond, 8))
 
@@ -199,22 +192,22 @@ class SteinTest(parameterized.TestCase):
       return np.mean(groups), np.mean(np.std(groups, axis=1, ddof=1))
 
     by_mpgd = moments(
-      rewards.mpgd(_gaussian_denoiser, _quadratic(2.0), guidance.constant(0.03))
+      rewards.mpgd(helpers.gaussian_denoiser, _quadratic(2.0), guidance.constant(0.03))
     )
     # Twice the rate: k averages the drift over the group.
     by_stein = moments(
       rewards.stein(
-        _gaussian_denoiser, _quadratic(2.0), guidance.constant(0.06), 8, 0.2
+        helpers.gaussian_denoiser, _quadratic(2.0), guidance.constant(0.06), 8, 0.2
       )
     )
     self.assertLess(abs(by_stein[0] - by_mpgd[0]), 0.05)
     self.assertGreater(by_stein[1], 1.2 * by_mpgd[1])
     _, unguided = moments(
-      rewards.mpgd(_gaussian_denoiser, _quadratic(0.0), guidance.constant(0.03))
+      rewards.mpgd(helpers.gaussian_denoiser, _quadratic(0.0), guidance.constant(0.03))
     )
     _, spread = moments(
       rewards.stein(
-        _gaussian_denoiser, _quadratic(0.0), guidance.constant(0.03), 8, 0.2
+        helpers.gaussian_denoiser, _quadratic(0.0), guidance.constant(0.03), 8, 0.2
       )
     )
     self.assertLess(abs(unguided - 0.5), 0.05)

@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,15 +19,7 @@ from lgd import schedules
 from lgd.data import mixtures
 
 SCHEDULE, COSINE = schedules.RectifiedFlow(), schedules.Cosine()
-MEAN, VARIANCE = 1.0, 0.25  # The data of the 1-d tests, N(1, .25).
-
-
-def _gaussian_denoiser(xt, s, t, cond):
-  """E[x_0 | x_t] for N(MEAN, VARIANCE) data, by Gaussian conditioning."""
-  del s, cond
-  alpha, sigma = 1.0 - t, t
-  gain = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
-  return MEAN + gain[:, None] * (xt - alpha[:, None] * MEAN)
+MEAN, VARIANCE = helpers.MEAN, helpers.VARIANCE
 
 
 def _recursion(num_steps, churn):
@@ -50,6 +43,20 @@ def _recursion(num_steps, churn):
   return slope, intercept, variance
 
 
+def _sample_gaussian(key, n, num_steps, churn, **settings):
+  """`[n, 1]` samples with the exact denoiser of the 1-d Gaussian."""
+  return sampling.sample(
+    key,
+    helpers.gaussian_denoiser,
+    SCHEDULE,
+    None,
+    (n, 1),
+    num_steps=num_steps,
+    churn=churn,
+    **settings,
+  )
+
+
 class TimeGridTest(parameterized.TestCase):
   def test_grid(self):
     np.testing.assert_allclose(sampling.time_grid(4), [1, 0.75, 0.5, 0.25, 0])
@@ -61,29 +68,8 @@ class TimeGridTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'num_steps=0'):
       sampling.time_grid(0)
     with self.assertRaisesRegex(ValueError, r'times.shape=\(4,\)'):
-      sampling.sample(
-        jax.random.key(0),
-        _gaussian_denoiser,
-        SCHEDULE,
-        None,
-        (2, 1),
-        num_steps=4,
-        churn=0.0,
-        times=jnp.linspace(1.0, 0.0, 4),
-      )
-
-
-def _sample_gaussian(seed, n, num_steps, churn):
-  """`[n, 1]` samples with the exact denoiser of the 1-d Gaussian."""
-  return sampling.sample(
-    jax.random.key(seed),
-    _gaussian_denoiser,
-    SCHEDULE,
-    None,
-    (n, 1),
-    num_steps=num_steps,
-    churn=churn,
-  )
+      times = jnp.linspace(1.0, 0.0, 4)
+      _sample_gaussian(jax.random.key(0), 2, 4, 0.0, times=times)
 
 
 def _scales(schedule, t):
@@ -225,16 +211,7 @@ class OrderTest(parameterized.TestCase):
   @parameterized.parameters(1, 2)
   def test_one_and_two_steps_are_finite(self, num_steps):
     """From t = 1 to t = 0, where every h is infinite: first order, and no inf / inf."""
-    run = functools.partial(
-      sampling.sample,
-      jax.random.key(0),
-      _gaussian_denoiser,
-      SCHEDULE,
-      None,
-      (8, 1),
-      num_steps=num_steps,
-      churn=0.0,
-    )
+    run = functools.partial(_sample_gaussian, jax.random.key(0), 8, num_steps, 0.0)
     with jax.debug_nans(True):
       x0 = run(order=2)
     np.testing.assert_array_equal(x0, run(order=1))
@@ -242,16 +219,7 @@ class OrderTest(parameterized.TestCase):
   @parameterized.parameters((3, 0.0, 'order=3'), (2, 0.5, 'order=2 with churn=0.5'))
   def test_errors(self, order, churn, message):
     with self.assertRaisesRegex(ValueError, message):
-      sampling.sample(
-        jax.random.key(0),
-        _gaussian_denoiser,
-        SCHEDULE,
-        None,
-        (2, 1),
-        num_steps=2,
-        churn=churn,
-        order=order,
-      )
+      _sample_gaussian(jax.random.key(0), 2, 2, churn, order=order)
 
 
 class MemoryTest(parameterized.TestCase):
@@ -295,16 +263,7 @@ class SampleTest(parameterized.TestCase):
     """Churn 0, 1-d Gaussian: each sample is slope * x_init + intercept."""
 
     def run(key):
-      return sampling.sample(
-        key,
-        _gaussian_denoiser,
-        SCHEDULE,
-        None,
-        (64, 1),
-        num_steps=num_steps,
-        churn=0.0,
-        return_trajectory=True,
-      )
+      return _sample_gaussian(key, 64, num_steps, 0.0, return_trajectory=True)
 
     trajectory = (jax.jit(run) if jit else run)(jax.random.key(0))
     self.assertEqual(trajectory.shape, (num_steps + 1, 64, 1))
@@ -317,7 +276,7 @@ class SampleTest(parameterized.TestCase):
   def test_moments_follow_the_recursion(self, churn, num_steps):
     """Mean and deviation within 5 standard errors, at any churn; 40,000 samples."""
     n = 40_000
-    x0 = _sample_gaussian(1, n, num_steps, churn)
+    x0 = _sample_gaussian(jax.random.key(1), n, num_steps, churn)
     slope, mean, variance = _recursion(num_steps, churn)
     std = math.sqrt(slope**2 + variance)
     self.assertLess(abs(np.mean(x0) - mean), 5.0 * std / math.sqrt(n))
@@ -335,7 +294,7 @@ class SampleTest(parameterized.TestCase):
       slope, mean, variance = _recursion(num_steps, churn)
       self.assertAlmostEqual(mean, MEAN, delta=1e-9)
       errors.append(abs(slope**2 + variance - VARIANCE))
-      x0 = _sample_gaussian(2, n, num_steps, churn)
+      x0 = _sample_gaussian(jax.random.key(2), n, num_steps, churn)
       sampled.append(abs(np.var(x0) - VARIANCE))
       tolerance = 5.0 * (slope**2 + variance) * math.sqrt(2 / n)
       self.assertLess(abs(sampled[-1] - errors[-1]), tolerance)
@@ -403,16 +362,9 @@ class SampleTest(parameterized.TestCase):
 
   def test_starts_from_noise_of_the_first_time(self):
     """Standard deviation sigma(t_max), within 5 standard errors."""
+    times = sampling.time_grid(2, t_max=0.8)
     run = functools.partial(
-      sampling.sample,
-      jax.random.key(0),
-      _gaussian_denoiser,
-      SCHEDULE,
-      None,
-      (20_000, 1),
-      num_steps=2,
-      churn=1.0,
-      times=sampling.time_grid(2, t_max=0.8),
+      _sample_gaussian, jax.random.key(0), 20_000, 2, 1.0, times=times
     )
     trajectory = run(return_trajectory=True)
     error = 5.0 * 0.8 / math.sqrt(2 * 20_000)
