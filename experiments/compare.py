@@ -11,6 +11,7 @@ compare/results.json, results.md and nfe.png.
 """
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -140,7 +141,7 @@ def gather(
   if config.compare.match == 'mean':
     given = matched_methods(config, methods)
   else:
-    given = [searched_method(arena, name) for name in families(config)]
+    given = search(arena, families(config))
   return [arena_lib.Method('unguided', {}, config.rule, None), *methods, *given]
 
 
@@ -153,6 +154,22 @@ def given_method(
   rule = methods_lib.rule_of(name, config)
   strength = 'rate' if name in methods_lib.REWARDED else 'omega'
   return arena_lib.Method(name, {strength: omega}, rule, table)
+
+
+def search(arena: arena_lib.Arena, names: tuple[str, ...]) -> list[arena_lib.Method]:
+  """Every family at its best strength on validation data."""
+  start, found = time.perf_counter(), []
+  for name in names:
+    found.append(searched_method(arena, name))
+    logging.info(
+      'search %d steps, %d/%d  %s  ETA %s',
+      arena.config.evaluation.num_steps,
+      len(found),
+      len(names),
+      results_lib.key(name, found[-1].params),
+      reporting.eta(time.perf_counter() - start, len(found), len(names)),
+    )
+  return found
 
 
 def searched_method(arena: arena_lib.Arena, name: str) -> arena_lib.Method:

@@ -31,6 +31,8 @@ from lgd import guidance
 from lgd import metrics
 from lgd import networks
 from lgd import reporting
+from lgd import sampling
+from lgd import schedules
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -154,6 +156,45 @@ class RunTest(helpers.WorkdirCase):
     np.testing.assert_allclose(x, zero, atol=1e-3)
     other, _ = arena.sample(strong._replace(rule=config.rule), 0)
     self.assertGreater(np.abs(x - other).max(), 1e-2)
+
+  @parameterized.parameters(
+    ({'evaluation.order': 2}, {'order': 2}),
+    ({'evaluation.plan_levels': 1}, {}),
+    ({'evaluation.tolerance': 0.6}, {'omega': (1.0, 0.0, 0.7, 0.0)}),
+    ({'rule.name': 'power_normalized', 'evaluation.t_max': 0.9}, {'space': 'eps'}),
+  )
+  def test_the_sampler_that_the_config_describes(self, changes, expected):
+    """Against plain guidance, put together by hand."""
+    config, _, dataset, arena = self.parts
+    config.update_from_flattened_dict(changes)
+    omega = np.float32([1.0, 0.0, 0.7, 0.6])
+    method = arena_lib.Method('given', {}, config.rule, np.tile(omega, (10, 1)))
+    x, _ = arena_lib.Arena(config, dataset, arena.params).sample(method, 0)
+    omega = np.tile(expected.get('omega', omega), (len(x), 1))
+    times, schedule = builders.time_grid(config), schedules.RectifiedFlow()
+    rule = guidance.linear
+    if 'space' in expected:
+      rule = guidance.power_normalized(config.rule.power)
+    denoise = guidance.guided(
+      builders.pair(config, dataset.spec),
+      arena.params,
+      guidance.per_sample(omega, times),
+      rule=rule,
+      space=expected.get('space', 'x0'),
+      schedule=schedule,
+    )
+    plain = sampling.sample(
+      sampler.sample_keys(0, np.arange(len(x))),
+      denoise,
+      schedule,
+      arena.label,
+      x.shape,
+      num_steps=4,
+      churn=0.0,
+      times=times,
+      order=expected.get('order', 1),
+    )
+    np.testing.assert_allclose(x, plain, atol=1e-4)
 
   def test_autoguidance(self):
     """At omega = -1 samples are the weak model's; away from itself it goes nowhere."""
