@@ -167,8 +167,9 @@ def get_default() -> config_dict.ConfigDict:
 
   # Of `experiments.compare`.
   config.compare = config_dict.ConfigDict()
-  config.compare.methods = ()  # Of `experiments.methods`; () are all.
-  config.compare.omegas = (0.1, 0.25, 0.5, 1.0, 2.0)
+  config.compare.methods = ()  # Of `experiments.methods`; () are all that can be used.
+  config.compare.omegas = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+  config.compare.rates = (0.1, 0.3, 1.0, 3.0, 10.0)  # Of 'mpgd' and 'stein'.
   config.compare.num_steps = (10, 25, 50, 100)
   config.compare.match = ''  # or 'mean', 'nfe'
   config.compare.reference = 'self_consistency'  # Whose mean is matched.
@@ -254,6 +255,7 @@ def get_smoke_overrides() -> dict:
       'classifier_width': 16,
       'classifier_steps': 20,
     },
+    'rule': {'num_particles': 2},
     'fid': {
       'num_samples': 12,
       'num_reference': 16,

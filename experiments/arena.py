@@ -1,5 +1,6 @@
 """Where methods meet: one base model, one number of steps, the same noise for all."""
 
+import json
 import time
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from experiments import methods as methods_lib
 from experiments import results as results_lib
 from experiments import sampler
 from experiments import workdir as workdir_lib
+from lgd import metrics
 from lgd import reporting
 from lgd import types
 from lgd.data import splits
@@ -54,9 +56,15 @@ class Arena:
     if not np.all(np.isfinite(x)):
       raise reporting.NonFiniteError(
         f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are not'
-        ' finite; leave large weights out of the grids.'
+        ' finite; leave large weights out of the grids, or look at the base model if'
+        ' these are unguided.'
       )
     return x, seconds
+
+  def class_sets(self, method: Method, x: np.ndarray) -> metrics.ClassSets:
+    """A method's samples by class, for distances."""
+    together = builders.samples_together(method.rule)
+    return metrics.class_sets(x, self.label, group_size=together)
 
   def count_nfe(self, method: Method) -> float:
     """Network evaluations of a sample."""
@@ -67,9 +75,9 @@ class Arena:
     return None if method.table is None else np.asarray(method.table)[self.label]
 
   def _of_rule(self, rule):
-    key = rule.to_json(sort_keys=True)
+    config = methods_lib.with_rule(self.config, rule)
+    key = json.dumps([builders.rule_identity(config), rule.weak_workdir])
     if key not in self._compiled:
-      config = methods_lib.with_rule(self.config, rule)
       self._compiled[key] = (
         sampler.make_sample_fn(config, self.dataset.spec),
         sampler.make_count_nfe(config, self.dataset.spec),
@@ -86,11 +94,11 @@ class Arena:
 
 
 def load_learned(
-  workdir: workdir_lib.Workdir, spec: splits.Spec
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, spec: splits.Spec
 ) -> dict[str, workdir_lib.LearnedWeight]:
   """The learned weights of a work directory, by name."""
   return {
-    name: workdir_lib.load_guidance(workdir, name, spec)
+    name: workdir_lib.load_guidance(workdir, config, name, spec)
     for name in workdir.guidance_names()
   }
 

@@ -5,9 +5,9 @@
   ... --workdir=DIR --method=self_consistency   # Trained parameters, learned weights.
 
 Images and network evaluations a second of `config.evaluation`'s sampler, for
-`config.fid.batch_size` samples of all classes in turn; beside the bare evaluations that
-it makes, and beside plain guidance, A B A B in one run. Without `--workdir` parameters
-are untrained; the data are not needed.
+`config.fid.batch_size` samples of all classes in turn, beside the bare evaluations that
+it makes; for CFG also planned beside plain sampling. A B A B in one run. Without
+`--workdir` parameters are untrained; the data are not needed.
 """
 
 import jax
@@ -37,6 +37,11 @@ def run(
 ) -> dict[str, float]:
   """Measures and prints; returns the figures."""
   validation.validate(config)
+  if config.fid.batch_size % jax.device_count():
+    raise launch.UserError(
+      f'fid.batch_size={config.fid.batch_size}: must be a multiple of the'
+      f' {jax.device_count()} devices.'
+    )
   spec = datasets.spec(config)
   cond = conditions(config, spec)
   directory = workdir_lib.Workdir(workdir or '.')
@@ -47,9 +52,12 @@ def run(
     params = workdir_lib.load_pair(directory, config, spec)
   else:
     params = untrained(config, spec)
+    if config.rule.name == 'autoguidance':
+      params = params, params
   logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
   results = measure_sampling(config, params, omega)
-  results |= measure_planned(config, params)
+  if config.rule.name == 'linear':
+    results |= measure_planned(config, params)
   for name, value in results.items():
     print(f'{name} {value:.4g}')
   return results
@@ -121,6 +129,7 @@ def measure_planned(
   split = sharding.split(builders.mesh(config))
   keys, cond = sampler.sample_keys(0, np.arange(n)), conditions(config, spec)
   planned = sampler.make_sample_fn(config, spec)
+  count_nfe = sampler.make_count_nfe(config, spec)
 
   @jax.jit
   def compiled(params, omega, keys, cond):
@@ -146,7 +155,7 @@ def measure_planned(
   half = half[guidance.similar_first(half)][:n]
   results = {}
   for name, omega in (('half', half), ('full', np.ones_like(half))):
-    plan = sampler.make_plan(config, omega)
+    evaluations = count_nfe(omega, n) * n
     ideal = omega.size + np.sum(omega != 0.0)
     ratio, _ = benchmark.paired_ratio(
       lambda omega=omega: planned(params, omega, keys, cond),
@@ -154,8 +163,8 @@ def measure_planned(
       repeats=1,
     )
     results |= {
-      f'planned_{name}_evaluations_over_ideal': plan.num_evaluations / ideal,
-      f'planned_{name}_evaluations_over_plain': plan.num_evaluations / (2 * omega.size),
+      f'planned_{name}_evaluations_over_ideal': evaluations / ideal,
+      f'planned_{name}_evaluations_over_plain': evaluations / (2 * omega.size),
       f'planned_{name}_time_over_plain': ratio,
     }
   return results

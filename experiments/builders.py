@@ -243,10 +243,14 @@ def guidance_name(config: config_dict.ConfigDict) -> str:
   return section.objective + suffix + ('_table' if section.weight == 'table' else '')
 
 
+def samples_together(rule: config_dict.ConfigDict) -> int:
+  """Samples that a rule makes depend on each other: consecutive rows of a batch."""
+  return rule.num_particles if rule.name == 'stein' else 1
+
+
 def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The rule, with those of its constants that matter."""
   used = {
-    'autoguidance': ('weak_workdir',),
     'apg': ('apg_eta', 'apg_max_norm'),
     'apg_momentum': ('apg_eta', 'apg_max_norm', 'apg_momentum'),
     'power_normalized': ('power',),

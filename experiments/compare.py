@@ -50,8 +50,8 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   config = workdir_lib.resolve_config(workdir, config)
   builders.log_config(config)
   dataset = datasets.load_classes(config)
-  learned = arena_lib.load_learned(workdir, dataset.spec)
-  require_comparable(config, learned)
+  learned = arena_lib.load_learned(workdir, config, dataset.spec)
+  require_comparable(config, dataset.spec, learned)
   params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   judge = judge_lib.train_judge(config, dataset)
   classifier = judge_lib.train_reward(config, dataset)
@@ -64,15 +64,15 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
     return arena_lib.Arena(at_steps, dataset, params, classifier)
 
   for num_steps in config.compare.num_steps:
-    methods = gather(arena_at(num_steps), learned)
-    for i, method in enumerate(methods):
-      new = measure(arena_at, num_steps, learned, method, judge, reference)
+    entries = gather(arena_at, num_steps, learned)
+    for i, (arena, method) in enumerate(entries):
+      new = measure(arena, num_steps, method, judge, reference)
       rows += new
       logging.info(
         'compare %d steps, %d/%d  %s  energy_test %.4f  nfe %g',
         num_steps,
         i + 1,
-        len(methods),
+        len(entries),
         results_lib.key(method.name, method.params),
         np.mean([row['metrics']['energy_test'] for row in new]),
         new[0]['nfe'],
@@ -83,7 +83,9 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
 
 
 def require_comparable(
-  config: config_dict.ConfigDict, learned: dict[str, workdir_lib.LearnedWeight]
+  config: config_dict.ConfigDict,
+  spec: splits.Spec,
+  learned: dict[str, workdir_lib.LearnedWeight],
 ) -> None:
   """Refuses what would fail later.
 
@@ -103,13 +105,9 @@ def require_comparable(
         f"compare.match='mean': {name} has a rate and no weight; leave it out of"
         ' --config.compare.methods.'
       )
-  # Neighbours are dealt to the devices in turn.
-  group = config.rule.num_particles * builders.mesh(config).size
-  if 'stein' in families(config) and config.evaluation.samples_per_class % group:
-    raise launch.UserError(
-      f'evaluation.samples_per_class={config.evaluation.samples_per_class}: stein needs'
-      f' a multiple of {group}, rule.num_particles on every device.'
-    )
+  if 'autoguidance' in families(config):
+    rule = methods_lib.rule_of('autoguidance', config)
+    workdir_lib.load_weak(methods_lib.with_rule(config, rule), spec)
 
 
 def with_steps(config: config_dict.ConfigDict, num_steps: int):
@@ -123,26 +121,59 @@ def families(config: config_dict.ConfigDict) -> tuple[str, ...]:
   """The hand-made methods to compare; if none is named, all that `config` allows."""
   if config.compare.methods:
     return config.compare.methods
-  left_out = () if config.rule.weak_workdir else ('autoguidance',)
+  names = methods_lib.usable(config)
   if config.compare.match == 'mean':
-    left_out += methods_lib.REWARDED
-  return tuple(name for name in methods_lib.FAMILIES if name not in left_out)
+    names = tuple(name for name in names if name not in methods_lib.REWARDED)
+  return names
 
 
 def gather(
-  arena: arena_lib.Arena, learned: dict[str, workdir_lib.LearnedWeight]
-) -> list[arena_lib.Method]:
-  """Unguided, all learned weights, and every family, searched or matched."""
-  config = arena.config
-  methods = [
-    arena_lib.learned_method(config, arena.dataset.spec, name, weight)
-    for name, weight in learned.items()
-  ]
+  arena_at: Callable[[int], arena_lib.Arena],
+  num_steps: int,
+  learned: dict[str, workdir_lib.LearnedWeight],
+) -> list[tuple[arena_lib.Arena, arena_lib.Method]]:
+  """Unguided, all learned weights, and every family, searched or matched.
+
+  Each comes with the arena that it is measured in: at the steps asked for, or at as
+  many as 2 evaluations each would pay.
+  """
+  here = arena_at(num_steps)
+  config, dataset = here.config, here.dataset
+
+  def arena_for(method):
+    if config.compare.match != 'nfe':
+      return here
+    return arena_at(round(2 * num_steps * num_steps / here.count_nfe(method)))
+
+  unguided = arena_lib.Method('unguided', {}, config.rule, None)
+  entries = [(arena_for(unguided), unguided)]
+  for name, weight in learned.items():
+    arena = arena_for(arena_lib.learned_method(config, dataset.spec, name, weight))
+    method = arena_lib.learned_method(arena.config, dataset.spec, name, weight)
+    entries.append((arena, method))
   if config.compare.match == 'mean':
-    given = matched_methods(config, methods)
-  else:
-    given = search(arena, families(config))
-  return [arena_lib.Method('unguided', {}, config.rule, None), *methods, *given]
+    given = matched_methods(config, [method for _, method in entries[1:]])
+    return entries + [(here, method) for method in given]
+  start, names = time.perf_counter(), families(config)
+  for i, name in enumerate(names):
+    weakest = strengths(config, name)[0]
+    arena = arena_for(given_method(config, dataset.num_classes, name, weakest))
+    entries.append((arena, searched_method(arena, name)))
+    logging.info(
+      'search %d steps, %d/%d  %s  ETA %s',
+      num_steps,
+      i + 1,
+      len(names),
+      results_lib.key(name, entries[-1][1].params),
+      reporting.eta(time.perf_counter() - start, i + 1, len(names)),
+    )
+  return entries
+
+
+def strengths(config: config_dict.ConfigDict, name: str) -> tuple[float, ...]:
+  """Those that a family is searched over."""
+  is_rate = name in methods_lib.REWARDED
+  return config.compare.rates if is_rate else config.compare.omegas
 
 
 def given_method(
@@ -156,41 +187,25 @@ def given_method(
   return arena_lib.Method(name, {strength: omega}, rule, table)
 
 
-def search(arena: arena_lib.Arena, names: tuple[str, ...]) -> list[arena_lib.Method]:
-  """Every family at its best strength on validation data."""
-  start, found = time.perf_counter(), []
-  for name in names:
-    found.append(searched_method(arena, name))
-    logging.info(
-      'search %d steps, %d/%d  %s  ETA %s',
-      arena.config.evaluation.num_steps,
-      len(found),
-      len(names),
-      results_lib.key(name, found[-1].params),
-      reporting.eta(time.perf_counter() - start, len(found), len(names)),
-    )
-  return found
-
-
 def searched_method(arena: arena_lib.Arena, name: str) -> arena_lib.Method:
   """The strength of a family that brings samples closest to validation data."""
   config, dataset = arena.config, arena.dataset
   validation = metrics.class_sets(*dataset.validation)
   found, cost = [], 0.0
-  for omega in config.compare.omegas:
-    method = given_method(config, dataset.num_classes, name, omega)
+  for strength in strengths(config, name):
+    method = given_method(config, dataset.num_classes, name, strength)
     cost += arena.count_nfe(method) * len(arena.label)
     try:
       x, _ = arena.sample(method, config.seed)
     except reporting.NonFiniteError as error:
       logging.warning('%s', error)
       continue
-    by_class = metrics.class_sets(x, arena.label)
-    found.append((metrics.class_conditional_energy(by_class, validation), omega))
+    by_class = arena.class_sets(method, x)
+    found.append((metrics.class_conditional_energy(by_class, validation), strength))
   if not found:
     raise reporting.NonFiniteError(
-      f'{name}: no samples are finite; take smaller values of config.compare.omegas, or'
-      ' leave it out of config.compare.methods.'
+      f'{name}: no samples are finite; take smaller values of config.compare.omegas or'
+      ' rates, or leave it out of config.compare.methods.'
     )
   best = given_method(config, dataset.num_classes, name, min(found)[1])
   return best._replace(cost=round(cost))
@@ -215,8 +230,9 @@ def matched_methods(
   methods = []
   for family in families(config):
     rows = methods_lib.schedule(family, 1.0, config)[None]
-    # These two are in proportion to w = 1 + omega.
-    shift = 1.0 if family in ('beta_cfg', 'cfg_plus_plus') else 0.0
+    # These are in proportion to w = 1 + omega.
+    in_w = ('beta_schedule', 'beta_cfg', 'cfg_plus_plus')
+    shift = 1.0 if family in in_w else 0.0
     try:
       rows = guidance.matched_mean(shift + rows, shift + mean, times) - shift
     except ValueError as error:
@@ -230,63 +246,42 @@ def matched_methods(
 
 
 def measure(
-  arena_at: Callable[[int], arena_lib.Arena],
+  arena: arena_lib.Arena,
   asked: int,
-  learned: dict[str, workdir_lib.LearnedWeight],
   method: arena_lib.Method,
   judge: judge_lib.Judge,
   reference: evaluate.Reference,
 ) -> list[dict[str, Any]]:
-  """The rows of a method at the steps asked for, one for each seed.
+  """The rows of a method, one for each seed; its time is that of the fastest one.
 
-  Its time is that of the fastest one.
+  Args:
+    arena: where it is measured.
+    asked: the number of steps that it is listed under.
+    method: the method.
+    judge: the classifier of the metrics.
+    reference: the data.
   """
-  arena = arena_at(asked)
-  nfe = arena.count_nfe(method)
-  if arena.config.compare.match == 'nfe':
-    # As many steps as 2 evaluations each would pay.
-    arena = arena_at(round(2 * asked * asked / nfe))
-    method = at_other_steps(arena.config, arena.dataset.spec, learned, method)
-    nfe = arena.count_nfe(method)
-  rows, seconds = [], []
   config, section = arena.config, arena.config.evaluation
+  row = {
+    'method': method.name,
+    'params': method.params,
+    'rule': method.rule.name,
+    'mean_omega': None if method.table is None else float(np.mean(method.table)),
+    'num_samples': len(arena.label),
+    'asked_steps': asked,
+    'num_steps': section.num_steps,
+    'nfe': arena.count_nfe(method),
+    'learning_evaluations': method.cost,
+  }
+  rows, seconds = [], []
   arena.sample(method, config.seed)  # Compiles.
   for seed in range(config.seed, config.seed + section.num_seeds):
     x, taken = arena.sample(method, seed)
     seconds.append(taken)
-    by_class = metrics.class_sets(x, arena.label)
-    rows.append(
-      {
-        'method': method.name,
-        'params': method.params,
-        'rule': method.rule.name,
-        'seed': seed,
-        'num_samples': len(x),
-        'asked_steps': asked,
-        'num_steps': section.num_steps,
-        'nfe': nfe,
-        'learning_evaluations': method.cost,
-        'metrics': evaluate.compute_metrics(x, arena.label, by_class, judge, reference),
-      }
-    )
+    by_class = arena.class_sets(method, x)
+    values = evaluate.compute_metrics(x, arena.label, by_class, judge, reference)
+    rows.append(row | {'seed': seed, 'metrics': values})
   return [row | {'seconds': min(seconds)} for row in rows]
-
-
-def at_other_steps(
-  config: config_dict.ConfigDict,
-  spec: splits.Spec,
-  learned: dict[str, workdir_lib.LearnedWeight],
-  method: arena_lib.Method,
-) -> arena_lib.Method:
-  """The same method on the grid of `config`."""
-  if method.table is None:
-    return method
-  if method.name in learned:
-    return arena_lib.learned_method(config, spec, method.name, learned[method.name])
-  num_classes = spec.conditions.num_classes
-  (strength,) = method.params.values()
-  new = given_method(config, num_classes, method.name, strength)
-  return new._replace(cost=method.cost)
 
 
 def write(path, rows: list[dict[str, Any]]) -> None:
@@ -296,9 +291,12 @@ def write(path, rows: list[dict[str, Any]]) -> None:
   lines = [
     '# Comparison',
     '',
-    'Mean +- standard deviation over sampling seeds; w = 1 + omega. Cost: denoiser'
-    ' evaluations of the search on validation data, or of learning. Real against real:'
-    f' energy {floor["metrics"]["energy_test"]:.4f}, Frechet, features'
+    'Mean +- standard deviation over sampling seeds; in brackets and under w = 1 +'
+    ' omega the strength, for learned weights its mean. Cost: denoiser evaluations of'
+    ' the search on validation data, or of learning. MPGD and Stein also evaluate the'
+    " gradient of a classifier of the judge's training data, once a step; Stein's"
+    ' samples are drawn in groups, whose own pairs are left out of the distance. Real'
+    f' against real: energy {floor["metrics"]["energy_test"]:.4f}, Frechet, features'
     f' {floor["metrics"]["frechet_features"]:.3g}.',
   ]
   by_steps = {
@@ -325,7 +323,9 @@ def overview(by_steps: dict[int, list[dict[str, Any]]]) -> list[str]:
   for rows in by_steps.values():
     ordered = sorted(results_lib.summarise(rows), key=lambda s: s.mean('energy_test'))
     for rank, s in enumerate(ordered):
-      cells.setdefault(shown(s.method), []).append(results_lib.cell(s, 'energy_test'))
+      strength = results_lib.strength(s)
+      cell = results_lib.cell(s, 'energy_test') + (strength and f' ({strength})')
+      cells.setdefault(shown(s.method), []).append(cell)
       ranks.setdefault(shown(s.method), []).append(rank)
   names = sorted(cells, key=lambda name: np.mean(ranks[name]))
   return results_lib.table(
@@ -353,7 +353,7 @@ def table_of(rows: list[dict[str, Any]]) -> list[str]:
       (
         shown(s.method),
         row['rule'],
-        results_lib.strength(s),
+        results_lib.strength(s) or mean_strength(row),
         *(results_lib.cell(s, metric) for metric, _ in COLUMNS),
         f'{s.nfe:.4g}',
         f'{row["seconds"]:.2f}',
@@ -361,6 +361,12 @@ def table_of(rows: list[dict[str, Any]]) -> list[str]:
       )
     )
   return results_lib.table((*header, 'NFE', 'seconds', 'cost'), cells)
+
+
+def mean_strength(row: dict[str, Any]) -> str:
+  """Mean w of a learned weight over classes and steps."""
+  omega = row['mean_omega']
+  return '' if omega is None else f'mean {1.0 + omega:.3g}'
 
 
 if __name__ == '__main__':

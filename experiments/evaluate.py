@@ -50,7 +50,7 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   params, step = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   learned = [
     arena_lib.learned_method(config, dataset.spec, name, weight)
-    for name, weight in arena_lib.load_learned(workdir, dataset.spec).items()
+    for name, weight in arena_lib.load_learned(workdir, config, dataset.spec).items()
   ]
   learned = at_strengths(learned, config.evaluation.kappas)
   methods = grid_methods(config, dataset.num_classes) + learned

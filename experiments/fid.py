@@ -27,6 +27,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import feature_files
 from experiments import launch
+from experiments import methods
 from experiments import sample
 from experiments import sampler
 from experiments import workdir as workdir_lib
@@ -110,17 +111,22 @@ def sampling_identity(
     'churn': evaluation.churn,
     'order': evaluation.order,
     'tolerance': evaluation.tolerance,
-    'rule': builders.rule_identity(config),
     'method': method,
     'seed': seed,
     'labels': config.fid.labels,
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
   }
+  name = method.partition(':')[0]
+  if name in methods.FAMILIES:
+    config = methods.with_rule(config, methods.rule_of(name, config))
+    identity['rule'] = builders.rule_identity(config)
+    identity['weak'] = workdir_lib.weak_identity(config.rule)
   if method in workdir.guidance_names():
     path = workdir.guidance(method)
     stored = checkpointing.load_config(path)['config']
     learned = ('seed', 'rule', 'guidance', 'statistics', 'trajectory')
-    identity['guidance'] = {key: stored[key] for key in learned}
+    identity['guidance'] = {key: stored.get(key) for key in learned}
+    identity['guidance_weak'] = checkpointing.load_config(path).get('weak')
     identity['guidance_step'] = checkpointing.latest_step(path)
   return identity
 

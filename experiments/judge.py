@@ -42,7 +42,9 @@ def train_judge(config: config_dict.ConfigDict, dataset: splits.Dataset) -> Judg
 def train_reward(
   config: config_dict.ConfigDict, dataset: splits.Dataset
 ) -> types.Params:
-  """Parameters for `builders.reward`, from another start than the judge's."""
+  """Parameters for `builders.reward`: the judge's data, another start and order."""
+  config = config.copy_and_resolve_references()
+  config.seed += 1
   _, params = _train_classifier(config, dataset, 'reward')
   return params
 

@@ -54,7 +54,8 @@ FAMILIES = {
   'clamp_cosine': Family(lambda omega, _: guidance.clamp_cosine(omega, 0.5 * omega)),
   'power_cosine': Family(lambda omega, _: guidance.power_cosine(omega, 2.0)),
   'triangle': Family(lambda omega, _: guidance.triangle(omega)),
-  'beta_cfg': Family(_beta_cfg),
+  'beta_schedule': Family(_beta_cfg),
+  'beta_cfg': Family(_beta_cfg, 'power_normalized'),
   'cfg_plus_plus': Family(_cfg_plus_plus),
   'cfg_zero': Family(_constant, 'optimal_scale'),
   'apg': Family(_constant, 'apg'),
@@ -80,21 +81,47 @@ def schedule(name: str, omega: float, config: config_dict.ConfigDict) -> jax.Arr
 
 
 def require_usable(name: str, config: config_dict.ConfigDict) -> None:
-  """Refuses CFG++ where it is no weight, and autoguidance without a weak model.
+  """Refuses a family that `config` does not allow.
 
   Raises:
-    launch.UserError: churn is not 0, or no model is named.
+    launch.UserError: CFG++ at churn, beta-CFG from t = 1, autoguidance without a weak
+      model, or a Stein step on groups of several classes.
   """
-  if name == 'cfg_plus_plus' and config.evaluation.churn != 0.0:
+  section, rule = config.evaluation, FAMILIES[name].rule
+  if name == 'cfg_plus_plus' and section.churn != 0.0:
     raise launch.UserError(
-      f'evaluation.churn={config.evaluation.churn}: CFG++ is a weight at churn 0 only;'
-      ' use that, or other methods than cfg_plus_plus.'
+      f'evaluation.churn={section.churn}: CFG++ is a weight at churn 0 only; use that,'
+      ' or other methods than cfg_plus_plus.'
     )
-  if FAMILIES[name].rule == 'autoguidance' and not config.rule.weak_workdir:
+  if rule == 'power_normalized' and section.t_max == 1.0:
     raise launch.UserError(
-      "rule.weak_workdir='': autoguidance needs the work directory of a less trained"
-      ' base model, or other methods.'
+      f'evaluation.t_max=1.0: {name} acts on eps, which leaves x0 undetermined at t ='
+      ' 1; use --config.evaluation.t_max=0.99, or other methods.'
     )
+  if rule == 'autoguidance' and not config.rule.weak_workdir:
+    raise launch.UserError(
+      f"rule.weak_workdir='': {name} needs the work directory of a less trained base"
+      ' model; give one, or other methods.'
+    )
+  if rule == 'stein' and section.samples_per_class % config.rule.num_particles:
+    raise launch.UserError(
+      f'evaluation.samples_per_class={section.samples_per_class}: {name} needs a'
+      f' multiple of rule.num_particles={config.rule.num_particles}; use that, or other'
+      ' methods.'
+    )
+
+
+def usable(config: config_dict.ConfigDict) -> tuple[str, ...]:
+  """All families that `config` allows."""
+
+  def is_usable(name):
+    try:
+      require_usable(name, config)
+    except launch.UserError:
+      return False
+    return True
+
+  return tuple(name for name in FAMILIES if is_usable(name))
 
 
 def rule_of(name: str, config: config_dict.ConfigDict) -> config_dict.ConfigDict:

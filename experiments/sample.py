@@ -61,7 +61,7 @@ def resolve_method(
     omega = guidance.tabulate(weight, cond, builders.time_grid(config))
     return np.asarray(omega), methods.with_rule(config, methods.rule_of(name, config))
   if method in workdir.guidance_names():
-    learned = workdir_lib.load_guidance(workdir, method, spec)
+    learned = workdir_lib.load_guidance(workdir, config, method, spec)
     omega = sampler.tabulate_learned(config, learned, cond)
     return np.asarray(omega), methods.with_rule(config, learned.rule)
   raise launch.UserError(
@@ -89,7 +89,7 @@ def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
   num_args, make_weight = GIVEN.get(name, (1, None))
   if len(values) not in (1, num_args) or not np.all(np.isfinite(values)):
     raise launch.UserError(
-      f'--method={method}: {name} takes {num_args} finite numbers, as in'
+      f'--method={method}: {name} takes omega or {num_args} finite numbers, as in'
       f' --method={name}:{",".join(["0.25", "0.25", "0.75"][:num_args])}.'
     )
   try:

@@ -69,12 +69,12 @@ def make_sample_fn(
   compiled = jax.jit(sample, out_shardings=sharding.split(mesh))
 
   def sample_padded(params, omega, keys, cond):
-    n = len(keys)
+    n, together = len(keys), builders.samples_together(config.rule)
     # A multiple of the device count, dealt in turn: neighbours, which need the null
-    # branch at similar times, lie on different devices.
-    index = np.arange(n + -n % mesh.size) % n
-    dealt = np.arange(len(index)).reshape(-1, mesh.size).T.ravel()
-    index = index[dealt]
+    # branch at similar times, lie on different devices, but for those drawn together.
+    index = np.arange(n + -n % (together * mesh.size))
+    dealt = index.reshape(-1, mesh.size, together).swapaxes(0, 1).ravel()
+    index = dealt % n
     batch = {'keys': np.asarray(jax.random.key_data(keys))[index]}
     batch['cond'] = jax.tree.map(lambda c: np.asarray(c)[index], cond)
     plan = None
@@ -96,12 +96,12 @@ def make_sample_fn(
 def make_plan(config: config_dict.ConfigDict, omega: np.ndarray) -> guidance.Plan:
   """Where a batch needs the null branch, for the sampler of `config.evaluation`."""
   section = config.evaluation
-  skips = config.rule.name not in builders.RULES_THAT_NEED_BOTH
+  needs_all = (*builders.RULES_THAT_NEED_BOTH, *builders.REWARD_RULES)
   return guidance.make_plan(
     omega,
     num_levels=section.plan_levels,
     num_shards=builders.mesh(config).size,
-    tolerance=section.tolerance if skips else 0.0,
+    tolerance=0.0 if config.rule.name in needs_all else section.tolerance,
   )
 
 

@@ -65,7 +65,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
     values, num_evaluations = search(config, dataset, params)
     table = {'values': values, 'times': builders.time_grid(config)}
     workdir_lib.save_table(workdir, table_config, directory, table, num_evaluations)
-  learned = workdir_lib.load_guidance(workdir, directory.name, dataset.spec)
+  learned = workdir_lib.load_guidance(workdir, config, directory.name, dataset.spec)
   fit(config, workdir, dataset, learned)
   return np.asarray(learned.params['values'])
 
@@ -78,7 +78,7 @@ def refuse_other_search(
   if checkpointing.latest_step(directory) is None:
     return
   stored = checkpointing.load_config(directory)
-  workdir_lib.require_base(workdir, stored, directory)
+  workdir_lib.require_base(workdir, stored, config.rule, directory)
   wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance')
   wanted['rule'] = builders.rule_identity(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')

@@ -47,7 +47,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   directory = workdir.guidance(builders.guidance_name(config))
   if checkpointing.latest_step(directory) is not None:
     stored = checkpointing.load_config(directory)
-    workdir_lib.require_base(workdir, stored, directory)
+    workdir_lib.require_base(workdir, stored, config.rule, directory)
     identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
     identity['rule'] = builders.rule_identity(config)
     if config.guidance.source == 'statistics':

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -332,7 +333,8 @@ def _validate_compare(check, one_of, numbers) -> None:
     lambda v: set(v) <= set(methods.FAMILIES),
     f'must be some of {tuple(methods.FAMILIES)}.',
   )
-  numbers('compare.omegas', lambda v: v > 0.0, 'above 0')
+  for key in ('compare.omegas', 'compare.rates'):
+    numbers(key, lambda v: 0.0 < v < math.inf, 'above 0')
   numbers(
     'compare.num_steps',
     lambda v: isinstance(v, int) and v >= 2,

@@ -118,15 +118,20 @@ def config_from_json(tree: dict[str, Any]) -> config_dict.ConfigDict:
 def require_same(
   stored: dict[str, Any], wanted: dict[str, Any], path: epath.Path
 ) -> None:
-  """Refuses a checkpoint that another config wrote, naming the first key."""
+  """Refuses a checkpoint that another config wrote, naming the first key.
+
+  Keys that the checkpoint is older than had their default.
+  """
   stored, wanted = _flatten(stored), _flatten(wanted)
+  default = _flatten(checkpointing.to_json(common.get_default().to_dict()))
   for key in sorted(wanted):
     if key.split('.')[-1] in _FREE_KEYS:
       continue
-    if stored.get(key) != wanted[key]:
+    old = stored.get(key, default.get(key.removeprefix('base.')))
+    if old != wanted[key]:
       raise launch.UserError(
-        f'{key}={wanted[key]!r}: {path} was written with {stored.get(key)!r}; use'
-        ' that value, or another --workdir.'
+        f'{key}={wanted[key]!r}: {path} was written with {old!r}; use that value, or'
+        ' another --workdir.'
       )
 
 
@@ -168,20 +173,43 @@ def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params
   Raises:
     launch.UserError: none is there, or one that `config` does not describe.
   """
-  weak = Workdir(config.rule.weak_workdir)
-  stored = load_denoiser_config(weak)
+  stored = _load_weak_config(config.rule)
 
   def described(config):
+    data = {k: v for k, v in config.data.items() if k not in _FREE_KEYS}
     network = builders.network(config, spec)
-    return network, config.schedule, config.data.name, config.denoiser.prediction
+    return network, config.schedule, data, config.denoiser.prediction
 
   if described(stored) != described(config):
     raise launch.UserError(
-      f'rule.weak_workdir={str(weak.path)!r}: its base model is of another network,'
-      ' schedule, data set or prediction; give one that differs in training alone.'
+      f'rule.weak_workdir={config.rule.weak_workdir!r}: its base model is of another'
+      ' network, schedule, data set or prediction; give one that differs in training'
+      ' alone.'
     )
+  weak = Workdir(config.rule.weak_workdir)
   params, _ = load_denoiser(weak, spec, builders.mesh(config))
   return params
+
+
+def _load_weak_config(rule):
+  weak = Workdir(rule.weak_workdir)
+  if checkpointing.latest_step(weak.denoiser) is None:
+    raise launch.UserError(
+      f'rule.weak_workdir={rule.weak_workdir!r}: holds no trained base model; give the'
+      ' work directory of one, as by --config.rule.weak_workdir=DIR.'
+    )
+  return load_denoiser_config(weak)
+
+
+def weak_identity(rule: config_dict.ConfigDict) -> dict[str, Any] | None:
+  """Which weak model a section `rule` has, if it is of autoguidance; not where."""
+  if rule.name != 'autoguidance':
+    return None
+  weak = Workdir(rule.weak_workdir)
+  return {
+    'base': base_identity(_load_weak_config(rule)),
+    'step': checkpointing.latest_step(weak.denoiser),
+  }
 
 
 def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
@@ -246,8 +274,16 @@ class LearnedWeight(NamedTuple):
     return self.model.apply(self.params, cond, s, t)
 
 
-def load_guidance(workdir: Workdir, name: str, spec: splits.Spec) -> LearnedWeight:
+def load_guidance(
+  workdir: Workdir, config: config_dict.ConfigDict, name: str, spec: splits.Spec
+) -> LearnedWeight:
   """A learned weight of this work directory.
+
+  Args:
+    workdir: of the base model.
+    config: its `rule.weak_workdir`, if any, is where the weak model is by now.
+    name: of the weight.
+    spec: of the data.
 
   Raises:
     launch.UserError: no such weight, or one learned for another base model.
@@ -259,8 +295,10 @@ def load_guidance(workdir: Workdir, name: str, spec: splits.Spec) -> LearnedWeig
       f' {workdir.guidance_names()}.'
     )
   stored = checkpointing.load_config(path)
-  require_base(workdir, stored, path)
+  weak_workdir = config.rule.weak_workdir
   config = config_from_json(stored['config'])
+  config.rule.weak_workdir = weak_workdir or config.rule.weak_workdir
+  require_base(workdir, stored, config.rule, path)
   _warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, spec)
   params = _load_ema(path, model.init, sharding.make_mesh())
@@ -292,6 +330,7 @@ def guidance_identity(
     'config': checkpointing.to_json(config.to_dict()),
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+    'weak': weak_identity(config.rule),
     'num_steps': num_steps,
     'num_evaluations': int(num_evaluations),
   }
@@ -329,16 +368,13 @@ def statistics_identity(
   workdir: Workdir, config: config_dict.ConfigDict
 ) -> dict[str, Any]:
   """What a statistics pass belongs to."""
-  weak_step = None
-  if config.rule.name == 'autoguidance':
-    weak_step = checkpointing.latest_step(Workdir(config.rule.weak_workdir).denoiser)
   return {
     'seed': config.seed,
     'statistics': statistics_section(config),
     'rule': builders.rule_identity(config),
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
-    'weak_step': weak_step,
+    'weak': weak_identity(config.rule),
   }
 
 
@@ -378,17 +414,23 @@ def require_statistics(workdir: Workdir, config: config_dict.ConfigDict) -> None
   """
   directory = workdir.statistics(builders.statistics_name(config))
   stored = statistics_files.read_config(directory)
-  require_base(workdir, stored, directory)
+  require_base(workdir, stored, config.rule, directory)
   require_same(stored, statistics_identity(workdir, config), directory)
 
 
-def require_base(workdir: Workdir, stored: dict[str, Any], path: epath.Path) -> None:
-  """Refuses what was made with another base model, or another step of this one.
+def require_base(
+  workdir: Workdir,
+  stored: dict[str, Any],
+  rule: config_dict.ConfigDict,
+  path: epath.Path,
+) -> None:
+  """Refuses what was made with another base or weak model, or another step of them.
 
   Args:
     workdir: with the base model.
     stored: what a learned weight or a statistics pass says of itself.
-    path: of it.
+    rule: the section, with the place of the weak model.
+    path: of what is stored.
 
   Raises:
     launch.UserError: it belongs elsewhere.
@@ -400,6 +442,12 @@ def require_base(workdir: Workdir, stored: dict[str, Any], path: epath.Path) -> 
       f'{path}: was made with the base model at step {stored["denoiser_step"]}, which'
       f' is now at step {step}; remove it and make it again.'
     )
+  weak = weak_identity(rule)
+  if weak is not None:
+    try:
+      require_same(stored['weak'], weak, path)
+    except launch.UserError as error:
+      raise launch.UserError(f'of the weak model, {error}') from error
 
 
 def _warn_if_unfinished(path: epath.Path, num_steps: int) -> None:

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgd import arrays
+from lgd import checks
 from lgd import types
 
 # Of an estimate's norm. Repulsion is as 1 / distance; nearer ones may be equal but for
@@ -81,11 +82,13 @@ def stein(
       distances in the group over log n, no less than 1e-6 of the mean squared norm.
 
   Raises:
-    ValueError: on the first call or trace, the reward is not `[batch]`, or the batch is
-      not a multiple of `num_particles`.
+    ValueError: bandwidth is not positive; on the first call or trace, the reward is not
+      `[batch]`, or the batch is not a multiple of `num_particles`.
 
   Gradient: stopped at x0_hat. Cost: as of `mpgd`, and batch * n * dim memory.
   """
+  if bandwidth is not None:
+    checks.require('> 0', lambda v: v > 0.0, bandwidth=bandwidth)
 
   def rewarded(xt, s, t, cond):
     batch = xt.shape[0]

@@ -8,6 +8,7 @@ import tempfile
 
 import helpers
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import absltest
@@ -19,7 +20,6 @@ from experiments import builders
 from experiments import collect_statistics
 from experiments import compare
 from experiments import datasets
-from experiments import evaluate
 from experiments import judge as judge_lib
 from experiments import launch
 from experiments import methods
@@ -31,6 +31,7 @@ from lgd import guidance
 from lgd import metrics
 from lgd import networks
 from lgd import reporting
+from lgd import rewards
 from lgd import sampling
 from lgd import schedules
 
@@ -40,7 +41,10 @@ pytestmark = pytest.mark.usefixtures('fast_compilation')
 def smoke_config(**overrides):
   config = digits.get_config('smoke')
   config.compare.update(num_steps=(4,), omegas=(0.5, 2.0))
-  config.compare.methods = ('constant', 'interval', 'angle_domain', 'apg_momentum')
+  config.compare.methods = (
+    'constant', 'interval', 'angle_domain', 'apg_momentum', 'stein'
+  )  # fmt: skip
+  config.compare.rates = (0.1, 1.0)
   # Away from 0, so that methods differ: a base that has begun to learn.
   config.denoiser.update(num_steps=60, ema_decay=0.5)
   config.update_from_flattened_dict(overrides)
@@ -117,16 +121,19 @@ class RunTest(helpers.WorkdirCase):
       {r['method']: r['rule'] for r in rows if r['method'] != 'unguided'}, rules
     )
     given = {'unguided': 4, 'constant': 8, 'apg_momentum': 8, 'angle_domain': 8}
+    given['stein'] = 4.8  # Groups of 2, whole on each of 8 devices: 48 for 40 samples.
     given['interval'] = 7  # t = 1, .75, .5, .25: guided at the last three.
     for row in rows:
       self.assertEqual(row['nfe'], given.get(row['method'], row['nfe']), row['method'])
       self.assertGreater(row['seconds'], 0.0)
-      if 'omega' in row['params']:  # Two strengths, one seed each.
+      if row['params']:  # Two strengths, one seed each.
         self.assertEqual(
           row['learning_evaluations'], 2 * row['nfe'] * row['num_samples']
         )
     table = (path / 'results.md').read_text()
     self.assertIn('**self_consistency_apg**', table)
+    self.assertRegex(table, r'\| stein \| stein \| rate (0.1|1) \|')
+    self.assertRegex(table, r'\*\*self_consistency\*\* \| linear \| mean 1')
 
   def test_search_takes_the_best_on_validation_data(self):
     """By the file's own rows: other strengths are farther from validation data."""
@@ -146,7 +153,7 @@ class RunTest(helpers.WorkdirCase):
   def test_learned_weights_are_sampled_with_their_own_rule(self):
     """As `builders` guides, not as `linear` would."""
     config, workdir, dataset, arena = self.parts
-    learned = arena_lib.load_learned(workdir, dataset.spec)
+    learned = arena_lib.load_learned(workdir, config, dataset.spec)
     spec, name = dataset.spec, 'self_consistency_apg'
     method = arena_lib.learned_method(config, spec, name, learned[name])
     strong = method._replace(table=np.full_like(method.table, 2.0))
@@ -221,27 +228,37 @@ class RunTest(helpers.WorkdirCase):
     with self.assertRaisesRegex(launch.UserError, 'weak_workdir=.*another network'):
       workdir_lib.load_weak(config, dataset.spec)
 
-  @parameterized.parameters('mpgd', 'stein')
-  def test_rewards(self, name):
-    """One step, from noise to data: x_0 + rate grad log p(c | x_0); one neighbour."""
+  @parameterized.parameters(('mpgd', 1), ('stein', 1), ('stein', 2))
+  def test_rewards(self, name, num_particles):
+    """One step, from noise to data: the clean prediction, and what the reward adds.
+
+    Eight devices hold five samples each, and neighbours stay together.
+    """
     config, _, dataset, arena = self.parts
     config = compare.with_steps(config, 1)
-    config.rule.num_particles = 1
+    config.rule.num_particles = num_particles
     arena = arena_lib.Arena(config, dataset, arena.params, arena.classifier)
     unguided = arena_lib.Method('unguided', {}, config.rule, None)
     x, _ = arena.sample(unguided, 0)
     net = networks.Classifier(10, config.evaluation.classifier_width)
 
     def log_prob(x, label):
-      logits, _ = net.apply(arena.classifier, x[None])
-      return jax.nn.log_softmax(logits[0])[label]
+      logits, _ = net.apply(arena.classifier, x)
+      return jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
 
     method = compare.given_method(config, 10, name, 3.0)
     self.assertEqual(method.params, {'rate': 3.0})
-    self.assertEqual(arena.count_nfe(method), 1)
     raised, _ = arena.sample(method, 0)
-    expected = x + 3.0 * jax.vmap(jax.grad(log_prob))(x, arena.label)
-    np.testing.assert_allclose(raised, expected, atol=1e-5)
+    if num_particles == 1:
+      gradient = jax.grad(lambda x: jnp.sum(log_prob(x, arena.label)))(x)
+      expected = x + 3.0 * gradient
+    else:
+      improve = rewards.stein(
+        lambda xt, *_: xt, log_prob, guidance.constant(3.0), num_particles
+      )
+      expected = improve(x, jnp.zeros(len(x)), jnp.ones(len(x)), arena.label)
+      self.assertEqual(arena.count_nfe(method), 48 / 40)  # Whole groups per device.
+    np.testing.assert_allclose(raised, expected, atol=1e-4)
     self.assertGreater(np.abs(raised - x).max(), 0.01)
 
   def test_equal_means(self):
@@ -264,16 +281,19 @@ class RunTest(helpers.WorkdirCase):
       {'compare.methods': ('cfg_plus_plus',), 'evaluation.churn': 1.0},
       'churn=1.0: CFG',
     ),
-    ({'compare.match': 'mean', 'evaluation.t_max': 0.2}, 'interval on this grid'),
+    (
+      {
+        'compare.match': 'mean',
+        'compare.methods': ('interval',),
+        'evaluation.t_max': 0.2,
+      },
+      'interval on this grid',
+    ),
     ({'rule.name': 'power_normalized'}, 'evaluation.t_max=1.0: rule.name'),
     ({'rule.name': 'mpgd'}, "rule.name='mpgd': must be one of linear"),
     ({'rule.name': 'autoguidance'}, "weak_workdir='': must hold"),
     ({'compare.methods': ('autoguidance',)}, "weak_workdir='': autoguidance needs"),
     ({'compare.methods': ('mpgd',), 'compare.match': 'mean'}, 'mpgd has a rate'),
-    (
-      {'compare.methods': ('stein',)},
-      'samples_per_class=4: stein needs a multiple of 80',
-    ),
   )
   def test_refuses(self, overrides, message):
     with self.assertRaisesRegex(launch.UserError, message):
@@ -281,7 +301,8 @@ class RunTest(helpers.WorkdirCase):
       workdir = workdir_lib.Workdir(self.root)
       config = workdir_lib.resolve_config(workdir, config)
       learned = {'self_consistency': None}
-      compare.require_comparable(config, learned)
+      spec = datasets.spec(config)
+      compare.require_comparable(config, spec, learned)
       table = np.ones((10, config.evaluation.num_steps))
       method = arena_lib.Method('self_consistency', {}, config.rule, table)
       compare.matched_methods(config, [method])
@@ -308,27 +329,32 @@ class RunTest(helpers.WorkdirCase):
 
   def test_equal_evaluations(self):
     """Twice the steps for unguided, as many for a constant, more for an interval."""
-    config, _, dataset, arena = self.parts
-    config.compare.match = 'nfe'
+    config, workdir, dataset, arena = self.parts
+    config.compare.update(match='nfe', methods=('constant', 'interval', 'mpgd'))
+    name = 'self_consistency'
+    learned = {name: workdir_lib.load_guidance(workdir, config, name, dataset.spec)}
 
+    @functools.cache
     def arena_at(num_steps):
       at_steps = compare.with_steps(config, num_steps)
-      return arena_lib.Arena(at_steps, dataset, arena.params)
+      return arena_lib.Arena(at_steps, dataset, arena.params, arena.classifier)
 
-    judge = judge_lib.train_judge(config, dataset)
-    reference = evaluate.make_reference(dataset, judge)
-    expected = {'unguided': (8, 8.0), 'constant': (4, 8.0), 'interval': (5, 8.0)}
-    for name, (num_steps, nfe) in expected.items():
-      method = arena_lib.Method('unguided', {}, config.rule, None)
-      if name != 'unguided':
-        method = compare.given_method(config, 10, name, 0.5)
-      row = compare.measure(arena_at, 4, {}, method, judge, reference)[0]
-      self.assertEqual((row['num_steps'], row['nfe']), (num_steps, nfe))
+    entries = {m.name: (a, m) for a, m in compare.gather(arena_at, 4, learned)}
+    expected = {'unguided': 8, 'constant': 4, 'interval': 5, 'mpgd': 8}
+    for name, num_steps in expected.items():
+      arena, method = entries[name]
+      self.assertEqual(arena.config.evaluation.num_steps, num_steps)
+      self.assertEqual(arena.count_nfe(method), 8.0)
+    arena, method = entries['self_consistency']
+    self.assertEqual(method.table.shape, (10, arena.config.evaluation.num_steps))
+    for name, weight in (('constant', 8.0), ('mpgd', 8.0)):  # Searched where measured.
+      cost = len(compare.strengths(config, name)) * weight * len(arena.label)
+      self.assertEqual(entries[name][1].cost, cost)
 
   def test_a_table_that_does_not_cover_the_sampler(self):
     config, workdir, dataset, _ = self.parts
     name = 'self_consistency'
-    weight = workdir_lib.load_guidance(workdir, name, dataset.spec)
+    weight = workdir_lib.load_guidance(workdir, config, name, dataset.spec)
     times = np.linspace(0.8, 0.2, 5)
     weight = weight._replace(is_table=True, params={'times': times})
     with self.assertRaisesRegex(launch.UserError, r't=1: outside of \[0.2'):

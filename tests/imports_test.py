@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ALLOWED = {
   'types': set(),
   'arrays': set(),
+  'checks': set(),
   'schedules': set(),
   'mmd': set(),
   'networks': set(),
@@ -19,9 +20,9 @@ ALLOWED = {
   'noising': {'arrays', 'types'},
   'transitions': {'arrays', 'types'},
   'sampling': {'arrays', 'transitions', 'types'},
-  'rewards': {'arrays', 'types'},
+  'rewards': {'arrays', 'checks', 'types'},
   'denoiser': {'noising', 'types'},
-  'guidance': {'arrays', 'denoiser', 'noising', 'types'},
+  'guidance': {'arrays', 'checks', 'denoiser', 'noising', 'types'},
   'statistics': {'mmd', 'transitions', 'types'},
   'objectives': {
     'arrays',

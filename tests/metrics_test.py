@@ -87,6 +87,24 @@ def _energy(x, label, reference, reference_label):
 
 
 class ClassConditionalEnergyTest(parameterized.TestCase):
+  def test_groups_that_were_drawn_together(self):
+    """Their own pairs are left out: by loops, classes interleaved."""
+    rng = np.random.default_rng(0)
+    label = np.tile([0, 1], 9)
+    x = rng.normal(size=(18, 2)).astype(np.float32)
+    sets = metrics.class_sets(x, label, group_size=3)
+    for c in (0, 1):
+      own = np.float64(x[label == c])
+      pairs = [
+        math.dist(own[i], own[j])
+        for i in range(9)
+        for j in range(9)
+        if i // 3 != j // 3
+      ]
+      self.assertAlmostEqual(sets.within[c], np.mean(pairs), places=5)
+    with self.assertRaisesRegex(ValueError, 'group_size=4 at least 2 whole ones'):
+      metrics.class_sets(x, label, group_size=4)
+
   @parameterized.product(shape=((3,), (2, 2, 1)), chunk=(1, 7, 10_000))
   def test_matches_the_loops(self, shape, chunk):
     """Classes of unequal size, every class weighing the same; gaps in the labels."""

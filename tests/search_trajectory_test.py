@@ -49,7 +49,7 @@ class RunTest(helpers.WorkdirCase):
     alone = np.abs(self.table[..., None] - candidates).min(axis=-1)
     self.assertGreater(alone.max(), 0.1)
     weight = workdir_lib.load_guidance(
-      workdir_lib.Workdir(self.root), 'trajectory_pixels_table', SPEC
+      workdir_lib.Workdir(self.root), smoke_config(), 'trajectory_pixels_table', SPEC
     )
     times = np.linspace(1.0, 0.0, 7)
     for i in range(6):
@@ -73,7 +73,9 @@ class RunTest(helpers.WorkdirCase):
       search_trajectory.run(smoke_config(), workdir)
     label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
     fitted, again = (
-      workdir_lib.load_guidance(workdir_lib.Workdir(w), 'trajectory_pixels', SPEC)
+      workdir_lib.load_guidance(
+        workdir_lib.Workdir(w), smoke_config(), 'trajectory_pixels', SPEC
+      )
       for w in (self.root, workdir)
     )
     np.testing.assert_array_equal(fitted(label, s, t), again(label, s, t))
@@ -88,7 +90,7 @@ class RunTest(helpers.WorkdirCase):
     config = smoke_config(**{'trajectory.fit_steps': 400, 'guidance.batch_size': 64})
     table = search_trajectory.run(config, workdir)
     weight = workdir_lib.load_guidance(
-      workdir_lib.Workdir(workdir), 'trajectory_pixels', SPEC
+      workdir_lib.Workdir(workdir), config, 'trajectory_pixels', SPEC
     )
     times = np.linspace(1.0, 0.0, 7)
     for share in (0.2, 0.9):

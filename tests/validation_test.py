@@ -133,6 +133,7 @@ BAD = (
   ('evaluation.t_max', 1.5, r'\(0, 1\]'),
   ('compare.methods', ('cfg',), 'some of .*constant'),
   ('compare.omegas', (0.0, 1.0), 'numbers above 0'),
+  ('compare.rates', (float('inf'),), 'numbers above 0'),
   ('compare.num_steps', (1,), 'integers >= 2'),
   ('compare.match', 'w', 'mean, nfe'),
   ('compare.reference', '', 'name a learned weight'),

@@ -26,11 +26,13 @@ kept finite. A prediction that is not finite gives one that is not.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
 from lgd import arrays
+from lgd import checks
 from lgd import types
 
 _MAX_ANGLE = jnp.pi / 3.0
@@ -92,7 +94,12 @@ def apg(*, eta: float, max_norm: float) -> types.Direction:
     eta: how much to keep of what is parallel to c; the paper has 0.
     max_norm: r, in the units of the data: it grows with their dimension. inf cuts
       nothing, and with eta = 1 the rule is `linear`.
+
+  Raises:
+    ValueError: eta is not finite, or max_norm not positive.
   """
+  checks.require('finite', math.isfinite, eta=eta)
+  checks.require('> 0', lambda v: v > 0.0, max_norm=max_norm)
 
   def direction(pred_cond, pred_null):
     return _project(pred_cond - pred_null, pred_cond, eta, max_norm)
@@ -111,11 +118,18 @@ class ApgMomentum:
     momentum: of m; the paper has -.75 to -.5, so that what two steps share is damped.
     eta: as of `apg`.
     max_norm: as of `apg`.
+
+  Raises:
+    ValueError: a constant as of `apg`, or a momentum outside of (-1, 1).
   """
 
   momentum: float
   eta: float
   max_norm: float
+
+  def __post_init__(self):
+    checks.require('in (-1, 1)', lambda v: -1.0 < v < 1.0, momentum=self.momentum)
+    apg(eta=self.eta, max_norm=self.max_norm)
 
   def init(self, shape: tuple[int, ...]) -> jax.Array:
     """The memory before the first step, for predictions of `shape`."""
@@ -173,7 +187,11 @@ def power_normalized(power: float) -> types.Rule:
 
   Args:
     power: in [0, 1] in the paper, its gamma. Where c = u the result is u.
+
+  Raises:
+    ValueError: power is negative or not finite.
   """
+  checks.require('finite and >= 0', lambda v: 0.0 <= v < math.inf, power=power)
 
   def rule(pred_cond, pred_null, omega):
     delta = pred_cond - pred_null

@@ -12,16 +12,17 @@
 t is the time denoised from, u counts the steps from 0 to 1, Beta is the density, and
 r = alpha_t sigma_s / (alpha_s sigma_t). In (7) and (8), w and l are the papers' scales
 and 1 is subtracted here; the other scales are omega. Constants may be traced, so that
-one compiled program serves a whole grid; only Python and NumPy numbers are checked.
+one compiled program serves a whole grid; what is not traced is checked. omega may be
+negative, towards the null prediction, but where a floor would hide it, (3) and (4).
 """
 
 import math
-import numbers
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from lgd import checks
 from lgd import types
 
 
@@ -31,7 +32,7 @@ def constant(omega: float) -> types.Weight:
   Raises:
     ValueError: omega is not finite.
   """
-  _check('finite', math.isfinite, omega=omega)
+  checks.require('finite', math.isfinite, omega=omega)
 
   return _of_time(lambda t: jnp.broadcast_to(omega, t.shape))
 
@@ -47,9 +48,9 @@ def interval(omega: float, lo: float, hi: float) -> types.Weight:
   Raises:
     ValueError: omega is not finite, a bound is outside [0, 1], or lo >= hi.
   """
-  _check('finite', math.isfinite, omega=omega)
-  _check('a time in [0, 1], not a sigma or a step', _is_time, lo=lo, hi=hi)
-  if _is_known(lo) and _is_known(hi) and lo >= hi:
+  checks.require('finite', math.isfinite, omega=omega)
+  checks.require('a time in [0, 1], not a sigma or a step', _is_time, lo=lo, hi=hi)
+  if checks.is_known(lo) and checks.is_known(hi) and lo >= hi:
     raise ValueError(f'lo={lo}, hi={hi}: needs lo < hi; constant(0.0) is no guidance.')
 
   return _of_time(lambda t: jnp.where((lo < t) & (t <= hi), omega, 0.0))
@@ -63,7 +64,7 @@ def clamp_linear(omega: float, floor: float = 0.0) -> types.Weight:
   Raises:
     ValueError: omega or floor is negative or not finite.
   """
-  _check('finite and >= 0', _is_non_negative, omega=omega, floor=floor)
+  checks.require('finite and >= 0', _is_non_negative, omega=omega, floor=floor)
 
   return _of_time(lambda t: jnp.maximum(floor, 2.0 * omega * (1.0 - t)))
 
@@ -76,7 +77,7 @@ def clamp_cosine(omega: float, floor: float = 0.0) -> types.Weight:
   Raises:
     ValueError: omega or floor is negative or not finite.
   """
-  _check('finite and >= 0', _is_non_negative, omega=omega, floor=floor)
+  checks.require('finite and >= 0', _is_non_negative, omega=omega, floor=floor)
 
   return _of_time(lambda t: jnp.maximum(floor, omega * (1.0 + jnp.cos(jnp.pi * t))))
 
@@ -90,8 +91,8 @@ def power_cosine(omega: float, power: float) -> types.Weight:
   Raises:
     ValueError: omega is not finite, or power is not finite and positive.
   """
-  _check('finite', math.isfinite, omega=omega)
-  _check('finite and > 0', lambda v: 0.0 < v < math.inf, power=power)
+  checks.require('finite', math.isfinite, omega=omega)
+  checks.require('finite and > 0', lambda v: 0.0 < v < math.inf, power=power)
 
   return _of_time(
     lambda t: omega * (0.5 * (1.0 - jnp.cos(jnp.pi * (1.0 - t) ** power)))
@@ -108,7 +109,7 @@ def triangle(omega: float) -> types.Weight:
   Raises:
     ValueError: omega is not finite.
   """
-  _check('finite', math.isfinite, omega=omega)
+  checks.require('finite', math.isfinite, omega=omega)
 
   return _of_time(lambda t: 2.0 * omega * (1.0 - jnp.abs(2.0 * t - 1.0)))
 
@@ -129,8 +130,8 @@ def beta_cfg(scale: float, a: float, b: float, times: jax.Array) -> types.Weight
   Raises:
     ValueError: a constant is out of its range, or there is a single step.
   """
-  _check('finite and >= 0', _is_non_negative, scale=scale)
-  _check('finite and >= 1', lambda v: 1.0 <= v < math.inf, a=a, b=b)
+  checks.require('finite and >= 0', _is_non_negative, scale=scale)
+  checks.require('finite and >= 1', lambda v: 1.0 <= v < math.inf, a=a, b=b)
   shape = jnp.shape(times)
   if len(shape) != 1 or shape[0] < 3:
     raise ValueError(
@@ -169,7 +170,7 @@ def cfg_plus_plus(scale: float, schedule: types.Schedule) -> types.Weight:
   Raises:
     ValueError: scale is negative or not finite.
   """
-  _check('finite and >= 0', _is_non_negative, scale=scale)
+  checks.require('finite and >= 0', _is_non_negative, scale=scale)
 
   def weight(cond, s, t):
     del cond
@@ -187,20 +188,9 @@ def _of_time(omega: Callable[[jax.Array], jax.Array]) -> types.Weight:
   return lambda cond, s, t: omega(t).astype(t.dtype)
 
 
-def _is_known(value) -> bool:
-  """A Python or NumPy number, in contrast to an array that may be traced."""
-  return isinstance(value, numbers.Real)
-
-
 def _is_non_negative(value: float) -> bool:
   return 0.0 <= value < math.inf
 
 
 def _is_time(value: float) -> bool:
   return 0.0 <= value <= 1.0
-
-
-def _check(rule: str, is_valid: Callable[[float], bool], **constants) -> None:
-  for name, value in constants.items():
-    if _is_known(value) and not is_valid(value):
-      raise ValueError(f'{name}={value}: must be {rule}.')

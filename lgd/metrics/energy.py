@@ -3,7 +3,8 @@
   (1)  1/C sum_c [2 E||X - Y|| - E||X - X'|| - E||Y - Y'||],  X, Y | class c
 
 with unbiased means over pairs: the estimate of `lgd.mmd` at beta = 1. It is 0 in the
-mean when every class is matched, and it may be negative.
+mean when every class is matched, and it may be negative. X and X' are independent:
+samples that were drawn together, in groups, make pairs with other groups only.
 """
 
 from typing import NamedTuple
@@ -20,26 +21,39 @@ class ClassSets(NamedTuple):
   within: dict[int, float]  # class -> mean distance of its pairs
 
 
-def class_sets(x: np.ndarray, label: np.ndarray) -> ClassSets:
+def class_sets(x: np.ndarray, label: np.ndarray, *, group_size: int = 1) -> ClassSets:
   """Sorts `x [n, *data]` by `label [n]`.
+
+  Args:
+    x: data, or samples.
+    label: their classes.
+    group_size: each so many rows of a class depend on each other.
 
   Cost: O(n^2 dim) for the n of a class.
 
   Raises:
-    ValueError: a class with a single datum.
+    ValueError: a class with a single datum or group, or with a part of a group.
   """
   x = x.reshape(len(x), -1)
   by_class = {int(c): x[label == c] for c in np.unique(label)}
   for c, own in by_class.items():
-    if len(own) < 2:
-      raise ValueError(f'class {c} has n={len(own)} data; a distance needs at least 2.')
+    if len(own) <= group_size or len(own) % group_size:
+      raise ValueError(
+        f'class {c} has n={len(own)} data; a distance needs at least 2, and of groups'
+        f' of group_size={group_size} at least 2 whole ones.'
+      )
   return ClassSets(
-    by_class,
-    {
-      c: _sum_distances(own, own) / (len(own) * (len(own) - 1))
-      for c, own in by_class.items()
-    },
+    by_class, {c: _within(own, group_size) for c, own in by_class.items()}
   )
+
+
+def _within(x, group_size):
+  """Mean distance of the pairs of different groups."""
+  total = _sum_distances(x, x)
+  if group_size > 1:
+    groups = x.reshape(-1, group_size, x.shape[1])
+    total -= sum(_sum_distances(group, group) for group in groups)
+  return total / (len(x) * (len(x) - group_size))
 
 
 def class_conditional_energy(x: ClassSets, y: ClassSets) -> float:
