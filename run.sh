@@ -120,6 +120,10 @@ case $command in
     ;;
   compare)
     name=${1:-digits}
+    if [[ $name != digits && $name != mixture ]]; then
+      echo "error: ./run.sh compare $name: must be digits or mixture." >&2
+      exit 2
+    fi
     install "${REQUIREMENTS:-requirements.txt}"
     weak=$runs/${name}_weak  # What autoguidance guides away from: here of a third of
     steps=300                # the steps, then the under-trained base.
@@ -163,6 +167,8 @@ case $command in
   benchmark)
     install "${REQUIREMENTS:-requirements.txt}"
     binary benchmark --config=configs/digits.py
+    binary benchmark_sampling --config=configs/mnist.py:unet_under_trained \
+        --config.fid.batch_size=64
     ;;
   test)
     install requirements-dev.txt

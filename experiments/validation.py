@@ -25,7 +25,8 @@ def require_learnable(config: config_dict.ConfigDict) -> None:
   """
   if config.rule.name not in builders.LEARNABLE_RULES:
     raise launch.UserError(
-      f'rule.name={config.rule.name!r}: weights are learned for rules linear in omega,'
+      f'rule.name={config.rule.name!r}: weights are learned for the conditional'
+      ' prediction and a direction times omega, as of'
       f' {", ".join(builders.LEARNABLE_RULES)}; use one of them.'
     )
 

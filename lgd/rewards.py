@@ -14,8 +14,9 @@ diffusion guidance (Nguyen et al. 2025, arXiv 2507.05482) an estimate of the sco
 p(x_0 | x_t) stands for grad R in (2) and the reward acts beside it; here the estimates
 return to the data by the next evaluation of the denoiser alone.
 
-The transition of the sampler noises the outcome as it does any prediction. Nothing
-differentiates through the denoiser.
+The transition of the sampler treats the outcome as any clean prediction: it takes the
+noise that goes with it, at churn 1 new noise. Nothing differentiates through the
+denoiser.
 """
 
 import functools

@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+from unittest import mock
 
 import helpers
 import jax
@@ -27,6 +28,7 @@ from experiments import sampler
 from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import workdir as workdir_lib
+from lgd import checkpointing
 from lgd import guidance
 from lgd import metrics
 from lgd import networks
@@ -71,6 +73,37 @@ class SchedulesTest(parameterized.TestCase):
 
   def test_every_rule_is_known(self):
     self.assertLessEqual({f.rule for f in methods.FAMILIES.values()}, {*builders.RULES})
+
+
+class OverviewTest(absltest.TestCase):
+  def test_the_smallest_mean_rank_first(self):
+    def row(steps, method, energy, **params):
+      return {
+        'method': method,
+        'params': params,
+        'nfe': 1.0,
+        'learning_evaluations': 0,
+        'metrics': {'energy_test': energy},
+        'asked_steps': steps,
+      }
+
+    by_steps = {
+      10: [row(10, 'unguided', 0.3), row(10, 'apg', 0.2, omega=0.5), row(10, 'x', 0.1)],
+      50: [row(50, 'unguided', 0.1), row(50, 'mpgd', 0.3, rate=3.0), row(50, 'x', 0.2)],
+    }
+    by_steps[50].append(row(50, 'apg', 0.05, omega=0.1))
+    by_steps[10].append(row(10, 'mpgd', 0.4, rate=0.3))
+    self.assertEqual(
+      compare.overview(by_steps),
+      [
+        '| method | 10 steps | 50 steps |',
+        '| --- | --- | --- |',
+        '| apg | 0.2000 (1.5) | 0.0500 (1.1) |',
+        '| **x** | 0.1000 | 0.2000 |',
+        '| unguided | 0.3000 | 0.1000 |',
+        '| mpgd | 0.4000 (rate 0.3) | 0.3000 (rate 3) |',
+      ],
+    )
 
 
 class StoredConfigTest(absltest.TestCase):
@@ -221,12 +254,52 @@ class RunTest(helpers.WorkdirCase):
     np.testing.assert_allclose(x[self.weak], expected, atol=1e-4)
     self.assertGreater(np.abs(x[self.weak] - x[self.root]).max(), 0.1)
 
-  def test_a_weak_model_of_another_network(self):
+  @parameterized.parameters(
+    ('denoiser.width', 32),
+    ('denoiser.prediction', 'x0'),
+    ('schedule', 'cosine'),
+    ('data.flip', True),
+  )
+  def test_a_weak_model_of_another_kind(self, key, value):
     config, _, dataset, _ = self.parts
     config.rule.weak_workdir = str(self.weak)
-    config.denoiser.width *= 2
+    workdir_lib.load_weak(config, dataset.spec)
+    config.update_from_flattened_dict({key: value})
     with self.assertRaisesRegex(launch.UserError, 'weak_workdir=.*another network'):
       workdir_lib.load_weak(config, dataset.spec)
+
+  def test_the_weak_model_of_a_weight(self):
+    """It may move, but not change."""
+    config, workdir, dataset, _ = self.parts
+    config.rule.weak_workdir = self.create_tempdir().full_path
+    shutil.copytree(self.weak, config.rule.weak_workdir, dirs_exist_ok=True)
+    name = 'self_consistency_autoguidance'
+    weight = workdir_lib.load_guidance(workdir, config, name, dataset.spec)
+    self.assertEqual(weight.rule.weak_workdir, config.rule.weak_workdir)
+    config.rule.weak_workdir = str(self.root)
+    with self.assertRaisesRegex(launch.UserError, 'of the weak model, step=60: .* 30'):
+      workdir_lib.load_guidance(workdir, config, name, dataset.spec)
+    config.rule.name = 'autoguidance'
+    with self.assertRaisesRegex(launch.UserError, 'of the weak model, step=60: .* 30'):
+      collect_statistics.run(config, self.root)
+
+  def test_a_work_directory_older_than_some_keys(self):
+    config, workdir, dataset, _ = self.parts
+    load = checkpointing.load_config
+
+    def without(tree):
+      if not isinstance(tree, dict):
+        return tree
+      new = ('rule', 'adam_b2', 'weak')
+      return {k: without(v) for k, v in tree.items() if k not in new}
+
+    with mock.patch.object(checkpointing, 'load_config', lambda p: without(load(p))):
+      stored = workdir_lib.resolve_config(workdir, None)
+      self.assertEqual(stored.denoiser.adam_b2, config.denoiser.adam_b2)
+      workdir_lib.load_guidance(workdir, config, 'self_consistency', dataset.spec)
+      train_guidance.run(smoke_config(), self.root)  # Done.
+      with self.assertRaisesRegex(launch.UserError, r'denoiser\.width=8'):
+        workdir_lib.require_base_of(workdir, smoke_config(**{'denoiser.width': 8}))
 
   @parameterized.parameters(('mpgd', 1), ('stein', 1), ('stein', 2))
   def test_rewards(self, name, num_particles):
@@ -321,7 +394,7 @@ class RunTest(helpers.WorkdirCase):
     """`tolerance` leaves out what has no effect, and only that."""
     config = smoke_config()
     omega = np.full((8, 4), 0.2, np.float32)
-    for rule, kept in (('linear', 0.0), ('apg_momentum', 0.2)):
+    for rule, kept in (('linear', 0.0), ('apg_momentum', 0.2), ('mpgd', 0.2)):
       changed = config.copy_and_resolve_references()
       changed.rule.name, changed.evaluation.tolerance = rule, 0.3
       plan = sampler.make_plan(changed, omega)

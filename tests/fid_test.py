@@ -19,6 +19,7 @@ from experiments import fid
 from experiments import launch
 from experiments import sample
 from experiments import train_denoiser
+from experiments import workdir as workdir_lib
 from lgd import files
 from lgd import metrics
 from lgd import networks
@@ -104,6 +105,20 @@ class FidTest(absltest.TestCase):
     name = 'frechet_squeezenet_proxy'
     self.assertLess(real['metrics'][name], noise['metrics'][name])
     self.assertGreater(real['metrics']['recall_squeezenet_proxy'], 0.5)
+
+  def test_images_of_another_rule_are_others(self):
+    """The constants of the rule of the method, whatever rule the config names."""
+    config = self.config.copy_and_resolve_references()
+    workdir = workdir_lib.Workdir(self.workdir)
+
+    def identity(method, **constants):
+      config.rule.update(constants)
+      return fid.sampling_identity(config, workdir, method, 0)
+
+    one, other = (identity('apg:0.5', apg_max_norm=norm) for norm in (1.0, 5.0))
+    self.assertNotEqual(one, other)
+    one, other = (identity('constant:0.5', apg_max_norm=norm) for norm in (1.0, 5.0))
+    self.assertEqual(one, other)
 
   def test_other_settings_are_refused(self):
     self.run_fid('constant:0.5', num_samples=8)

@@ -106,6 +106,40 @@ class MpgdTest(parameterized.TestCase):
     self.assertGreater(np.min(np.diff(means)), 0.1)
 
 
+class RateTest(parameterized.TestCase):
+  @parameterized.parameters(1, 3)
+  def test_of_condition_and_both_times(self, num_particles):
+    """A rate of its own for every row, in the order of the rows."""
+
+    def rate(cond, s, t):
+      return cond + 10.0 * s + 100.0 * t
+
+    xt, cond = jax.random.normal(jax.random.key(0), (6, 2)), jnp.arange(6.0)
+    s, t = 0.01 * cond, 0.01 * cond[::-1]
+    one, out = (
+      rewards.stein(_identity, _quadratic(2.0), weight, num_particles)(xt, s, t, cond)
+      for weight in (guidance.constant(1.0), rate)
+    )
+    if num_particles == 1:
+      mpgd = rewards.mpgd(_identity, _quadratic(2.0), rate)(xt, s, t, cond)
+      np.testing.assert_allclose(mpgd, out, rtol=1e-5)
+    rates = np.float64(rate(*(np.float64(a) for a in (cond, s, t))))
+    expected = xt + rates[:, None] * np.float64(one - xt)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+
+  def test_rate_0_changes_nothing(self):
+    xt, cond = jax.random.normal(jax.random.key(0), (6, 2)), jnp.arange(6.0)
+    denoise = rewards.stein(_identity, _quadratic(2.0), guidance.constant(0.0), 3)
+    np.testing.assert_array_equal(denoise(xt, *ROW, cond), xt)
+
+  @parameterized.parameters(0.0, -1.0)
+  def test_bandwidth(self, bandwidth):
+    with self.assertRaisesRegex(ValueError, f'bandwidth={bandwidth}: must be > 0'):
+      rewards.stein(
+        _identity, _quadratic(2.0), guidance.constant(0.1), 3, bandwidth=bandwidth
+      )
+
+
 class SteinTest(parameterized.TestCase):
   @parameterized.product(bandwidth=(None, 0.7), jit=(False, True), n=(2, 3))
   def test_matches_the_loop(self, bandwidth, jit, n):

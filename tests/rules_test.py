@@ -424,5 +424,27 @@ class ApgMomentumTest(parameterized.TestCase):
     np.testing.assert_array_equal(guided, c)
 
 
+class ConstantsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (lambda: guidance.apg(eta=0.0, max_norm=-1.0), 'max_norm=-1.0: must be > 0'),
+    (lambda: guidance.apg(eta=np.inf, max_norm=1.0), 'eta=inf: must be finite'),
+    (lambda: guidance.power_normalized(-2.0), 'power=-2.0: must be finite and >= 0'),
+    (lambda: guidance.ApgMomentum(1.5, 0.0, 1.0), r'momentum=1.5: must be in \(-1, 1'),
+    (lambda: guidance.ApgMomentum(0.5, 0.0, 0.0), 'max_norm=0.0: must be > 0'),
+    (lambda: guidance.interval(1.0, np.array(0.8), jnp.array(0.2)), 'needs lo < hi'),
+  )
+  def test_refused(self, make, message):
+    with self.assertRaisesRegex(ValueError, message):
+      make()
+
+  def test_traced_ones_pass(self):
+    def run(power, max_norm):
+      c, u = jnp.ones((2, 3)), jnp.zeros((2, 3))
+      delta = guidance.apg(eta=power, max_norm=max_norm)(c, u)
+      return delta + guidance.power_normalized(power)(c, u, jnp.zeros(2))
+
+    self.assertTrue(np.all(np.isfinite(jax.jit(run)(1.0, 2.0))))
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -35,6 +35,11 @@ class TableTest(parameterized.TestCase):
     ]
     np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-6)
 
+  def test_times_that_do_not_decrease(self):
+    for make in (guidance.table, guidance.per_sample):
+      with self.assertRaisesRegex(ValueError, 'must decrease'):
+        make(np.ones((2, 2)), np.asarray([0.0, 0.5, 1.0]))
+
   def test_tabulate(self):
     """omega(c, s = times[i + 1], t = times[i]), by loops; a pytree condition."""
     times = np.asarray([1.0, 0.7, 0.3, 0.0])

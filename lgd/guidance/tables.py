@@ -181,3 +181,5 @@ def _check_shapes(values, times):
       f'values.shape={shape}, times.shape={num_times}: must be (rows, num_steps) and'
       " (num_steps + 1,), the sampler's whole grid."
     )
+  if not isinstance(times, jax.core.Tracer) and np.any(np.diff(times) >= 0.0):
+    raise ValueError(f'times={np.asarray(times)}: must decrease, from noise to data.')
