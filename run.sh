@@ -174,7 +174,7 @@ case $command in
     install requirements-dev.txt
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
-    "$venv/bin/python" -m pytest -n 2 "$@"
+    "$venv/bin/python" -m pytest -n 2 --dist loadscope "$@"
     ;;
   *)
     echo "error: ./run.sh $command: must be digits, mixture, mixture40, mnist, mnist_unet," \
