@@ -88,9 +88,7 @@ class Arena:
   def _params_of(self, config):
     if config.rule.name in builders.REWARD_RULES:
       return self.params, self.classifier
-    if config.rule.name == 'autoguidance':
-      return self.params, workdir_lib.load_weak(config, self.dataset.spec)
-    return self.params
+    return workdir_lib.with_weak(self.params, config, self.dataset.spec)
 
 
 def load_learned(

@@ -162,6 +162,13 @@ def load_pair(
     launch.UserError: no base model here, or no weak one where `rule` has it.
   """
   params, _ = load_denoiser(workdir, spec, builders.mesh(config))
+  return with_weak(params, config, spec)
+
+
+def with_weak(
+  params: types.Params, config: config_dict.ConfigDict, spec: splits.Spec
+) -> types.Params:
+  """The base model's parameters, beside the weak model's where `rule` has one."""
   if config.rule.name != 'autoguidance':
     return params
   return params, load_weak(config, spec)
