@@ -37,7 +37,8 @@ def get_config(variant: str = 'under_trained'):
   )  # fmt: skip
   config.evaluation.interval_omegas = (1.0, 4.0)
   config.evaluation.clamp_linear_omegas = (0.5, 1.0, 2.0)
-  config.compare.omegas = (0.02, 0.1, 0.5, 1.0, 2.0, 4.0, 6.0)
+  config.compare.omegas = (0.02, 0.1, 0.5, 2.0, 4.0, 6.0, 10.0, 15.0)
+  config.compare.rates = (0.1, 1.0, 10.0, 100.0)
   well_trained = {'denoiser': {'num_steps': 6000}}
   variants = {'under_trained': {}, 'well_trained': well_trained}
   return common.apply_variant(config, variant, variants)
