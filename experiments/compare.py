@@ -313,7 +313,9 @@ def write(path, rows: list[dict[str, Any]]) -> None:
       point = summary.nfe, summary.mean('energy_test')
       curves.setdefault(summary.method, []).append(point)
   plots.distance_against_evaluations(
-    path / 'nfe.png', {name: np.array(points) for name, points in curves.items()}
+    path / 'nfe.png',
+    {name: np.array(points) for name, points in curves.items()},
+    [name for name in curves if not is_given(name)],
   )
 
 
@@ -336,8 +338,12 @@ def overview(by_steps: dict[int, list[dict[str, Any]]]) -> list[str]:
 
 def shown(method: str) -> str:
   """The name of a method; learned ones stand out."""
-  is_given = method in (*methods_lib.FAMILIES, 'unguided')
-  return method if is_given else f'**{method}**'
+  return method if is_given(method) else f'**{method}**'
+
+
+def is_given(method: str) -> bool:
+  """Whether a method is hand-made, or unguided."""
+  return method in (*methods_lib.FAMILIES, 'unguided')
 
 
 def table_of(rows: list[dict[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
 """Figures of an evaluation, each a function from arrays to a PNG file."""
 
+from collections.abc import Collection
 from collections.abc import Sequence
 
 import matplotlib
@@ -179,23 +180,28 @@ def frontier(
 
 
 def distance_against_evaluations(
-  path: epath.PathLike, curves: dict[str, np.ndarray]
+  path: epath.PathLike, curves: dict[str, np.ndarray], learned: Collection[str]
 ) -> None:
   """Energy distance against network evaluations of a sample, on logarithmic axes.
 
   Args:
     path: of the PNG.
     curves: method -> `[n, 2]` (evaluations, energy distance), a point per step count.
+    learned: methods to stand out.
   """
-  fig, (ax,) = _panels(1, 7.0, 5.0, num_cols=1)
+  fig, (ax,) = _panels(1, 9.0, 5.0, num_cols=1)
   for i, (method, points) in enumerate(curves.items()):
     style = {'color': plt.cm.tab20(i % 20), 'marker': 'os^vDP*X'[i % 8]}
+    if method in learned:
+      style |= {'linewidth': 3.0, 'zorder': 3}
+    else:
+      style |= {'linewidth': 0.8, 'linestyle': '--'}
     ax.plot(points[:, 0], points[:, 1], markersize=4, label=method, **style)
   ax.set_xscale('log')
   if all(points[:, 1].min() > 0.0 for points in curves.values()):
     ax.set_yscale('log')
   ax.set(xlabel='network evaluations', ylabel='energy distance to test data')
-  ax.legend(fontsize=6, ncol=2)
+  ax.legend(fontsize=7, loc='center left', bbox_to_anchor=(1.0, 0.5))
   _save(fig, path)
 
 
