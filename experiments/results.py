@@ -301,7 +301,7 @@ def strength(summary: Summary) -> str:
   """w = 1 + omega, as tables show it; of a reward its rate."""
   if 'rate' in summary.params:
     return f'rate {summary.params["rate"]:g}'
-  return f'{1.0 + summary.params["omega"]:g}' if 'omega' in summary.params else ''
+  return f'{1.0 + summary.params["omega"]:.4g}' if 'omega' in summary.params else ''
 
 
 def _mean_std(values: np.ndarray, digits: int) -> str:
