@@ -1,5 +1,6 @@
 """Where methods meet: one base model, one number of steps, the same noise for all."""
 
+import functools
 import json
 import time
 from typing import NamedTuple
@@ -60,6 +61,11 @@ class Arena:
         ' these are unguided.'
       )
     return x, seconds
+
+  @functools.cached_property
+  def validation(self) -> metrics.ClassSets:
+    """The data that strengths are searched on."""
+    return metrics.class_sets(*self.dataset.validation)
 
   def class_sets(self, method: Method, x: np.ndarray) -> metrics.ClassSets:
     """A method's samples by class, for distances."""

@@ -54,7 +54,9 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   require_comparable(config, dataset.spec, learned)
   params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   judge = judge_lib.train_judge(config, dataset)
-  classifier = judge_lib.train_reward(config, dataset)
+  classifier = None
+  if not set(methods_lib.REWARDED).isdisjoint(families(config)):
+    classifier = judge_lib.train_reward(config, dataset)
   reference = evaluate.make_reference(dataset, judge)
   rows = evaluate.real_rows(dataset, judge, reference)
 
@@ -148,8 +150,10 @@ def gather(
   unguided = arena_lib.Method('unguided', {}, config.rule, None)
   entries = [(arena_for(unguided), unguided)]
   for name, weight in learned.items():
-    arena = arena_for(arena_lib.learned_method(config, dataset.spec, name, weight))
-    method = arena_lib.learned_method(arena.config, dataset.spec, name, weight)
+    method = arena_lib.learned_method(config, dataset.spec, name, weight)
+    arena = arena_for(method)
+    if arena is not here:
+      method = arena_lib.learned_method(arena.config, dataset.spec, name, weight)
     entries.append((arena, method))
   if config.compare.match == 'mean':
     given = matched_methods(config, [method for _, method in entries[1:]])
@@ -190,7 +194,6 @@ def given_method(
 def searched_method(arena: arena_lib.Arena, name: str) -> arena_lib.Method:
   """The strength of a family that brings samples closest to validation data."""
   config, dataset = arena.config, arena.dataset
-  validation = metrics.class_sets(*dataset.validation)
   found, cost = [], 0.0
   for strength in strengths(config, name):
     method = given_method(config, dataset.num_classes, name, strength)
@@ -201,7 +204,8 @@ def searched_method(arena: arena_lib.Arena, name: str) -> arena_lib.Method:
       logging.warning('%s', error)
       continue
     by_class = arena.class_sets(method, x)
-    found.append((metrics.class_conditional_energy(by_class, validation), strength))
+    energy = metrics.class_conditional_energy(by_class, arena.validation)
+    found.append((energy, strength))
   if not found:
     raise reporting.NonFiniteError(
       f'{name}: no samples are finite; take smaller values of config.compare.omegas or'

@@ -123,10 +123,10 @@ def sampling_identity(
     identity['weak'] = workdir_lib.weak_identity(config.rule)
   if method in workdir.guidance_names():
     path = workdir.guidance(method)
-    stored = checkpointing.load_config(path)['config']
+    stored = checkpointing.load_config(path)
     learned = ('seed', 'rule', 'guidance', 'statistics', 'trajectory')
-    identity['guidance'] = {key: stored.get(key) for key in learned}
-    identity['guidance_weak'] = checkpointing.load_config(path).get('weak')
+    identity['guidance'] = {key: stored['config'].get(key) for key in learned}
+    identity['guidance_weak'] = stored.get('weak')
     identity['guidance_step'] = checkpointing.latest_step(path)
   return identity
 
