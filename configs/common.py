@@ -18,12 +18,17 @@ def get_default() -> config_dict.ConfigDict:
   config.mesh.fsdp = 1  # Devices that share one copy of the base model.
 
   config.data = config_dict.ConfigDict()
-  config.data.name = ''  # 'digits', 'mixture', 'random_mixture', or one of TFDS:
+  config.data.name = ''  # 'digits', 'mixture', 'random_mixture', 'pairs', or of TFDS:
   # mnist, cifar10, imagenet_resized/64x64, imagenet2012, celeb_a. Of these:
   config.data.dir = ''  # The TFDS directory; empty is TFDS's default.
   config.data.in_memory = True  # Or images are read from disk whenever needed,
   config.data.num_threads = 8  # so many batches at a time
   config.data.num_workers = 0  # in each of so many processes, if any.
+  # 'pairs', images with captions:
+  config.data.file = ''  # The npz with them.
+  config.data.size = 32  # Of the images, averaged by area if they are larger.
+  config.data.caption_length = 24  # Tokens, start and end among them.
+  config.data.vocab_size = 1024  # Of the tokens.
   config.data.attributes = ()  # Of celeb_a: k of them make 2^k classes, () is a vector.
   config.data.flip = False  # Whether training images are mirrored at random.
   # Of 'mixture', one Gaussian per class on a circle in the plane, and of
@@ -38,14 +43,17 @@ def get_default() -> config_dict.ConfigDict:
   # The base model that guidance is learned for, and then frozen.
   config.denoiser = config_dict.ConfigDict()
   config.denoiser.prediction = 'velocity'  # or 'x0', 'eps'
-  config.denoiser.network = 'mlp'  # or 'unet', for images
-  config.denoiser.width = 256  # Of 'mlp', as is the next.
+  config.denoiser.network = 'mlp'  # or 'unet', for images; 'mmdit', for prompts too
+  config.denoiser.width = 256  # Of 'mlp' and 'mmdit', as is the next.
   config.denoiser.depth = 3
-  config.denoiser.channels = 32  # Of 'unet', as are the next, down to remat.
+  config.denoiser.patch_size = 4  # Of 'mmdit', as are the next two:
+  config.denoiser.text_width = 192  # of the encoder of prompts trained with it.
+  config.denoiser.text_depth = 2
+  config.denoiser.channels = 32  # Of 'unet', as are the next three.
   config.denoiser.multipliers = (1, 2)  # Of the channels, one for every resolution.
   config.denoiser.num_blocks = 1
   config.denoiser.attention_sizes = ()
-  config.denoiser.head_dim = 32
+  config.denoiser.head_dim = 32  # Of 'unet' and 'mmdit', as are the next, to remat.
   config.denoiser.dtype = 'float32'  # or 'bfloat16'
   config.denoiser.remat = False
   config.denoiser.label_dropout = 0.1

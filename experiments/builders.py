@@ -19,6 +19,7 @@ from flax import linen as nn
 from ml_collections import config_dict
 
 from experiments import launch
+from lgd import conditions
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import networks
@@ -101,6 +102,22 @@ def network(config: config_dict.ConfigDict, spec: splits.Spec) -> nn.Module:
       multipliers=section.multipliers,
       num_blocks=section.num_blocks,
       attention_sizes=section.attention_sizes,
+      head_dim=section.head_dim,
+      dtype=jnp.dtype(section.dtype),
+      remat=section.remat,
+    )
+  if section.network == 'mmdit':
+    encode = networks.TokenEncoder(
+      spec.conditions.vocab_size,
+      section.text_width,
+      section.text_depth,
+      section.head_dim,
+    )
+    return networks.MMDiT(
+      encode=encode,
+      patch_size=section.patch_size,
+      width=section.width,
+      depth=section.depth,
       head_dim=section.head_dim,
       dtype=jnp.dtype(section.dtype),
       remat=section.remat,
@@ -220,12 +237,9 @@ def weight_model(config: config_dict.ConfigDict, spec: splits.Spec) -> WeightMod
       lambda key: {'values': jnp.zeros((num_classes, len(times) - 1)), 'times': times},
       lambda params, *args: guidance.table(params['values'], params['times'])(*args),
     )
-  embed = guidance.VectorEmbedding(section.width)
-  if num_classes is not None:
-    embed = guidance.LabelEmbedding(num_classes, section.width)
   net = guidance.GuidanceNet(
     schedule=schedule(config),
-    embed=embed,
+    embed=_embedding(spec.conditions, section.width),
     width=section.width,
     depth=section.depth,
   )
@@ -233,6 +247,17 @@ def weight_model(config: config_dict.ConfigDict, spec: splits.Spec) -> WeightMod
   return WeightModel(
     lambda key: net.init(key, spec.conditions.zeros(1), half, half), net.apply
   )
+
+
+def _embedding(of: conditions.Conditions, width: int) -> nn.Module:
+  """How a weight reads a condition."""
+  match of:
+    case conditions.Labels(num_classes):
+      return guidance.LabelEmbedding(num_classes, width)
+    case conditions.Tokens():
+      return guidance.TokenEmbedding(of.vocab_size, width)
+    case conditions.Attributes():
+      return guidance.VectorEmbedding(width)
 
 
 def guidance_name(config: config_dict.ConfigDict) -> str:

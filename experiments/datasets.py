@@ -3,6 +3,7 @@
 With `builders.py` the only place where config keys are given a meaning.
 """
 
+import functools
 from collections.abc import Callable
 from collections.abc import Iterator
 
@@ -18,12 +19,14 @@ from lgd.data import catalog
 from lgd.data import digits
 from lgd.data import loader
 from lgd.data import mixtures
+from lgd.data import pairs
 from lgd.data import prepared
 from lgd.data import sources
 from lgd.data import splits
 from lgd.data import streamed
+from lgd.data import text
 
-NAMES = ('digits', 'mixture', 'random_mixture', *catalog.DATA_SETS)
+NAMES = ('digits', 'mixture', 'random_mixture', 'pairs', *catalog.DATA_SETS)
 
 
 def load(config: config_dict.ConfigDict) -> splits.Dataset:
@@ -41,6 +44,8 @@ def load(config: config_dict.ConfigDict) -> splits.Dataset:
       return read(section.name, section.dir, attributes=section.attributes)
     except (prepared.NotPreparedError, sources.DataError) as error:
       raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
+  if section.name == 'pairs':
+    return _load_pairs(section).dataset
   if section.name == 'mixture':
     mixture = mixtures.ring(section.num_classes, radius=section.radius, std=section.std)
   elif section.name == 'random_mixture':
@@ -59,6 +64,28 @@ def load(config: config_dict.ConfigDict) -> splits.Dataset:
   )
 
 
+def tokenizer(config: config_dict.ConfigDict) -> text.Tokenizer:
+  """Between captions and the conditions of data that have some."""
+  return _load_pairs(config.data).tokenizer
+
+
+@functools.lru_cache(maxsize=2)  # Both of the above want one.
+def _read_pairs(file, **settings):
+  return pairs.load(file, **settings)
+
+
+def _load_pairs(section):
+  try:
+    return _read_pairs(
+      section.file,
+      size=section.size,
+      vocab_size=section.vocab_size,
+      length=section.caption_length,
+    )
+  except sources.DataError as error:
+    raise launch.UserError(f'data.file={section.file!r}: {error}') from error
+
+
 def spec(config: config_dict.ConfigDict) -> splits.Spec:
   """That of `load`, without reading any data."""
   section = config.data
@@ -67,6 +94,9 @@ def spec(config: config_dict.ConfigDict) -> splits.Spec:
   if section.name in catalog.DATA_SETS:
     data_set = catalog.DATA_SETS[section.name]
     return splits.Spec(data_set.shape, data_set.conditions(section.attributes))
+  if section.name == 'pairs':
+    tokens = conditions.Tokens(section.caption_length, section.vocab_size)
+    return splits.Spec((section.size, section.size, 3), tokens)
   dim = 2 if section.name == 'mixture' else section.dim
   return splits.Spec((dim,), conditions.Labels(section.num_classes))
 

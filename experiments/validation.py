@@ -165,10 +165,20 @@ def _validate_data(config, check, positive) -> None:
     lambda v: set(v) <= set(known) and len(set(v)) == len(v),
     f'must be different ones of {known}, of celeb_a alone.',
   )
+  if config.data.name == 'pairs':
+    check(
+      'data.file',
+      lambda v: epath.Path(v).expanduser().is_file(),
+      'no such file; it must be an npz with image [n, height, width, 3] uint8 and'
+      ' caption [n], as in --config.data.file=FILE.npz.',
+    )
+    positive('data.size')
+    check('data.vocab_size', lambda v: v >= 259, 'must hold all bytes: at least 259.')
+    check('data.caption_length', lambda v: v >= 3, 'needs a start, a token and an end.')
   if datasets.spec(config).conditions.num_classes is None:
     no_classes = (
-      'vectors of all attributes make no classes; choose some, as in'
-      " --config.data.attributes=\"('Male', 'Smiling')\", or another value."
+      'prompts and vectors of attributes make no classes; choose another value, or some'
+      " attributes, as in --config.data.attributes=\"('Male', 'Smiling')\"."
     )
     check('fid.labels', lambda v: v == 'data', no_classes)
     check('guidance.weight', lambda v: v == 'network', no_classes)
@@ -237,8 +247,8 @@ def _validate_evaluation(config, check, positive, one_of, numbers) -> None:
 def _validate_network(config, check, positive, numbers, one_of) -> None:
   """The base model's network and the weighting of its loss."""
   section = config.denoiser
-  one_of('denoiser.network', ('mlp', 'unet'))
-  for key in ('depth', 'channels', 'num_blocks'):
+  one_of('denoiser.network', ('mlp', 'unet', 'mmdit'))
+  for key in ('depth', 'channels', 'num_blocks', 'text_depth'):
     positive(f'denoiser.{key}')
   numbers(
     'denoiser.multipliers',
@@ -258,6 +268,25 @@ def _validate_network(config, check, positive, numbers, one_of) -> None:
       lambda v: section.channels % v == 0,
       f'must divide denoiser.channels={section.channels}.',
     )
+  has_prompts = config.data.name == 'pairs'
+  check(
+    'denoiser.network',
+    lambda v: (v == 'mmdit') == has_prompts,
+    "'mmdit' reads prompts, and no other network does; data.name="
+    f'{config.data.name!r} has {"some" if has_prompts else "none"}.',
+  )
+  if section.network == 'mmdit':
+    check(
+      'denoiser.patch_size',
+      lambda v: v > 0 and config.data.size % v == 0,
+      f'must divide data.size={config.data.size}.',
+    )
+    for key in ('width', 'text_width'):
+      check(
+        f'denoiser.{key}',
+        lambda v: v % section.head_dim == 0,
+        f'must be a multiple of denoiser.head_dim={section.head_dim}.',
+      )
   one_of('denoiser.dtype', ('float32', 'bfloat16'))
   one_of('denoiser.weighting', ('uniform', 'sigmoid'))
 

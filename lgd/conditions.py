@@ -1,7 +1,8 @@
-"""What a model is conditioned on: labels, or vectors of binary attributes.
+"""What a model is conditioned on: labels, vectors of binary attributes, or prompts.
 
 An absent condition, the null that guidance needs, is a value beside the others: label
-`num_classes`, or 1/2 for every attribute, neither absent (0) nor present (1).
+`num_classes`; 1/2 for every attribute, neither absent (0) nor present (1); a prompt of
+padding alone.
 """
 
 import dataclasses
@@ -42,4 +43,22 @@ class Attributes:
     return np.zeros((batch, self.num_attributes), np.float32)
 
 
-Conditions = Labels | Attributes
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """`[batch, length]` int32 in 0..vocab_size-1: a prompt each, then padding, 0."""
+
+  length: int
+  vocab_size: int
+  num_classes = None
+
+  @property
+  def null(self) -> np.ndarray:
+    """`[length]` int32."""
+    return np.zeros(self.length, np.int32)
+
+  def zeros(self, batch: int) -> np.ndarray:
+    """Of the shape and dtype of conditions."""
+    return np.zeros((batch, self.length), np.int32)
+
+
+Conditions = Labels | Attributes | Tokens

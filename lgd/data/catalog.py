@@ -45,7 +45,7 @@ def _unchanged(image: np.ndarray) -> np.ndarray:
 
 
 def _central_square_64(image: np.ndarray) -> np.ndarray:
-  return images.area_resize(images.central_crop(image, min(image.shape[:2])), 64)
+  return images.area_square(image, 64)
 
 
 def _face_64(image: np.ndarray) -> np.ndarray:

@@ -36,6 +36,11 @@ def area_resize(image: np.ndarray, size: int) -> np.ndarray:
   return np.floor(mean + np.float32(0.5)).astype(np.uint8)
 
 
+def area_square(image: np.ndarray, size: int) -> np.ndarray:
+  """The largest central square, averaged by (1) to `[size, size, c]`."""
+  return area_resize(central_crop(image, min(image.shape[:2])), size)
+
+
 def mirror(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """`[n, height, width, c]` with the images of `mask [n]` flipped left to right."""
   mirrored = x.copy()

@@ -6,6 +6,7 @@ from lgd.guidance.guided import pair_along
 from lgd.guidance.guided import unguided
 from lgd.guidance.network import GuidanceNet
 from lgd.guidance.network import LabelEmbedding
+from lgd.guidance.network import TokenEmbedding
 from lgd.guidance.network import VectorEmbedding
 from lgd.guidance.planned import make_plan
 from lgd.guidance.planned import Plan
@@ -38,6 +39,7 @@ __all__ = (
   'GuidanceNet',
   'LabelEmbedding',
   'Plan',
+  'TokenEmbedding',
   'VectorEmbedding',
   'along',
   'angle_domain',

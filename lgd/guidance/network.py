@@ -57,13 +57,30 @@ class VectorEmbedding(nn.Module):
     return nn.Dense(self.width, name='out')(h)
 
 
+class TokenEmbedding(nn.Module):
+  """Prompts as bags: `[batch, length]` tokens, 0 at padding -> `[batch, width]`.
+
+  The mean of the tokens' embeddings, projected.
+  """
+
+  vocab_size: int
+  width: int
+
+  @nn.compact
+  def __call__(self, cond: jax.Array) -> jax.Array:
+    mask = (cond != 0)[..., None]
+    rows = nn.Embed(self.vocab_size, self.width, name='table')(cond)
+    mean = jnp.sum(rows * mask, axis=1) / jnp.maximum(mask.sum(axis=1), 1)
+    return VectorEmbedding(self.width, name='projection')(mean)
+
+
 class GuidanceNet(nn.Module):
   """The guidance weight network, (1)-(3).
 
   Attributes:
     schedule: noise schedule, for logsnr.
     embed: the condition embedding, to `[batch, width]`; a `LabelEmbedding`, a
-      `VectorEmbedding`, or any module of that signature.
+      `VectorEmbedding`, a `TokenEmbedding`, or any module of that signature.
     width: of the embeddings and the trunk; the paper has 64 for toys, 512 for
       images.
     depth: layers of the trunk, the output layer included; the paper has 6.

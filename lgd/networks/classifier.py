@@ -1,8 +1,9 @@
 """Small classifiers: the judge of samples, and the source of features."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
+
+from lgd.networks.embedding import fourier
 
 
 class Classifier(nn.Module):
@@ -42,9 +43,8 @@ class NoisyClassifier(nn.Module):
 
   @nn.compact
   def __call__(self, xt: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    angle = jnp.pi * t[:, None] * 2.0 ** jnp.arange(self.num_frequencies)
     h = nn.Dense(self.width, name='hidden')(xt.reshape(xt.shape[0], -1))
-    time = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    time = fourier(t, self.num_frequencies)
     h = nn.silu(h + nn.Dense(self.width, name='time')(time))
     features = nn.silu(nn.Dense(self.width, name='features')(h))
     return nn.Dense(self.num_classes, name='logits')(features), features

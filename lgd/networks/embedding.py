@@ -1,10 +1,16 @@
-"""The condition as the base networks see it."""
+"""The condition and the time as the base networks see them."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+
+def fourier(t: jax.Array, num_frequencies: int) -> jax.Array:
+  """Cosines and sines of t in octaves from pi up: `[batch]` -> `[batch, 2 num]`."""
+  angle = jnp.pi * t[:, None] * 2.0 ** jnp.arange(num_frequencies)
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
 def embed(

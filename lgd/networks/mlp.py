@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lgd.networks.embedding import embed
+from lgd.networks.embedding import fourier
 
 
 class ResidualMLP(nn.Module):
@@ -35,8 +36,7 @@ class ResidualMLP(nn.Module):
   @nn.compact
   def __call__(self, xt: jax.Array, t: jax.Array, cond: jax.Array) -> jax.Array:
     dim = math.prod(xt.shape[1:])
-    angle = jnp.pi * t[:, None] * 2.0 ** jnp.arange(self.num_frequencies)
-    e = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    e = fourier(t, self.num_frequencies)
     e = nn.Dense(self.width, name='time_hidden')(e)
     e = nn.Dense(self.width, name='time_out')(nn.silu(e))
     e = nn.silu(e + embed(cond, self.num_classes, self.width))

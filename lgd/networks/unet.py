@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lgd.networks.embedding import embed
+from lgd.networks.embedding import fourier
 
 
 class UNet(nn.Module):
@@ -54,8 +55,7 @@ class UNet(nn.Module):
   @nn.compact
   def __call__(self, xt: jax.Array, t: jax.Array, cond: jax.Array) -> jax.Array:
     width = 4 * self.channels
-    angle = jnp.pi * t[:, None] * 2.0 ** jnp.arange(self.num_frequencies)
-    e = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    e = fourier(t, self.num_frequencies)
     dense = functools.partial(nn.Dense, width, dtype=self.dtype)
     e = dense(name='time_out')(nn.silu(dense(name='time_hidden')(e)))
     e = nn.silu(e + embed(cond, self.num_classes, width, dtype=self.dtype))

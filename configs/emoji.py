@@ -1,0 +1,26 @@
+"""Emoji at 32x32 from their names: a text-to-image model that two cores can train.
+
+F="--config=configs/emoji.py --workdir=runs/emoji --config.data.file=FILE.npz"
+python -m experiments.train_denoiser $F
+"""
+
+from configs import common
+
+
+def get_config(variant: str = 'base'):
+  """The config of one variant."""
+  config = common.get_default()
+  config.data.name = 'pairs'
+  config.denoiser.network = 'mmdit'
+  config.denoiser.width = 192
+  config.denoiser.depth = 6
+  config.denoiser.batch_size = 64
+  config.denoiser.num_steps = 3000
+  config.denoiser.learning_rate = 1e-3
+  config.denoiser.warmup_steps = 200
+  config.denoiser.adam_b2 = 0.99
+  config.denoiser.ema_decay = 0.999
+  config.fid.labels = 'data'
+  config.log_every = 50
+  config.checkpoint_every = 500
+  return common.apply_variant(config, variant, {'base': {}})

@@ -1,0 +1,87 @@
+"""Images with a caption each, from one file, in memory.
+
+The file is an npz with `image [n, height, width, 3]` uint8 and `caption [n]` strings. A
+tenth of the pairs validates, a tenth tests, chosen once for all by a fixed permutation:
+prompts of these splits occur in no other. Tokens are those of the training captions.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+
+from lgd import conditions
+from lgd import files
+from lgd.data import images
+from lgd.data import sources
+from lgd.data import splits
+from lgd.data import text
+
+
+class Pairs(NamedTuple):
+  """Data whose conditions are tokens, and what reads these."""
+
+  dataset: splits.Dataset
+  tokenizer: text.Tokenizer
+
+
+def load(path: epath.PathLike, *, size: int, vocab_size: int, length: int) -> Pairs:
+  """All three splits of a file.
+
+  Args:
+    path: of the npz.
+    size: of the images, which are averaged by area if they are larger.
+    vocab_size: of the tokenizer.
+    length: of a row of tokens.
+
+  Raises:
+    sources.DataError: no such file, one of other arrays, an image smaller than `size`,
+      a caption that is empty or too long.
+  """
+  x, captions = _read(epath.Path(path), size)
+  train, validation, test = _split(len(x))
+  tokenizer = text.train(
+    [captions[i] for i in train], vocab_size=vocab_size, length=length
+  )
+  try:
+    tokens = tokenizer(captions)
+  except text.CaptionError as error:
+    raise sources.DataError(f'{path}: {error}') from error
+  dataset = splits.Dataset(
+    *(splits.Split(x[rows], tokens[rows]) for rows in (train, validation, test)),
+    conditions.Tokens(length, vocab_size),
+  )
+  return Pairs(dataset, tokenizer)
+
+
+def _read(path: epath.Path, size: int) -> tuple[np.ndarray, list[str]]:
+  try:
+    arrays = files.read_npz(path)
+    image, captions = arrays['image'], [str(c) for c in arrays['caption']]
+  except (files.FileError, KeyError) as error:
+    raise sources.DataError(
+      f'{path}: must be an npz with image [n, height, width, 3] uint8 and caption [n]'
+      f' ({error}).'
+    ) from error
+  if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3:
+    raise sources.DataError(
+      f'{path}: image is {image.dtype} {image.shape}, must be uint8 [n, height, width,'
+      ' 3].'
+    )
+  if len(captions) != len(image) or len(image) < 10:
+    raise sources.DataError(
+      f'{path}: {len(captions)} captions of {len(image)} images; must be as many, and'
+      ' at least 10.'
+    )
+  if min(image.shape[1:3]) < size:
+    raise sources.DataError(f'{path}: images of {image.shape[1:3]}, asked for {size}.')
+  if image.shape[1:3] != (size, size):
+    image = np.stack([images.area_square(x, size) for x in image])
+  return images.to_float(image), captions
+
+
+def _split(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Rows of the three splits."""
+  order = np.random.default_rng(0).permutation(n)
+  held_out = n // 10
+  return order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
