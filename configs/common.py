@@ -68,6 +68,25 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.grad_clip = 1.0
   config.denoiser.ema_decay = 0.99
 
+  # A small CLIP trained on the data, as a reward or a judge of prompts.
+  config.clip = config_dict.ConfigDict()
+  config.clip.dim = 64  # Of the embeddings.
+  config.clip.patch_size = 4
+  config.clip.width = 128  # Of both towers.
+  config.clip.image_depth = 3
+  config.clip.text_depth = 2
+  config.clip.head_dim = 32
+  config.clip.noise = 0.3  # Largest standard deviation of what images are trained with.
+  config.clip.shift = 3  # Pixels that they are moved by, at most.
+  config.clip.batch_size = 128
+  config.clip.num_microbatches = 1
+  config.clip.num_steps = 1000
+  config.clip.learning_rate = 1e-3
+  config.clip.warmup_steps = 100
+  config.clip.adam_b2 = 0.98
+  config.clip.grad_clip = 1.0
+  config.clip.ema_decay = 0.99
+
   # What a weight does to the two predictions. The first four can be learned for.
   config.rule = config_dict.ConfigDict()
   config.rule.name = 'linear'  # or 'optimal_scale' (CFG-Zero*), 'apg' (no momentum),
@@ -262,6 +281,16 @@ def get_smoke_overrides() -> dict:
       'kappas': (0.5,),
       'classifier_width': 16,
       'classifier_steps': 20,
+    },
+    'clip': {
+      'dim': 8,
+      'width': 16,
+      'image_depth': 1,
+      'text_depth': 1,
+      'head_dim': 8,
+      'batch_size': 16,
+      'num_steps': 20,
+      'warmup_steps': 0,
     },
     'rule': {'num_particles': 2},
     'fid': {

@@ -31,6 +31,18 @@ def require_learnable(config: config_dict.ConfigDict) -> None:
     )
 
 
+def require_prompts(config: config_dict.ConfigDict) -> None:
+  """Refuses data without captions.
+
+  Raises:
+    launch.UserError: its conditions are no prompts.
+  """
+  if config.data.name != 'pairs':
+    raise launch.UserError(
+      f"data.name={config.data.name!r}: has no captions; use 'pairs'."
+    )
+
+
 def validate(config: config_dict.ConfigDict) -> None:
   """Checks every rule before anything is computed or written.
 
@@ -79,7 +91,7 @@ def validate(config: config_dict.ConfigDict) -> None:
   _validate_data(config, check, positive)
   for key in ('log_every', 'checkpoint_every'):
     positive(key)
-  for section in ('denoiser', 'guidance'):
+  for section in ('denoiser', 'guidance', 'clip'):
     for key in ('width', 'batch_size', 'num_steps', 'learning_rate', 'grad_clip'):
       positive(f'{section}.{key}')
     check(f'{section}.warmup_steps', lambda v: v >= 0, 'must not be negative.')
@@ -92,6 +104,7 @@ def validate(config: config_dict.ConfigDict) -> None:
     )
     fraction(f'{section}.ema_decay')
   positive('mesh.fsdp')
+  _validate_clip(config, check, positive)
   _validate_network(config, check, positive, numbers, one_of)
   check(
     'denoiser.label_dropout',
@@ -289,6 +302,22 @@ def _validate_network(config, check, positive, numbers, one_of) -> None:
       )
   one_of('denoiser.dtype', ('float32', 'bfloat16'))
   one_of('denoiser.weighting', ('uniform', 'sigmoid'))
+
+
+def _validate_clip(config, check, positive) -> None:
+  """The small CLIP."""
+  for key in ('dim', 'patch_size', 'image_depth', 'text_depth', 'head_dim'):
+    positive(f'clip.{key}')
+  for key in ('noise', 'shift'):
+    check(f'clip.{key}', lambda v: v >= 0, 'must not be negative.')
+  head_dim, size = config.clip.head_dim, config.data.size
+  check(
+    'clip.width',
+    lambda v: v % head_dim == 0,
+    f'must be a multiple of clip.head_dim={head_dim}.',
+  )
+  if config.data.name == 'pairs':
+    check('clip.patch_size', lambda v: size % v == 0, f'must divide data.size={size}.')
 
 
 def _validate_statistics(config, check, positive, one_of) -> None:

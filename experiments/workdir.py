@@ -4,6 +4,7 @@ denoiser/           Orbax steps of the base model
 statistics/KIND/    shards of one pass of it over the training data
 guidance/NAME/      Orbax steps of each learned weight
 fid/                features and rows of `experiments.fid`
+clip/MODEL/         Orbax steps of a small CLIP, that rewards or judges
 sweep/              table, figures and chosen setting of a sweep
 metrics.jsonl       one line per logging window of every stage
 tensorboard/        the same for TensorBoard
@@ -12,6 +13,7 @@ plots/  samples/    of evaluate and sample
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
@@ -38,6 +40,7 @@ _FREE_KEYS = ('num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 
 
 # All that experiments write; anything else makes a directory foreign.
 _ENTRIES = (
+  'clip',
   'compare',
   'denoiser',
   'fid',
@@ -63,6 +66,10 @@ class Workdir:
   def guidance(self, name: str) -> epath.Path:
     """Of the learned weight `name`."""
     return self.path / 'guidance' / name
+
+  def clip(self, model: str) -> epath.Path:
+    """Of the small CLIP that is a reward, or a judge."""
+    return self.path / 'clip' / model
 
   def statistics(self, name: str) -> epath.Path:
     """Of a statistics pass."""
@@ -147,7 +154,7 @@ def load_denoiser(
   config = load_denoiser_config(workdir)
   _warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
   net = builders.network(config, spec)
-  params = _load_ema(
+  params = load_ema(
     workdir.denoiser, lambda key: builders.init_network(net, key, spec), mesh
   )
   return params, checkpointing.latest_step(workdir.denoiser)
@@ -308,7 +315,7 @@ def load_guidance(
   require_base(workdir, stored, config.rule, path)
   _warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, spec)
-  params = _load_ema(path, model.init, sharding.make_mesh())
+  params = load_ema(path, model.init, sharding.make_mesh())
   return LearnedWeight(
     model,
     params,
@@ -463,7 +470,10 @@ def _warn_if_unfinished(path: epath.Path, num_steps: int) -> None:
     logging.warning('%s: is at step %d of %d', path, step, num_steps)
 
 
-def _load_ema(path: epath.Path, init, mesh: jax.sharding.Mesh) -> types.Params:
+def load_ema(
+  path: epath.Path, init: Callable[[jax.Array], types.Params], mesh: jax.sharding.Mesh
+) -> types.Params:
+  """Averaged parameters of the newest step, of the form of `init`, on `mesh`."""
   params = jax.eval_shape(init, jax.random.key(0))
   abstract = checkpointing.abstract(params, sharding.fsdp(params, mesh))
   return checkpointing.load_ema_params(path, abstract)

@@ -1,7 +1,8 @@
-"""Distances between samples and data, and judgements of a classifier."""
+"""Distances between samples and data, and judgements of a classifier or of CLIP."""
 
 from lgd.metrics import inception_weights
 from lgd.metrics import squeezenet_weights
+from lgd.metrics.alignment import alignment
 from lgd.metrics.classification import classification
 from lgd.metrics.energy import class_conditional_energy
 from lgd.metrics.energy import class_sets
@@ -36,6 +37,7 @@ __all__ = (
   'Gaussian',
   'Moments',
   'PrecisionRecall',
+  'alignment',
   'class_conditional_energy',
   'class_sets',
   'classification',

@@ -1,0 +1,117 @@
+"""The small CLIPs of a work directory: one that rewards, and one that judges."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import datasets
+from experiments import launch
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+from lgd import networks
+from lgd import types
+from lgd.data import splits
+
+_BATCH = 128  # Of an embedding call.
+_END = 2  # Of `data.text.train`'s special tokens, the end of text.
+
+
+def clip_config(config: config_dict.ConfigDict) -> networks.ClipConfig:
+  """The sizes of the network, for the images and tokens of the data."""
+  section, data = config.clip, config.data
+  return networks.ClipConfig(
+    dim=section.dim,
+    size=data.size,
+    patch=section.patch_size,
+    image_width=section.width,
+    image_layers=section.image_depth,
+    text_width=section.width,
+    text_layers=section.text_depth,
+    length=data.caption_length,
+    vocab_size=data.vocab_size,
+    eot=_END,
+    head_dim=section.head_dim,
+  )
+
+
+class Clip(NamedTuple):
+  """A network and its parameters."""
+
+  net: networks.CLIP
+  params: types.Params
+
+
+def load(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, model: str
+) -> Clip:
+  """The averaged 'reward' or 'judge' of a work directory.
+
+  Raises:
+    launch.UserError: none was trained here, or on other data.
+  """
+  path = workdir.clip(model)
+  if checkpointing.latest_step(path) is None:
+    raise launch.UserError(
+      f'{path}: holds no CLIP; run python -m experiments.train_clip with'
+      f' --model={model} first.'
+    )
+  stored = checkpointing.load_config(path)['config']
+  wanted = workdir_lib.config_to_json(config, 'seed', 'data')
+  workdir_lib.require_same(stored, wanted, path)
+  stored = workdir_lib.config_from_json(stored)
+  net = networks.CLIP(clip_config(stored))
+  init = make_init(datasets.spec(config), net)
+  return Clip(net, workdir_lib.load_ema(path, init, builders.mesh(config)))
+
+
+def make_init(
+  spec: splits.Spec, net: networks.CLIP
+) -> Callable[[jax.Array], types.Params]:
+  """Fresh parameters from a key."""
+
+  def init(key):
+    images = networks.clip_images.preprocess(jnp.zeros((1, *spec.shape)), net.config)
+    return net.init(key, images, spec.conditions.zeros(1))
+
+  return init
+
+
+def score(
+  net: networks.CLIP, params: types.Params, x: jax.Array, tokens: jax.Array
+) -> jax.Array:
+  """CLIP scores of images in [-1, 1] and prompts, `[batch]`."""
+  images = networks.clip_images.preprocess(x, net.config)
+  return networks.clip_score(*net.apply(params, images, tokens)[:2])
+
+
+class Embedder:
+  """Embeddings of arrays of any length; on the host."""
+
+  def __init__(self, clip: Clip):
+    self._params = clip.params
+
+    @jax.jit
+    def images(params, x):
+      x = networks.clip_images.preprocess(x, clip.net.config)
+      return clip.net.apply(params, x, method='encode_image')
+
+    @jax.jit
+    def texts(params, tokens):
+      return clip.net.apply(params, tokens, method='encode_text')[0]
+
+    self.images = functools.partial(self._in_batches, images)
+    self.texts = functools.partial(self._in_batches, texts)
+
+  def _in_batches(self, embed, x: np.ndarray) -> np.ndarray:
+    """`[n, ...]` -> `[n, dim]`, in whole batches: one compiled program."""
+    rows = np.arange(len(x) + -len(x) % _BATCH) % len(x)
+    parts = [
+      embed(self._params, x[rows[i : i + _BATCH]]) for i in range(0, len(rows), _BATCH)
+    ]
+    return np.concatenate(parts)[: len(x)]
