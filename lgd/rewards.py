@@ -1,7 +1,8 @@
-"""Training-free reward guidance: a better clean estimate at every transition.
+"""Rewards R(x0_hat, c), to be raised: as a sampler goes, and along a direction.
 
-With x_i = x0_hat(x_t^i, t, c), detached, a reward R to be raised, and a rate
-eta(c, s, t), which is a weight like any other:
+Training-free guidance improves the clean estimate at every transition. With
+x_i = x0_hat(x_t^i, t, c), detached, and a rate eta(c, s, t), which is a weight like any
+other:
 
   (1)  MPGD:   x_i <- x_i + eta grad R(x_i)
   (2)  Stein:  x_i <- x_i + eta / n sum_j [k_ij grad R(x_j) + grad_{x_j} k_ij]
@@ -15,7 +16,15 @@ p(x_0 | x_t) stands for grad R in (2) and the reward acts beside it; here the es
 return to the data by the next evaluation of the denoiser alone.
 
 The transition of the sampler treats the outcome as any clean prediction: it takes the
-noise that goes with it, at churn 1 new noise. Nothing differentiates through the
+noise that goes with it, at churn 1 new noise.
+
+Learned guidance moves along a line, on which a reward is a function of one number:
+
+  (4)  R(omega)  = R(x0_cond + omega delta, c)
+  (5)  R'(omega) = <grad R(x0_cond + omega delta, c), delta>
+
+(5) is a derivative forward, one `jax.jvp` with tangent delta: it costs a second
+evaluation of R, and keeps nothing of the first. Nothing here differentiates through the
 denoiser.
 """
 
@@ -110,21 +119,90 @@ def stein(
   return rewarded
 
 
+def along(
+  reward: types.Reward,
+  x0_cond: jax.Array,
+  delta: jax.Array,
+  omega: jax.Array,
+  cond: types.Cond,
+) -> jax.Array:
+  """R(omega) of each row, (4), with the derivative (5).
+
+  For every rule that is linear along a direction: classifier-free guidance and
+  autoguidance with delta = x0_cond - x0_null, and whatever `guidance.pair_along` makes.
+
+  Args:
+    reward: `(x0_hat, cond) -> [batch]`; differentiable forward, by `jax.jvp`.
+    x0_cond: `[batch, *data]`, the conditional prediction.
+    delta: `[batch, *data]`, the direction.
+    omega: `[batch]`.
+    cond: pytree of `[batch, ...]`.
+
+  Returns:
+    `[batch]` rewards.
+
+  Raises:
+    ValueError: while tracing, the reward is not `[batch]`.
+
+  Gradient: towards omega alone, and once: (5) is a constant to a second derivative.
+  Cost: two evaluations of the reward, with the gradient.
+  """
+  return _with_slope(omega, *value_and_slope(reward, x0_cond, delta, omega, cond))
+
+
+def value_and_slope(
+  reward: types.Reward,
+  x0_cond: jax.Array,
+  delta: jax.Array,
+  omega: jax.Array,
+  cond: types.Cond,
+) -> tuple[jax.Array, jax.Array]:
+  """R(omega) and R'(omega) of each row, (4) and (5): two `[batch]`, without gradients.
+
+  Arguments as of `along`.
+  """
+  x0_cond, delta, omega = jax.lax.stop_gradient((x0_cond, delta, omega))
+  x0_hat = x0_cond + arrays.expand_right(omega, x0_cond) * delta
+  return jax.jvp(
+    lambda x0_hat: evaluate(reward, x0_hat, cond),
+    (x0_hat,),
+    (delta.astype(x0_hat.dtype),),
+  )
+
+
+def evaluate(reward: types.Reward, x0_hat: jax.Array, cond: types.Cond) -> jax.Array:
+  """The reward of each row, `[batch]`.
+
+  Raises:
+    ValueError: while tracing, it is of another shape.
+  """
+  values = reward(x0_hat, cond)
+  if jnp.shape(values) != x0_hat.shape[:1]:
+    raise ValueError(
+      f'reward: is of shape {jnp.shape(values)} for x0_hat of {x0_hat.shape}; must be'
+      f' {x0_hat.shape[:1]}, one number per sample.'
+    )
+  return values
+
+
+@jax.custom_jvp
+def _with_slope(omega: jax.Array, value: jax.Array, slope: jax.Array) -> jax.Array:
+  """`value`, as a function of omega whose derivative is `slope`."""
+  del omega, slope
+  return value
+
+
+@_with_slope.defjvp
+def _with_slope_jvp(primals, tangents):
+  _, value, slope = primals
+  return value, slope * tangents[0]
+
+
 def _reward_gradient(
   reward: types.Reward, x0_hat: jax.Array, cond: types.Cond
 ) -> jax.Array:
   """grad R of each row, of the shape of `x0_hat`."""
-
-  def total(x0_hat):
-    values = reward(x0_hat, cond)
-    if jnp.shape(values) != x0_hat.shape[:1]:
-      raise ValueError(
-        f'reward: is of shape {jnp.shape(values)} for x0_hat of {x0_hat.shape}; must be'
-        f' {x0_hat.shape[:1]}, one number per sample.'
-      )
-    return jnp.sum(values)
-
-  return jax.grad(total)(x0_hat)
+  return jax.grad(lambda x0_hat: jnp.sum(evaluate(reward, x0_hat, cond)))(x0_hat)
 
 
 def _stein_direction(

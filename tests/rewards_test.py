@@ -323,5 +323,85 @@ class ContractTest(parameterized.TestCase):
       jax.eval_shape(denoise, jnp.zeros((6, 2)), *ROW, jnp.zeros(6))
 
 
+def _wave(x0_hat, cond):
+  """Smooth, of products of matrices; data of 2 x 3 in batches of any size."""
+  matrix = jnp.asarray(np.random.default_rng(0).normal(size=(6, 64)), x0_hat.dtype)
+  return jnp.sum(jnp.sin(x0_hat.reshape(-1, 6) @ matrix), axis=1) * cond['scale']
+
+
+def _line():
+  """x0_cond, delta, omega and cond of 5 rows."""
+  rng = np.random.default_rng(1)
+  x0_cond, delta = rng.normal(size=(2, 5, 2, 3))
+  cond = {'scale': jnp.asarray(rng.normal(size=5))}
+  return (
+    jnp.asarray(x0_cond),
+    jnp.asarray(delta),
+    jnp.asarray(rng.uniform(size=5)),
+    cond,
+  )
+
+
+class AlongTest(parameterized.TestCase):
+  @parameterized.parameters(False, True)
+  def test_derivative_in_omega(self, jit):
+    """Central differences of the reward itself in float64, and reverse mode."""
+    with jax.enable_x64(True):
+      x0_cond, delta, omega, cond = _line()
+
+      def plain(omega):
+        return _wave(x0_cond + omega[:, None, None] * delta, cond)
+
+      def ours(omega):
+        return rewards.along(_wave, x0_cond, delta, omega, cond)
+
+      slope = jax.grad(lambda omega: jnp.sum(jnp.arange(1.0, 6.0) * ours(omega)))
+      slope = (jax.jit(slope) if jit else slope)(omega) / np.arange(1.0, 6.0)
+      differences = (plain(omega + 1e-5) - plain(omega - 1e-5)) / 2e-5
+      reverse = jax.grad(lambda omega: jnp.sum(plain(omega)))(omega)
+      _, forward = jax.jvp(ours, (omega,), (jnp.ones(5),))
+      self.assertGreater(np.min(np.abs(slope)), 0.1)
+      np.testing.assert_allclose(slope, differences, rtol=1e-6)
+      np.testing.assert_allclose(slope, reverse, rtol=1e-12)
+      np.testing.assert_allclose(forward, reverse, rtol=1e-12)
+      np.testing.assert_allclose(ours(omega), plain(omega), rtol=1e-12)
+
+  def test_costs_two_evaluations(self):
+    """Operations that the compiler counts, with the gradient in omega."""
+    matrix = jax.random.normal(jax.random.key(0), (2, 128, 128))
+
+    def reward(x0_hat, cond):
+      return jnp.sum(jnp.tanh(x0_hat @ matrix[0]) @ matrix[1], axis=1) + cond
+
+    def loss(omega, x0_cond, delta, cond):
+      return jnp.sum(rewards.along(reward, x0_cond, delta, omega, cond))
+
+    def flops(function, *args):
+      return jax.jit(function).lower(*args).compile().cost_analysis()['flops']
+
+    x0, rows = jnp.zeros((64, 128)), jnp.zeros(64)
+    once = flops(reward, x0, rows)
+    self.assertGreater(once, 2 * 2 * 64 * 128 * 128)
+    both = flops(jax.value_and_grad(loss), rows, x0, x0, rows)
+    self.assertBetween(both, 1.9 * once, 2.2 * once)
+    self.assertLess(flops(loss, rows, x0, x0, rows), 1.1 * once)
+
+  def test_gradient_reaches_omega_alone(self):
+    x0_cond, delta, omega, cond = _line()
+    gradients = jax.grad(
+      lambda *args: jnp.sum(rewards.along(_wave, *args)),
+      argnums=(0, 1, 2),
+    )(x0_cond, delta, omega, cond)
+    for gradient in gradients[:2]:
+      np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
+    self.assertGreater(np.min(np.abs(gradients[2])), 0.1)
+
+  def test_reward_of_another_shape(self):
+    with self.assertRaisesRegex(
+      ValueError, r'reward: is of shape \(5, 2, 3\) .*\(5,\)'
+    ):
+      jax.eval_shape(lambda *args: rewards.along(lambda x, _: x, *args), *_line())
+
+
 if __name__ == '__main__':
   absltest.main()

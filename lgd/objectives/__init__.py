@@ -17,6 +17,8 @@ from lgd.objectives.particles import predict
 from lgd.objectives.particles import Predictions
 from lgd.objectives.particles import sample_s
 from lgd.objectives.particles import sample_times
+from lgd.objectives.reward import reward_objective
+from lgd.objectives.reward import rewarded
 from lgd.objectives.score_matching import score_matching
 from lgd.objectives.statistics_loss import make_store
 from lgd.objectives.statistics_loss import statistics_loss
@@ -39,6 +41,8 @@ __all__ = (
   'make_store',
   'marginal',
   'predict',
+  'reward_objective',
+  'rewarded',
   'sample_s',
   'sample_times',
   'score_matching',

@@ -6,7 +6,8 @@
   (4)  loss           an objective of (x_0, particles, omega)
 
 Objectives are functions `(key, x0, particles, omega) -> [batch]`; the two factories
-below make them from a comparison of particles, or of clean predictions.
+below make them from a comparison of particles, or of clean predictions, and those of
+`reward` from a reward.
 """
 
 from collections.abc import Callable

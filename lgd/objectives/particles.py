@@ -32,7 +32,7 @@ from lgd import types
 
 
 class Particles(NamedTuple):
-  """(1)-(4) for a batch; free of omega."""
+  """(1)-(4) for a batch, and its condition; free of omega."""
 
   s: jax.Array  # [batch]
   t: jax.Array  # [batch]
@@ -40,6 +40,7 @@ class Particles(NamedTuple):
   xt: jax.Array  # [batch, m, *data], noisy particles at t
   x0_cond: jax.Array  # [batch, m, *data]
   x0_null: jax.Array  # [batch, m, *data]
+  cond: types.Cond = None  # [batch, ...], for objectives that depend on it
 
 
 class Predictions(NamedTuple):
@@ -188,7 +189,7 @@ def draw_particles(
     t,
     num_particles=num_particles,
   )
-  return jax.lax.stop_gradient(Particles(s, t, xs, xt, x0_cond, x0_null))
+  return jax.lax.stop_gradient(Particles(s, t, xs, xt, x0_cond, x0_null, cond))
 
 
 def guided_predictions(

@@ -6,6 +6,7 @@
   (3)  s ~ p(s | t_i)          `particles`, (7)
   (4)  omega                   the weight to be trained, at (c_i, s, t_i)
   (5)  loss                    an objective of (Gram matrix, omega, s, t)
+  (6)  - gamma R(omega)        with a reward: Algorithm 4, R from its profile
 
 The stored times are evenly spread over [0, t_max], so (1)-(3) give (s, t) the law of
 Algorithm 1 up to the spacing of the store, for any s_min, zeta and gap. A datum is
@@ -14,6 +15,7 @@ alone, which float32 makes common only beyond some millions of them.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -33,12 +35,18 @@ class Store(NamedTuple):
   gram: jax.Array  # [num, p (p + 1) / 2], packed
   t: jax.Array  # [num], in order
   cond: types.Cond  # [num, ...], of groups [num, n, ...]
+  profile: jax.Array | None = None  # Of a reward: [num, 2, K + 1] or [num, n, 2, K + 1]
 
 
-def make_store(gram: jax.Array, t: jax.Array, cond: types.Cond) -> Store:
+def make_store(
+  gram: jax.Array,
+  t: jax.Array,
+  cond: types.Cond,
+  profile: jax.Array | None = None,
+) -> Store:
   """A `Store` from statistics in any order."""
   order = jnp.argsort(t)
-  return Store(gram[order], t[order], jax.tree.map(lambda c: c[order], cond))
+  return jax.tree.map(lambda x: x[order], Store(gram, t, cond, profile))
 
 
 def statistics_loss(
@@ -55,8 +63,10 @@ def statistics_loss(
   s_min: float,
   zeta: float,
   gap: float,
+  gamma: jax.Array | float | None = None,
+  nodes: Sequence[float] = (),
 ) -> tuple[jax.Array, jax.Array]:
-  """Losses and weights of a batch, (1)-(5).
+  """Losses and weights of a batch, (1)-(6).
 
   Args:
     key: one key.
@@ -71,10 +81,19 @@ def statistics_loss(
     s_min: smallest s; it may be traced, as may the next two.
     zeta: distance that t keeps from 1.
     gap: smallest t - s.
+    gamma: of (6), in units of loss per unit of reward; it may be traced, too. None
+      leaves the reward out.
+    nodes: of the store's profiles, whose rewards are means over all `num_stored`
+      particles.
 
   Returns:
     losses `[batch]` and omega, `[batch]` or of groups `[batch, num_used]`.
+
+  Raises:
+    ValueError: a gamma, and a store without profiles.
   """
+  if gamma is not None and store.profile is None:
+    raise ValueError(f'gamma={gamma}: the store holds no reward profiles.')
   key_t, key_s = jax.random.split(key)
   times = {'s_min': s_min, 'zeta': zeta, 'gap': gap}
   _, t_wanted = particles_lib.sample_times(key_t, batch, **times)
@@ -93,4 +112,11 @@ def statistics_loss(
     omega = omega.reshape(batch, num_used)
   else:
     omega = weight(cond, s, t)
-  return objective(gram, omega, s, t), omega
+  losses = objective(gram, omega, s, t)
+  if gamma is None:
+    return losses, omega
+  profile = store.profile[index]
+  if grouped:
+    profile = profile[:, :num_used]
+  rewards = statistics.reward_at(profile, omega, nodes=nodes)
+  return losses - gamma * rewards.reshape(batch, -1).mean(axis=1), omega

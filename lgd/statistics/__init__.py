@@ -58,6 +58,8 @@ from lgd.statistics.losses import marginal
 from lgd.statistics.losses import score_matching
 from lgd.statistics.losses import score_matching_terms
 from lgd.statistics.losses import self_consistency
+from lgd.statistics.reward_profiles import reward_at
+from lgd.statistics.reward_profiles import reward_profile
 
 __all__ = (
   'gram',
@@ -67,6 +69,8 @@ __all__ = (
   'marginal',
   'num_independent',
   'pack',
+  'reward_at',
+  'reward_profile',
   'score_matching',
   'score_matching_terms',
   'self_consistency',
