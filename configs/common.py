@@ -173,6 +173,7 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation = config_dict.ConfigDict()
   config.evaluation.num_seeds = 3
   config.evaluation.samples_per_class = 100
+  config.evaluation.num_prompts = 256  # Of 'pairs': held-out ones, a sample each.
   config.evaluation.num_steps = 50
   config.evaluation.t_max = 1.0  # Where sampling starts; below 1 for 'eps'.
   config.evaluation.churn = 0.0
@@ -272,6 +273,7 @@ def get_smoke_overrides() -> dict:
     'evaluation': {
       'num_seeds': 2,
       'samples_per_class': 4,
+      'num_prompts': 12,
       'num_steps': 3,
       'constants': (0.25, 1.0),
       'interval_omegas': (0.5,),

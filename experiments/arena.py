@@ -3,6 +3,7 @@
 import functools
 import json
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,50 @@ class Method(NamedTuple):
   name: str
   params: dict[str, float]
   rule: config_dict.ConfigDict  # What the weights do: a section `rule`.
-  table: np.ndarray | None  # [num_classes, num_steps]; None leaves the null branch out.
+  # A row of num_steps for every class, or prompt; None leaves the null branch out.
+  table: np.ndarray | None
   cost: int = 0  # Denoiser evaluations spent on learning it, or on its search.
+
+
+class Sampler(NamedTuple):
+  """What a rule is sampled with."""
+
+  sample: sampler.SampleFn
+  count_nfe: Callable[[np.ndarray | None, int], float]
+  params: types.Params
+
+
+class Samplers:
+  """The samplers of `config.evaluation`, one for every rule, made when asked for."""
+
+  def __init__(
+    self,
+    config: config_dict.ConfigDict,
+    spec: splits.Spec,
+    params: types.Params,
+    classifier: types.Params | None = None,
+  ):
+    """`params` are the base model's, `classifier` those of the rules with a reward."""
+    self._config, self._spec = config, spec
+    self._params, self._classifier = params, classifier
+    self._made = {}
+
+  def of(self, rule: config_dict.ConfigDict) -> Sampler:
+    """The sampler of a section `rule`."""
+    config = methods_lib.with_rule(self._config, rule)
+    key = json.dumps([builders.rule_identity(config), rule.weak_workdir])
+    if key not in self._made:
+      self._made[key] = Sampler(
+        sampler.make_sample_fn(config, self._spec),
+        sampler.make_count_nfe(config, self._spec),
+        self._params_of(config),
+      )
+    return self._made[key]
+
+  def _params_of(self, config):
+    if config.rule.name in builders.REWARD_RULES:
+      return self._params, self._classifier
+    return workdir_lib.with_weak(self._params, config, self._spec)
 
 
 class Arena:
@@ -39,27 +82,22 @@ class Arena:
     params: types.Params,
     classifier: types.Params | None = None,
   ):
-    """`params` are the base model's, `classifier` those of the rules with a reward."""
+    """`params` and `classifier` as of `Samplers`."""
     self.config, self.dataset, self.params = config, dataset, params
     self.classifier = classifier
     self.label = sampler.balanced_labels(
       dataset.num_classes, config.evaluation.samples_per_class
     )
-    self._compiled = {}
+    self._samplers = Samplers(config, dataset.spec, params, classifier)
 
   def sample(self, method: Method, seed: int) -> tuple[np.ndarray, float]:
     """Samples in the order of `label`, and the seconds that they took."""
-    sample_fn, _, params = self._of_rule(method.rule)
+    of_rule = self._samplers.of(method.rule)
     keys = sampler.sample_keys(seed, np.arange(len(self.label)))
     start = time.perf_counter()
-    x = sample_fn(params, self._omega(method), keys, self.label)
+    x = of_rule.sample(of_rule.params, self._omega(method), keys, self.label)
     seconds = time.perf_counter() - start
-    if not np.all(np.isfinite(x)):
-      raise reporting.NonFiniteError(
-        f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are not'
-        ' finite; leave large weights out of the grids, or look at the base model if'
-        ' these are unguided.'
-      )
+    require_finite(x, method, seed)
     return x, seconds
 
   @functools.cached_property
@@ -74,27 +112,21 @@ class Arena:
 
   def count_nfe(self, method: Method) -> float:
     """Network evaluations of a sample."""
-    _, count, _ = self._of_rule(method.rule)
-    return count(self._omega(method), len(self.label))
+    count_nfe = self._samplers.of(method.rule).count_nfe
+    return count_nfe(self._omega(method), len(self.label))
 
   def _omega(self, method):
     return None if method.table is None else np.asarray(method.table)[self.label]
 
-  def _of_rule(self, rule):
-    config = methods_lib.with_rule(self.config, rule)
-    key = json.dumps([builders.rule_identity(config), rule.weak_workdir])
-    if key not in self._compiled:
-      self._compiled[key] = (
-        sampler.make_sample_fn(config, self.dataset.spec),
-        sampler.make_count_nfe(config, self.dataset.spec),
-        self._params_of(config),
-      )
-    return self._compiled[key]
 
-  def _params_of(self, config):
-    if config.rule.name in builders.REWARD_RULES:
-      return self.params, self.classifier
-    return workdir_lib.with_weak(self.params, config, self.dataset.spec)
+def require_finite(x: np.ndarray, method: Method, seed: int) -> None:
+  """Raises reporting.NonFiniteError if samples of a method are not all finite."""
+  if not np.all(np.isfinite(x)):
+    raise reporting.NonFiniteError(
+      f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are not'
+      ' finite; leave large weights out of the grids, or look at the base model if'
+      ' these are unguided.'
+    )
 
 
 def load_learned(

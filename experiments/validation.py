@@ -209,6 +209,7 @@ def _validate_evaluation(config, check, positive, one_of, numbers) -> None:
   check(
     'evaluation.samples_per_class', lambda v: v >= 2, 'a distance needs at least 2.'
   )
+  check('evaluation.num_prompts', lambda v: v >= 2, 'a distance needs at least 2.')
   positive('evaluation.plan_levels')
   check('evaluation.order', lambda v: v in (1, 2), 'must be 1 or 2.')
   check(

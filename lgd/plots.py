@@ -32,7 +32,7 @@ def omega_curves(
     ax.set_ylim(0.0, None)
   axes[0].set(ylabel='omega')
   axes[0].legend(fontsize=6)
-  _save(fig, path)
+  save(fig, path)
 
 
 def omega_heatmap(
@@ -45,7 +45,7 @@ def omega_heatmap(
     fig.colorbar(mesh, ax=ax, label='omega')
     ax.set(title=name, xlabel='t (0 data, 1 noise)', ylabel='class')
     ax.set_yticks(np.arange(0, len(table), -(-len(table) // 10)))
-  _save(fig, path)
+  save(fig, path)
 
 
 def sample_grid(
@@ -99,7 +99,7 @@ def _image_grid(path, samples, num_rows):
     ax.imshow(tiled.squeeze(), cmap='gray', vmin=0.0, vmax=1.0, aspect='auto')
     ax.set_title(name, fontsize=9)
     ax.axis('off')
-  _save(fig, path)
+  save(fig, path)
 
 
 def _scatter(path, samples):
@@ -110,7 +110,7 @@ def _scatter(path, samples):
       ax.scatter(points[:, 0], points[:, 1], s=2, color=plt.cm.tab10(c % 10))
     ax.set_title(name, fontsize=9)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect='equal')
-  _save(fig, path)
+  save(fig, path)
 
 
 def metrics_against_constant(
@@ -141,7 +141,7 @@ def metrics_against_constant(
     margin = 0.15 * (max(shown) - min(shown)) + 1e-3 * abs(max(shown))
     ax.set_ylim(min(shown) - margin, max(shown) + margin)
   axes[0].legend(fontsize=7)
-  _save(fig, path)
+  save(fig, path)
 
 
 def frontier(
@@ -176,7 +176,7 @@ def frontier(
     ax.set_xlabel(('Frechet distance, features', 'accuracy')[column])
     ax.set_ylabel('energy distance to test data')
   axes[0].legend(fontsize=7)
-  _save(fig, path)
+  save(fig, path)
 
 
 def distance_against_evaluations(
@@ -202,7 +202,7 @@ def distance_against_evaluations(
     ax.set_yscale('log')
   ax.set(xlabel='network evaluations', ylabel='energy distance to test data')
   ax.legend(fontsize=7, loc='center left', bbox_to_anchor=(1.0, 0.5))
-  _save(fig, path)
+  save(fig, path)
 
 
 def sweep_axis(
@@ -235,10 +235,11 @@ def sweep_axis(
     ax.set_xticks(ticks, [f'{level:g}' for level in levels])
     ax.set(title=f'energy distance, {name}', xlabel=axis)
   axes[0].legend(fontsize=7)
-  _save(fig, path)
+  save(fig, path)
 
 
-def _save(fig, path: epath.PathLike) -> None:
+def save(fig: plt.Figure, path: epath.PathLike) -> None:
+  """Writes and closes a figure; makes its directory."""
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   fig.tight_layout()

@@ -102,32 +102,30 @@ class JointBlock(nn.Module):
     x_modulation = _modulation(e, 6, width, self.dtype, 'image_modulation')
     num = 2 if self.ends_text else 6
     y_modulation = _modulation(e, num, width, self.dtype, 'text_modulation')
-    parts = (
-      self._project(x, x_modulation, 'image'), self._project(y, y_modulation, 'text')
-    )  # fmt: skip
-    q, k, v = (jnp.concatenate(pair, axis=1) for pair in zip(*parts, strict=True))
+    image = self._project(x, x_modulation, 'image', 'kvq')
+    text = self._project(y, y_modulation, 'text', 'kv' if self.ends_text else 'kvq')
+    k, v = (
+      jnp.concatenate(both, axis=1) for both in zip(image[:2], text[:2], strict=True)
+    )
+    q = jnp.concatenate([image[2], *text[2:]], axis=1)
     seen = jnp.concatenate([jnp.ones(x.shape[:2], bool), mask], axis=1)
-    if self.ends_text:
-      q = q[:, :num_image]
     a = jax.nn.dot_product_attention(q, k, v, mask=seen[:, None, None, :])
     x = self._update(x, a[:, :num_image], x_modulation, 'image')
     if not self.ends_text:
       y = self._update(y, a[:, num_image:], y_modulation, 'text')
     return x, y
 
-  def _project(self, h, modulation, name):
-    """(2) of a stream: three of `[batch, n, heads, head_dim]`."""
+  def _project(self, h, modulation, name, parts):
+    """(2) of a stream: `[batch, n, heads, head_dim]` for each of `parts`."""
     h = _modulate(h, *modulation[:2], self.dtype)
     heads = (h.shape[-1] // self.head_dim, self.head_dim)
-    q, k, v = (
-      nn.DenseGeneral(heads, dtype=self.dtype, name=f'{name}_{part}')(h)
-      for part in 'qkv'
-    )
-    q, k = (
-      nn.RMSNorm(dtype=self.dtype, name=f'{name}_{part}_norm')(z)
-      for part, z in (('q', q), ('k', k))
-    )
-    return q, k, v
+    projected = []
+    for part in parts:
+      z = nn.DenseGeneral(heads, dtype=self.dtype, name=f'{name}_{part}')(h)
+      if part != 'v':
+        z = nn.RMSNorm(dtype=self.dtype, name=f'{name}_{part}_norm')(z)
+      projected.append(z)
+    return projected
 
   def _update(self, h, a, modulation, name):
     """(4) of a stream."""

@@ -1,0 +1,238 @@
+r"""Compares every guidance weight on held-out prompts, on equal terms.
+
+  python -m experiments.train_clip --config=configs/emoji.py --workdir=runs/emoji \
+      --model=judge
+  python -m experiments.evaluate_prompts --workdir=runs/emoji
+
+One sample of each of `evaluation.num_prompts` held-out prompts, of the same noise for
+all methods. The judge, a CLIP that has seen the held-out pairs, gives the alignment
+with prompts, and features for a Frechet distance to the images that belong to them;
+with `--squeezenet=FILE.h5` so does SqueezeNet: proxies both. Where there is a CLIP that
+rewards, its score is measured, too. Grids are chosen by the judge's distance on
+validation prompts, and reported on test prompts. Writes results.json, results.md and
+plots/.
+"""
+
+import itertools
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from absl import logging
+from ml_collections import config_dict
+
+from experiments import arena as arena_lib
+from experiments import builders
+from experiments import clips
+from experiments import datasets
+from experiments import launch
+from experiments import prompt_results
+from experiments import results as results_lib
+from experiments import sampler
+from experiments import validation
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+from lgd import guidance
+from lgd import metrics
+from lgd import reporting
+from lgd.data import splits
+
+SPLITS = ('validation', 'test')
+
+
+def run(
+  config: config_dict.ConfigDict | None, workdir: str, *, squeezenet: str = ''
+) -> list[dict[str, Any]]:
+  """Evaluates, writes results and figures, and returns the rows."""
+  workdir = workdir_lib.Workdir(workdir)
+  config = workdir_lib.resolve_config(workdir, config)
+  validation.require_prompts(config)
+  builders.log_config(config)
+  dataset, spec = datasets.load(config), datasets.spec(config)
+  params, step = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
+  held_out = {name: head(getattr(dataset, name), config) for name in SPLITS}
+  measures = {
+    name: Measure(config, workdir, pairs, squeezenet)
+    for name, pairs in held_out.items()
+  }
+  methods = {
+    name: [*grid_methods(config, len(pairs.x)), *learned(config, workdir, pairs)]
+    for name, pairs in held_out.items()
+  }
+  samplers = arena_lib.Samplers(config, spec, params)
+  seeds = range(config.seed, config.seed + config.evaluation.num_seeds)
+  logging.info('base model at step %d; %d methods', step, len(methods['test']))
+
+  rows, samples = [real_row(held_out['test'], measures['test'])], {}
+  start = time.perf_counter()
+  for i, of_splits in enumerate(zip(*methods.values(), strict=True)):
+    for name, method in zip(SPLITS, of_splits, strict=True):
+      pairs, of_rule = held_out[name], samplers.of(method.rule)
+      for seed in seeds:
+        x = draw(config, of_rule, method, pairs.label, seed)
+        rows.append(
+          {
+            'method': method.name,
+            'params': method.params,
+            'split': name,
+            'seed': seed,
+            'num_samples': len(x),
+            'num_steps': config.evaluation.num_steps,
+            'nfe': of_rule.count_nfe(method.table, len(x)),
+            'learning_evaluations': method.cost,
+            'metrics': measures[name](x),
+          }
+        )
+        if (name, seed) == ('test', seeds[0]):
+          samples[results_lib.key(method.name, method.params)] = x
+    elapsed = time.perf_counter() - start
+    logging.info(
+      'evaluate %d/%d  %s  %s  ETA %s',
+      i + 1,
+      len(methods['test']),
+      results_lib.key(method.name, method.params),
+      '  '.join(f'{name} {value:.3f}' for name, value in rows[-1]['metrics'].items()),
+      reporting.eta(elapsed, i + 1, len(methods['test'])),
+    )
+  if jax.process_index() == 0:
+    prompt_results.write(
+      workdir.path,
+      rows,
+      prompts=datasets.tokenizer(config).decode(held_out['test'].label),
+      samples={'real': held_out['test'].x, **samples},
+      tables={m.name: m.table for m in methods['test'] if m.cost},
+      times=np.asarray(builders.time_grid(config))[:-1],
+    )
+  return rows
+
+
+def head(split: splits.Split, config: config_dict.ConfigDict) -> splits.Split:
+  """The first pairs of a split, `evaluation.num_prompts` of them at most."""
+  num = config.evaluation.num_prompts
+  return splits.Split(split.x[:num], split.label[:num])
+
+
+def grid_methods(
+  config: config_dict.ConfigDict, num_prompts: int
+) -> list[arena_lib.Method]:
+  """Unguided, constants and intervals, the same for all prompts."""
+  section, times = config.evaluation, builders.time_grid(config)
+
+  def method(name, weight, **params):
+    table = guidance.tabulate(weight, np.zeros(num_prompts), times)
+    return arena_lib.Method(name, params, config.rule, np.asarray(table))
+
+  methods = [arena_lib.Method('unguided', {}, config.rule, None)]
+  for omega in section.constants:
+    methods.append(method('constant', guidance.constant(omega), omega=omega))
+  bounds = list(itertools.combinations(section.interval_bounds, 2))
+  for omega, (lo, hi) in itertools.product(section.interval_omegas, bounds):
+    weight = guidance.interval(omega, lo, hi)
+    methods.append(method('interval', weight, omega=omega, lo=lo, hi=hi))
+  return methods
+
+
+def learned(
+  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, pairs: splits.Split
+) -> list[arena_lib.Method]:
+  """Every learned weight of the work directory, for these prompts."""
+  weights = arena_lib.load_learned(workdir, config, datasets.spec(config))
+  methods = []
+  for name, weight in weights.items():
+    table = np.asarray(sampler.tabulate_learned(config, weight, pairs.label))
+    methods.append(
+      arena_lib.Method(name, {}, weight.rule, table, weight.num_evaluations)
+    )
+  return methods
+
+
+def draw(
+  config: config_dict.ConfigDict,
+  of_rule: arena_lib.Sampler,
+  method: arena_lib.Method,
+  label: np.ndarray,
+  seed: int,
+) -> np.ndarray:
+  """A sample of every prompt, `fid.batch_size` at a time; `[n, *data]`."""
+  size = config.fid.batch_size
+  keys = sampler.sample_keys(seed, np.arange(len(label)))
+  parts = []
+  for i in range(0, len(label), size):
+    # Whole batches, so that one compiled program serves all.
+    rows = np.resize(np.arange(i, min(i + size, len(label))), size)
+    omega = None if method.table is None else method.table[rows]
+    parts.append(of_rule.sample(of_rule.params, omega, keys[rows], label[rows]))
+  x = np.concatenate(parts)[: len(label)]
+  arena_lib.require_finite(x, method, seed)
+  return x
+
+
+class Measure:
+  """Metrics of samples of the prompts of some real pairs, in their order."""
+
+  def __init__(
+    self,
+    config: config_dict.ConfigDict,
+    workdir: workdir_lib.Workdir,
+    pairs: splits.Split,
+    squeezenet: str,
+  ):
+    """`squeezenet` is the path of its weights, or empty."""
+    self._judge = clips.Embedder(clips.load(workdir, config, 'judge'))
+    self._reward = None
+    if checkpointing.latest_step(workdir.clip('reward')) is not None:
+      self._reward = clips.Embedder(clips.load(workdir, config, 'reward'))
+    self._network = None
+    if squeezenet:
+      params = metrics.squeezenet_weights.load(squeezenet)
+      self._network = metrics.squeezenet(params)
+    self._tokens = pairs.label
+    self._texts = self._judge.texts(pairs.label)
+    self._real = self._gaussians(pairs.x)
+
+  def __call__(self, x: np.ndarray) -> dict[str, float]:
+    """Metrics of `x [n, height, width, 3]`, a sample of every prompt."""
+    x = np.clip(x, -1.0, 1.0)
+    measured = {
+      name: metrics.frechet_distance(gaussian, self._real[name])
+      for name, gaussian in self._gaussians(x).items()
+    }
+    measured |= metrics.alignment(self._judge.images(x), self._texts)
+    if self._reward is not None:
+      of_reward = metrics.alignment(
+        self._reward.images(x), self._reward.texts(self._tokens)
+      )
+      measured['reward'] = of_reward['clip_score']
+    return {name: float(value) for name, value in measured.items()}
+
+  def _gaussians(self, x: np.ndarray) -> dict[str, metrics.Gaussian]:
+    fits = {'frechet_judge': metrics.fit_gaussian(self._judge.images(x))}
+    if self._network is not None:
+      features = metrics.extract(self._network, metrics.to_uint8(x)).features
+      fits[self._network.distance_name] = metrics.fit_gaussian(features)
+    return fits
+
+
+def real_row(pairs: splits.Split, measure: Measure) -> dict[str, Any]:
+  """The ceiling: what real images of the prompts have."""
+  return {
+    'method': 'real',
+    'params': {},
+    'split': 'test',
+    'seed': 0,
+    'num_samples': len(pairs.x),
+    'num_steps': 0,
+    'nfe': 0.0,
+    'learning_evaluations': 0,
+    'metrics': measure(pairs.x),
+  }
+
+
+if __name__ == '__main__':
+  SQUEEZENET = flags.DEFINE_string('squeezenet', '', 'Weights, of Keras.')
+  launch.main(
+    lambda f: run(f.config, f.workdir, squeezenet=SQUEEZENET.value),
+    needs_config=False,
+  )

@@ -1,0 +1,136 @@
+"""results.json, results.md and the figures of an evaluation on prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from experiments import results
+from lgd import files
+from lgd import prompt_plots
+
+CHOSEN_BY = 'frechet_judge'
+TITLES = {
+  'frechet_judge': 'Frechet, judge',
+  'frechet_squeezenet_proxy': 'Frechet, SqueezeNet proxy',
+  'clip_score': 'CLIP score, judge',
+  'retrieval_at_1': 'retrieval at 1',
+  'retrieval_at_5': 'retrieval at 5',
+  'reward': 'reward',
+}
+_NUM_SHOWN = 10  # Prompts in figures.
+
+
+def write(
+  path: epath.Path,
+  rows: list[dict[str, Any]],
+  *,
+  prompts: Sequence[str],
+  samples: dict[str, np.ndarray],
+  tables: dict[str, np.ndarray],
+  times: np.ndarray,
+) -> None:
+  """Writes everything that `evaluate_prompts` leaves behind.
+
+  Args:
+    path: the work directory.
+    rows: one per method, split and seed.
+    prompts: of the test split, n of them.
+    samples: row key, and 'real' -> `[n, *data]` of the first seed.
+    tables: learned method -> `[n, num_steps]`.
+    times: `[num_steps]` times denoised from.
+  """
+  files.write_json(path / 'results.json', rows)
+  test = _summaries(rows, 'test')
+  chosen = choose(rows)
+  (path / 'results.md').write_text(to_markdown(test, chosen))
+
+  shown = np.linspace(0, len(prompts) - 1, min(_NUM_SHOWN, len(prompts))).astype(int)
+  names = [prompts[i] for i in shown]
+  columns = ['real', 'unguided', *chosen, *tables]
+  prompt_plots.samples(
+    path / 'plots' / 'prompts.png',
+    names,
+    {name: samples[name][shown] for name in columns},
+  )
+  if tables:
+    prompt_plots.curves(
+      path / 'plots' / 'omega_curves.png',
+      names,
+      {name: table[shown] for name, table in tables.items()},
+      times,
+    )
+  _plot_frontier(path / 'plots' / 'frontier.png', test)
+
+
+def choose(rows: list[dict[str, Any]]) -> list[str]:
+  """Keys of the constant and the interval nearest to validation data."""
+  validation = _summaries(rows, 'validation')
+  grids = [g for g in results.GRIDS if any(s.method == g for s in validation)]
+  return [results.best(validation, grid, CHOSEN_BY).key for grid in grids]
+
+
+def _summaries(rows, split):
+  return results.summarise([row for row in rows if row['split'] == split])
+
+
+def to_markdown(test: Sequence[results.Summary], chosen: Sequence[str]) -> str:
+  """The table of methods on test prompts, and the whole grids."""
+  by_key = {summary.key: summary for summary in test}
+  measured = [name for name in TITLES if name in test[0].metrics]
+  learned = [s.key for s in test if s.learning_evaluations]
+
+  def table(keys, notes):
+    return results.table(
+      ('method', 'w', *(TITLES[name] for name in measured), 'NFE'),
+      [
+        (
+          key + notes.get(key, ''),
+          results.strength(by_key[key]),
+          *(results.cell(by_key[key], name) for name in measured),
+          f'{by_key[key].nfe:g}',
+        )
+        for key in keys
+      ],
+    )
+
+  note = dict.fromkeys(chosen, ', chosen on validation')
+  grids = [s.key for s in test if s.method in results.GRIDS]
+  lines = [
+    '# Results',
+    '',
+    'A sample of each held-out prompt; mean +- standard deviation over sampling seeds.'
+    ' The judge is a CLIP trained on all pairs, the reward one of the training pairs.'
+    ' Frechet distances are of features to those of the images of the same prompts:'
+    ' proxies, comparable with no published number. retrieval at k: share of samples'
+    ' whose prompt is among the k that the judge finds best. omega = 0 is the'
+    ' conditional model; w = 1 + omega. NFE: denoiser evaluations of a sample.',
+    '',
+    *table(['real', 'unguided', *chosen, *learned], note),
+    '',
+    '## Grids',
+    '',
+    *table(grids, note),
+  ]
+  return '\n'.join(lines) + '\n'
+
+
+def _plot_frontier(path: epath.Path, test: Sequence[results.Summary]) -> None:
+  """Distance against alignment and reward: a line of constants, points of the rest."""
+  prices = [p for p in ('clip_score', 'reward') if p in test[0].metrics]
+  axes = (CHOSEN_BY, *prices)
+
+  def points(summaries):
+    return np.array([[s.mean(name) for name in axes] for s in summaries])
+
+  constants = [s for s in test if s.method in ('unguided', 'constant')]
+  constants.sort(key=lambda s: s.params.get('omega', 0.0))
+  others = {'interval': [s for s in test if s.method == 'interval']}
+  others |= {s.key: [s] for s in test if s.learning_evaluations}
+  prompt_plots.frontier(
+    path,
+    {'constant': points(constants)},
+    {name: points(group) for name, group in others.items() if group},
+    tuple(TITLES[name] for name in axes),
+  )

@@ -1,0 +1,93 @@
+"""Figures of what prompts give, each a function from arrays to a PNG file."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from lgd.plots import plt
+from lgd.plots import save
+
+
+def samples(
+  path: epath.PathLike, prompts: Sequence[str], columns: dict[str, np.ndarray]
+) -> None:
+  """A row for every prompt and a column for every method, of the same noise.
+
+  Args:
+    path: of the PNG.
+    prompts: n of them.
+    columns: method -> `[n, height, width, 3]` in [-1, 1].
+  """
+  n, m = len(prompts), len(columns)
+  fig, axes = plt.subplots(
+    n, m, figsize=(2.2 + 0.95 * m, 0.95 * n + 0.4), squeeze=False
+  )
+  for row, name in zip(axes.T, columns, strict=True):
+    row[0].set_title(name.replace('(', '\n('), fontsize=7)
+    for ax, x in zip(row, columns[name], strict=True):
+      ax.imshow(np.clip(0.5 * x + 0.5, 0.0, 1.0))
+      ax.axis('off')
+  for ax, prompt in zip(axes[:, 0], prompts, strict=True):
+    ax.text(
+      -0.1, 0.5, prompt, transform=ax.transAxes, ha='right', va='center', fontsize=7
+    )
+  save(fig, path)
+
+
+def curves(
+  path: epath.PathLike,
+  prompts: Sequence[str],
+  tables: dict[str, np.ndarray],
+  times: np.ndarray,
+) -> None:
+  """omega against t: a panel for every method, a line for every prompt.
+
+  Args:
+    path: of the PNG.
+    prompts: n of them.
+    tables: method -> `[n, num_steps]` weights at the sampler's times.
+    times: `[num_steps]` the times denoised from.
+  """
+  fig, axes = plt.subplots(
+    1, len(tables), figsize=(3.6 * len(tables) + 2.4, 3.4), sharey=True, squeeze=False
+  )
+  for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
+    for i, (prompt, row) in enumerate(zip(prompts, table, strict=True)):
+      ax.plot(times, row, color=plt.cm.tab20(i % 20), label=prompt)
+    ax.set(title=name, xlabel='t (0 data, 1 noise)')
+  axes[0, 0].set(ylabel='omega (w = 1 + omega)')
+  axes[0, -1].legend(fontsize=6, loc='center left', bbox_to_anchor=(1.0, 0.5))
+  save(fig, path)
+
+
+def frontier(
+  path: epath.PathLike,
+  lines: dict[str, np.ndarray],
+  points: dict[str, np.ndarray],
+  labels: tuple[str, ...],
+) -> None:
+  """Distance from data against what it buys, a panel for every price.
+
+  Args:
+    path: of the PNG.
+    lines: method -> `[k, 1 + prices]`: the distance, and each price, in order of
+      strength.
+    points: the same, of methods without an order.
+    labels: of the distance and of every price.
+  """
+  fig, axes = plt.subplots(
+    1, len(labels) - 1, figsize=(5.0 * (len(labels) - 1), 4.0), squeeze=False
+  )
+  for column, ax in enumerate(axes[0], 1):
+    for i, (name, values) in enumerate(lines.items()):
+      ax.plot(
+        values[:, column], values[:, 0], color=plt.cm.tab10(i), marker='o', label=name
+      )
+    for i, (name, values) in enumerate(points.items(), len(lines)):
+      ax.plot(
+        values[:, column], values[:, 0], 'x', color=plt.cm.tab10(i % 10), label=name
+      )
+    ax.set(xlabel=labels[column], ylabel=labels[0], yscale='log')
+  axes[0, 0].legend(fontsize=7)
+  save(fig, path)

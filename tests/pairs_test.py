@@ -1,0 +1,76 @@
+"""Images with captions from one file."""
+
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from lgd.data import pairs
+from lgd.data import sources
+
+SETTINGS = {'size': 4, 'vocab_size': 280, 'length': 12}
+
+
+def _arrays(n=30, side=8):
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (n, side, side, 3), np.uint8)
+  return {'image': image, 'caption': np.array([f'item {i}' for i in range(n)])}
+
+
+class PairsTest(parameterized.TestCase):
+  def _write(self, arrays):
+    path = f'{self.create_tempdir().full_path}/pairs.npz'
+    np.savez(path, **arrays)
+    return path
+
+  def _load(self, arrays):
+    return pairs.load(self._write(arrays), **SETTINGS)
+
+  def test_every_pair_is_in_one_split_with_its_own_caption(self):
+    arrays = _arrays()
+    dataset, tokenizer = self._load(arrays)
+    mean = arrays['image'].reshape(30, 4, 2, 4, 2, 3).astype(float).mean((2, 4))
+    expected = np.floor(mean + 0.5) / 127.5 - 1.0
+    seen = []
+    for split in (dataset.train, dataset.validation, dataset.test):
+      for x, caption in zip(split.x, tokenizer.decode(split.label), strict=True):
+        number = int(caption.removeprefix('item '))
+        np.testing.assert_allclose(x, expected[number], atol=1e-6)
+        seen.append(number)
+    self.assertEqual(sorted(seen), list(range(30)))
+    self.assertLen(dataset.validation.x, 3)
+    self.assertLen(dataset.test.x, 3)
+
+  def test_tokens_are_those_of_training_captions(self):
+    arrays = _arrays()
+    dataset, tokenizer = self._load(arrays)
+    held_out = tokenizer.decode(dataset.test.label)
+    arrays['caption'] = np.array(
+      ['zebra ' * 2 + c if c in held_out else c for c in arrays['caption']]
+    )
+    _, other = pairs.load(self._write(arrays), **{**SETTINGS, 'length': 40})
+    self.assertEqual(other.encoding.to_str(), tokenizer.encoding.to_str())
+
+  @parameterized.parameters(
+    ({'caption': np.array(['a'] * 29)}, '29 captions of 30 images'),
+    ({'caption': np.array([''] + ['a'] * 29)}, 'caption 0 is .*no text'),
+    (
+      {'caption': np.array(['a'] * 29 + ['abcdefghijklmnopqrstuvwxyz0123456789'])},
+      'caption 29 .* 10 fit',
+    ),
+    ({'image': np.zeros((30, 8, 8, 3))}, 'image is float64'),
+    ({'image': np.zeros((30, 8, 8, 1), np.uint8)}, r'\(30, 8, 8, 1\)'),
+    ({'image': np.zeros((30, 2, 8, 3), np.uint8)}, 'asked for 4'),
+  )
+  def test_wrong_files_are_refused(self, change, message):
+    with self.assertRaisesRegex(sources.DataError, message):
+      self._load(_arrays() | change)
+
+  def test_a_file_without_captions_is_refused(self):
+    with self.assertRaisesRegex(sources.DataError, 'must be an npz with image'):
+      self._load({'image': _arrays()['image']})
+    with self.assertRaisesRegex(sources.DataError, 'no such file'):
+      pairs.load('/nowhere/pairs.npz', **SETTINGS)
+
+
+if __name__ == '__main__':
+  absltest.main()
