@@ -71,7 +71,7 @@ def get_default() -> config_dict.ConfigDict:
   # A small CLIP trained on the data, as a reward or a judge of prompts.
   config.clip = config_dict.ConfigDict()
   config.clip.dim = 64  # Of the embeddings.
-  config.clip.patch_size = 4
+  config.clip.patch_size = 8
   config.clip.width = 128  # Of both towers.
   config.clip.image_depth = 3
   config.clip.text_depth = 2
