@@ -98,6 +98,16 @@ def get_default() -> config_dict.ConfigDict:
   config.rule.power = 1.0  # Of the norm that 'power_normalized' divides by.
   config.rule.num_particles = 10  # Of 'stein', in `compare`: samples driven apart.
 
+  # What samples are good for: raised by weights that are learned with `guidance.gamma`
+  # or the objective 'reward', and by the rules 'mpgd' and 'stein'.
+  config.reward = config_dict.ConfigDict()
+  # 'classifier', log p(c | x) of one trained on the data; or 'module:function', of
+  # (x0_hat [batch, *data], cond) -> [batch] rewards. '' is none; of the two rules, the
+  # classifier.
+  config.reward.name = ''
+  # Weights at which statistics keep the reward; beyond the last it counts as constant.
+  config.reward.nodes = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+
   # The one pass over the training data that guidance is learned from.
   config.statistics = config_dict.ConfigDict()
   config.statistics.kind = 'particles'  # or 'class_groups', 'pooled_groups'
@@ -115,13 +125,14 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance = config_dict.ConfigDict()
   config.guidance.source = 'statistics'  # or 'direct', Algorithm 1 as printed
   config.guidance.weight = 'network'  # or 'table', the closed form per class and bin
-  # or 'l2', 'score_matching', 'class_marginal', 'marginal'
+  # or 'l2', 'score_matching', 'class_marginal', 'marginal', 'reward' (that alone)
   config.guidance.objective = 'self_consistency'
   config.guidance.num_particles = 4
   config.guidance.group_size = 64  # Of the marginal objectives.
   config.guidance.num_bins = 20  # Of t, for 'table'.
   config.guidance.beta = 1.75
   config.guidance.interaction = 1.0  # lambda
+  config.guidance.gamma = 0.0  # Of the reward, in units of loss per unit of reward.
   config.guidance.churn = 1.0
   config.guidance.gap = 0.1
   config.guidance.s_min = 0.01
@@ -168,6 +179,13 @@ def get_default() -> config_dict.ConfigDict:
   config.sweep.num_steps = 500
   config.sweep.batch_size = 128
   config.sweep.samples_per_class = 30
+
+  # Values of guidance.gamma, each a learned weight of its own, trained side by side.
+  config.frontier = config_dict.ConfigDict()
+  config.frontier.gammas = (
+      0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5,
+      0.7, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0, 30.0, 50.0,
+  )  # fmt: skip
 
   # Every method is sampled with the same seeds, so that differences are paired.
   config.evaluation = config_dict.ConfigDict()
@@ -294,6 +312,7 @@ def get_smoke_overrides() -> dict:
       'num_steps': 20,
       'warmup_steps': 0,
     },
+    'frontier': {'gammas': (0.0, 0.1, 1.0)},
     'rule': {'num_particles': 2},
     'fid': {
       'num_samples': 12,

@@ -6,6 +6,7 @@ the values must keep.
 """
 
 import functools
+import importlib
 import types as types_lib
 from collections.abc import Callable
 from typing import Any
@@ -34,19 +35,21 @@ from lgd.data import splits
 
 SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
 OBJECTIVES = (
-  'self_consistency', 'l2', 'score_matching', 'class_marginal', 'marginal'
+  'self_consistency', 'l2', 'score_matching', 'class_marginal', 'marginal', 'reward'
 )  # fmt: skip
 GROUPED = {'class_marginal': 'class_groups', 'marginal': 'pooled_groups'}
 DIRECTIONS = ('optimal_scale', 'apg')  # Rules that are linear along one.
 LEARNABLE_RULES = ('linear', *DIRECTIONS, 'autoguidance')
 PAIR_RULES = (*LEARNABLE_RULES, 'apg_momentum', 'angle_domain', 'power_normalized')
-REWARD_RULES = ('mpgd', 'stein')  # No pair; they raise a classifier's log-probability.
+REWARD_RULES = ('mpgd', 'stein')  # No pair; they raise a reward.
 RULES = (*PAIR_RULES, *REWARD_RULES)
 # The null branch has an effect where omega is 0, now or later.
 RULES_THAT_NEED_BOTH = ('apg_momentum', 'power_normalized')
 STATISTICS = ('particles', *GROUPED.values())
 
-# (classifier_params, x0_hat, cond) -> [batch]
+REWARDS = ('classifier',)  # Beside 'module:function'.
+
+# (params of the reward, x0_hat, cond) -> [batch]
 RewardFn = Callable[[types.Params, jax.Array, types.Cond], jax.Array]
 
 
@@ -85,6 +88,16 @@ def num_vectors(config: config_dict.ConfigDict) -> int:
   if section.kind == 'particles':
     return 3 * section.num_particles
   return 4 * section.group_size
+
+
+def profile_shape(config: config_dict.ConfigDict) -> tuple[int, ...] | None:
+  """Of the stored rewards of an item; None where there is no reward."""
+  if not config.reward.name:
+    return None
+  of_datum = (2, len(config.reward.nodes))
+  if config.statistics.kind == 'particles':
+    return of_datum
+  return config.statistics.group_size, *of_datum
 
 
 def schedule(config: config_dict.ConfigDict) -> types.Schedule:
@@ -166,7 +179,14 @@ def pair(
 
 
 def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
-  """The reward of the rules that have one: a classifier's log p(cond | x0_hat)."""
+  """What `reward.name` names; for '', as for 'classifier', log p(cond | x0_hat) of one.
+
+  The parameters are those of `judge.load_reward`. A function of the user's is imported
+  when it is called: who samples without a reward needs none.
+  """
+  name = config.reward.name
+  if ':' in name:
+    return lambda params, x0_hat, cond: _import_reward(name)(x0_hat, cond)
   net = networks.Classifier(
     spec.conditions.num_classes, config.evaluation.classifier_width
   )
@@ -176,6 +196,22 @@ def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
     return -optax.softmax_cross_entropy_with_integer_labels(logits, cond)
 
   return log_prob
+
+
+def _import_reward(name: str) -> types.Reward:
+  module, _, function = name.partition(':')
+  try:
+    return getattr(importlib.import_module(module), function)
+  except (ImportError, AttributeError) as error:
+    raise launch.UserError(
+      f"reward.name={name!r}: {error}; must be 'module:function' that can be imported"
+      ' from where this runs.'
+    ) from error
+
+
+def has_reward(config: config_dict.ConfigDict) -> bool:
+  """Whether the weight is learned with a reward."""
+  return config.guidance.objective == 'reward' or config.guidance.gamma > 0.0
 
 
 def guided(
@@ -263,9 +299,20 @@ def _embedding(of: conditions.Conditions, width: int) -> nn.Module:
 def guidance_name(config: config_dict.ConfigDict) -> str:
   """The name of a learned weight, and of its directory."""
   section = config.guidance
+  reward = f'_reward{section.gamma:g}' if section.gamma else ''
+  return section.objective + reward + _guidance_suffix(config)
+
+
+def guidance_stream(config: config_dict.ConfigDict) -> str:
+  """Names its random draws, which weights that differ in gamma alone share."""
+  return f'guidance/{config.guidance.objective}{_guidance_suffix(config)}'
+
+
+def _guidance_suffix(config):
+  section = config.guidance
   suffix = '_direct' if section.source == 'direct' else ''
   suffix += _rule_suffix(config)
-  return section.objective + suffix + ('_table' if section.weight == 'table' else '')
+  return suffix + ('_table' if section.weight == 'table' else '')
 
 
 def samples_together(rule: config_dict.ConfigDict) -> int:
@@ -286,7 +333,8 @@ def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 def statistics_name(config: config_dict.ConfigDict) -> str:
   """The directory of a statistics pass."""
-  return config.statistics.kind + _rule_suffix(config)
+  reward = '_reward' if config.reward.name else ''
+  return config.statistics.kind + reward + _rule_suffix(config)
 
 
 def _rule_suffix(config):
@@ -315,8 +363,28 @@ def optimizer(section: config_dict.ConfigDict) -> optax.GradientTransformation:
   )
 
 
-def guidance_objective(config: config_dict.ConfigDict) -> objectives.Objective:
-  """The objective that `guidance.objective` names, for Algorithm 1."""
+def guidance_objective(
+  config: config_dict.ConfigDict, reward: types.Reward | None = None
+) -> objectives.Objective:
+  """The objective that `guidance.objective` names, for Algorithm 1, or 4 with gamma.
+
+  `reward` is needed if `has_reward`.
+  """
+  section = config.guidance
+  if section.objective == 'reward':
+    return objectives.reward_objective(reward)
+  objective = _objective_without_reward(config)
+  if not has_reward(config):
+    return objective
+  return objectives.rewarded(
+    objective,
+    reward,
+    gamma=section.gamma,
+    group_size=section.group_size if section.objective in GROUPED else 1,
+  )
+
+
+def _objective_without_reward(config):
   section = config.guidance
   if section.objective == 'score_matching':
     return objectives.score_matching_objective(rule=guidance.linear)
@@ -340,9 +408,12 @@ def statistics_objective(
 ) -> objectives.StatisticsObjective:
   """The objective that `guidance.objective` names, from statistics of `dim`-d data.
 
-  `overrides` replace numbers of `config.guidance`, and may be traced.
+  Without the reward, so that the losses of 'reward' are 0. `overrides` replace numbers
+  of `config.guidance`, and may be traced.
   """
   section = overridden(config.guidance, overrides)
+  if section.objective == 'reward':
+    return lambda gram, omega, s, t: jnp.zeros(len(gram))
   if section.objective == 'score_matching':
     return lambda gram, omega, s, t: statistics.score_matching(gram, omega)
   step = {'schedule': schedule(config), 'churn': section.churn, 'dim': dim}

@@ -3,14 +3,18 @@ r"""One pass of the frozen base model over the training data, kept as Gram stati
   python -m experiments.collect_statistics --config=configs/digits.py \
       --workdir=runs/digits
   ... --config.statistics.kind=class_groups      # for the objective class_marginal
+  ... --config.reward.name=classifier            # with rewards, for guidance.gamma
 
 Writes statistics/KIND/. From it, train_guidance and sweep learn weights for any
 objective of that kind, beta, lambda, gap, s_min, churn and network, without the
-denoiser. The same command again resumes: shards that are there are kept, and what a
-shard holds depends on the config alone.
+denoiser; from statistics/KIND_reward/, train_guidance and frontier for any gamma, too.
+The same command again resumes: shards that are there are kept, and what a shard holds
+depends on the config alone.
 """
 
+import functools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,6 +25,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import judge
 from experiments import launch
 from experiments import statistics_files
 from experiments import validation
@@ -51,10 +56,13 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   dataset = datasets.load(config)
   plan = Plan(config, dataset.train)
   params = workdir_lib.load_pair(workdir, config, dataset.spec)
+  reward, reward_params = None, None
+  if config.reward.name:
+    reward, reward_params = judge.load_reward(config, dataset)
   statistics_files.write_config(directory, identity)
 
   counter = denoiser_lib.EvaluationCounter()
-  collect = make_collect(config, dataset.spec, counter)
+  collect = make_collect(config, dataset.spec, counter, reward)
   missing = [
     i
     for i in range(plan.num_shards)
@@ -66,24 +74,20 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
     before = counter.count
     items = plan.items(shard)
     chunks = [
-      collect(params, *plan.batch(items[i : i + plan.items_per_batch]))
+      collect(params, reward_params, *plan.batch(items[i : i + plan.items_per_batch]))
       for i in range(0, len(items), plan.items_per_batch)
     ]
-    gram, t, label = (
-      np.concatenate(parts)[: len(items)] for parts in zip(*chunks, strict=True)
-    )
-    if not np.isfinite(gram).all():
-      bad = items[np.argmin(np.isfinite(gram).all(axis=1))]
-      raise reporting.NonFiniteError(
-        f'statistics of item {bad} are not finite; nothing of shard {shard} was'
-        ' written; the base model may have diverged.'
-      )
+    gram, t, label, profile = join(chunks, len(items))
+    cure = 'the base model may have diverged.'
+    require_finite('statistics', gram, items, shard, cure)
+    if profile is not None:
+      cure = f'mend {config.reward.name!r}, or leave large weights out of reward.nodes.'
+      require_finite('rewards', profile, items, shard, cure)
+    num_evaluations = np.int64(counter.count - before)
     statistics_files.write_shard(
       directory,
       shard,
-      statistics_files.Statistics(
-        gram, t, label, items, np.int64(counter.count - before)
-      ),
+      statistics_files.Statistics(gram, t, label, items, num_evaluations, profile),
     )
     num_done += len(items) * plan.group_size
     elapsed = time.perf_counter() - start
@@ -95,13 +99,37 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       reporting.eta(elapsed, done, len(missing)),
     )
   sharding.wait_for_processes('collect_statistics')  # Process 0 writes.
-  summarise(directory, plan)
+  summarise(config, directory, plan)
 
 
-def summarise(directory, plan: 'Plan') -> None:
+def join(chunks: Sequence[Any], num: int) -> Any:
+  """The first `num` rows of all chunks together, array by array."""
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *chunks)
+
+
+def require_finite(
+  what: str, values: np.ndarray, items: np.ndarray, shard: int, cure: str
+) -> None:
+  """Names the first item whose row of `values` is not finite.
+
+  Raises:
+    reporting.NonFiniteError: there is one.
+  """
+  finite = np.isfinite(values.reshape(len(items), -1)).all(axis=1)
+  if not finite.all():
+    raise reporting.NonFiniteError(
+      f'{what} of item {items[np.argmin(finite)]} are not finite; nothing of shard'
+      f' {shard} was written; {cure}'
+    )
+
+
+def summarise(config: config_dict.ConfigDict, directory, plan: 'Plan') -> None:
   """Reads everything back and says what it cost."""
   stored = statistics_files.read(
-    directory, plan.num_shards, num_vectors=plan.num_vectors
+    directory,
+    plan.num_shards,
+    num_vectors=plan.num_vectors,
+    profile_shape=builders.profile_shape(config),
   )
   paths = [statistics_files.shard_path(directory, i) for i in range(plan.num_shards)]
   num_data = len(stored.t) * plan.group_size
@@ -112,6 +140,15 @@ def summarise(directory, plan: 'Plan') -> None:
     sum(p.stat().length for p in paths) / num_data,
     stored.num_evaluations.sum(),
   )
+  if config.reward.name:
+    grouped = config.statistics.kind != 'particles'
+    num_particles = 1 if grouped else config.statistics.num_particles
+    logging.info(
+      '%s: %d evaluations of reward %r and its derivative',
+      directory,
+      num_data * num_particles * len(config.reward.nodes),
+      config.reward.name,
+    )
 
 
 class Plan:
@@ -175,8 +212,12 @@ def make_collect(
   config: config_dict.ConfigDict,
   spec: splits.Spec,
   counter: denoiser_lib.EvaluationCounter,
+  reward: builders.RewardFn | None = None,
 ):
-  """`(params, index, x0, label, t) -> (gram, t, label)` on the host, compiled."""
+  """`(params, reward_params, index, x0, label, t) -> (gram, t, label, profile)`.
+
+  Compiled; on the host. Without a reward the profile is None.
+  """
   network = counter.wrap(builders.denoiser(config, spec))
   pair = builders.pair(config, spec, network=network)
   schedule = builders.schedule(config)
@@ -184,38 +225,55 @@ def make_collect(
   root = arrays.stream(config.seed, f'statistics/{section.kind}')
   grouped = section.kind != 'particles'
 
-  def collect(params, index, x0, label, t):
+  def collect(params, reward_params, index, x0, label, t):
     n = label.shape[1]
     # One key per datum: what a shard holds does not depend on batches or devices.
     keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(
       (index[:, None] * n + jnp.arange(n, dtype=jnp.uint32)).reshape(-1)
     )
+    cond = label.reshape(-1, *label.shape[2:])
     eps, _, x0_cond, x0_null = objectives.predict(
       keys,
       pair,
       params,
       schedule,
       x0.reshape(-1, *x0.shape[2:]),
-      label.reshape(-1, *label.shape[2:]),
+      cond,
       jnp.repeat(t, n),
       num_particles=1 if grouped else section.num_particles,
       antithetic=section.antithetic,
     )
-    if grouped:
-      eps, x0_cond, x0_null = (x.reshape(x0.shape) for x in (eps, x0_cond, x0_null))
-      return statistics.pack(statistics.group_gram(eps, x0, x0_cond, x0_null))
-    return statistics.pack(statistics.gram(eps, x0[:, 0], x0_cond, x0_null))
+    profile = None
+    if reward is not None:
+      profile = statistics.reward_profile(
+        functools.partial(reward, reward_params),
+        cond,
+        x0_cond,
+        x0_null,
+        config.reward.nodes,
+      )
+    if not grouped:
+      gram = statistics.gram(eps, x0[:, 0], x0_cond, x0_null)
+      return statistics.pack(gram), profile
+    eps, x0_cond, x0_null = (x.reshape(x0.shape) for x in (eps, x0_cond, x0_null))
+    gram = statistics.group_gram(eps, x0, x0_cond, x0_null)
+    if profile is not None:
+      profile = profile.reshape(*label.shape[:2], *profile.shape[1:])
+    return statistics.pack(gram), profile
 
   mesh = builders.mesh(config)
   split = sharding.split(mesh)
   compiled = jax.jit(
-    collect, in_shardings=(None, split, split, split, split), out_shardings=split
+    collect,
+    in_shardings=(None, None, split, split, split, split),
+    out_shardings=split,
   )
 
-  def collect_on_host(params, index, x0, label, t):
+  def collect_on_host(params, reward_params, index, x0, label, t):
     share = sharding.process_share((index, x0, label, t))
-    gram = compiled(params, *sharding.global_batch(share, mesh))
-    return sharding.to_host(gram), t, label if grouped else label[:, 0]
+    computed = compiled(params, reward_params, *sharding.global_batch(share, mesh))
+    gram, profile = jax.tree.map(sharding.to_host, computed)
+    return gram, t, label if grouped else label[:, 0], profile
 
   return collect_on_host
 

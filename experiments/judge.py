@@ -1,5 +1,6 @@
 """Small classifiers of the training data: a judge, a reward, noise-aware features."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,9 +11,12 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import launch
 from lgd import arrays
 from lgd import networks
 from lgd import noising
+from lgd import rewards
+from lgd import sharding
 from lgd import training
 from lgd import types
 from lgd.data import splits
@@ -47,6 +51,37 @@ def train_reward(
   config.seed += 1
   _, params = _train_classifier(config, dataset, 'reward')
   return params
+
+
+def load_reward(
+  config: config_dict.ConfigDict, dataset: splits.Dataset
+) -> tuple[builders.RewardFn, types.Params]:
+  """The reward that `reward.name` names, and its parameters, on every device.
+
+  A classifier is trained anew, in seconds: config and data determine it.
+
+  Raises:
+    launch.UserError: a function that cannot be imported, cannot be differentiated
+      forward, or does not give one number per sample.
+  """
+  name, params = config.reward.name, None
+  if name == 'classifier':
+    params = train_reward(config, dataset)
+    params = jax.device_put(params, sharding.replicated(builders.mesh(config)))
+  reward = builders.reward(config, dataset.spec)
+
+  def along(params, x0_hat, omega, cond):
+    bound = functools.partial(reward, params)
+    return rewards.value_and_slope(bound, x0_hat, x0_hat, omega, cond)
+
+  x0_hat, cond = jnp.zeros((2, *dataset.shape)), dataset.conditions.zeros(2)
+  try:
+    jax.eval_shape(along, params, x0_hat, jnp.zeros(2), cond)
+  except launch.UserError:
+    raise
+  except (TypeError, ValueError) as error:
+    raise launch.UserError(f'reward.name={name!r}: {error}') from error
+  return reward, params
 
 
 def train_noisy_features(

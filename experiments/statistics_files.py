@@ -2,7 +2,9 @@
 
 statistics/KIND/config.json        what the pass belongs to
 statistics/KIND/shard-00003.npz    gram [n, p (p + 1) / 2], t [n], label [n, ...] or
-                                   [n, group_size], index [n], num_evaluations []
+                                   [n, group_size], index [n], num_evaluations [];
+                                   with a reward, profile [n, 2, nodes] or
+                                   [n, group_size, 2, nodes]
 """
 
 import json
@@ -25,6 +27,7 @@ class Statistics(NamedTuple):
   label: np.ndarray  # [num, ...] or [num, group_size], conditions
   index: np.ndarray  # [num], 0..num-1
   num_evaluations: np.ndarray  # [num_shards], network evaluations made for each
+  profile: np.ndarray | None = None  # [num, ..., 2, nodes], of a reward
 
 
 def shard_path(directory: epath.Path, shard: int) -> epath.Path:
@@ -42,14 +45,9 @@ def read_config(directory: epath.Path) -> dict[str, Any]:
   """What the pass under `directory` belongs to.
 
   Raises:
-    launch.UserError: no statistics there, or a damaged file.
+    launch.UserError: a damaged file.
   """
   path = directory / 'config.json'
-  if not path.exists():
-    raise launch.UserError(
-      f'{directory}: holds no statistics; run python -m experiments.collect_statistics'
-      f' with --config.statistics.kind={directory.name} first.'
-    )
   try:
     stored = json.loads(path.read_text())
   except ValueError:
@@ -62,11 +60,16 @@ def read_config(directory: epath.Path) -> dict[str, Any]:
 def write_shard(directory: epath.Path, shard: int, statistics: Statistics) -> None:
   """One file, under its name only when it is complete."""
   if jax.process_index() == 0:
-    files.write_npz(shard_path(directory, shard), statistics._asdict())
+    arrays = {k: v for k, v in statistics._asdict().items() if v is not None}
+    files.write_npz(shard_path(directory, shard), arrays)
 
 
-def read_shard(path: epath.Path, num_vectors: int) -> Statistics:
+def read_shard(
+  path: epath.Path, num_vectors: int, profile_shape: tuple[int, ...] | None = None
+) -> Statistics:
   """One file, of Gram matrices of `num_vectors` vectors.
+
+  `profile_shape` is that of an item's rewards, None without a reward.
 
   Raises:
     launch.UserError: it is missing, cut short, damaged (npz carries checksums), of
@@ -79,7 +82,8 @@ def read_shard(path: epath.Path, num_vectors: int) -> Statistics:
     )
   try:
     arrays = files.read_npz(path)
-    statistics = Statistics(**{name: arrays[name] for name in Statistics._fields})
+    names = Statistics._fields if profile_shape else Statistics._fields[:-1]
+    statistics = Statistics(**{name: arrays[name] for name in names})
   except (files.FileError, KeyError) as error:
     reason = error.__cause__ or error
     raise launch.UserError(
@@ -92,7 +96,15 @@ def read_shard(path: epath.Path, num_vectors: int) -> Statistics:
       f'{path}: holds Gram matrices of shape {statistics.gram.shape}, not'
       f' ({num}, {width}); {again}'
     )
+  profile = statistics.profile
+  if profile_shape and profile.shape != (num, *profile_shape):
+    raise launch.UserError(
+      f'{path}: holds reward profiles of shape {profile.shape}, not'
+      f' {(num, *profile_shape)}; {again}'
+    )
   finite = np.isfinite(statistics.gram).all(axis=1) & np.isfinite(statistics.t)
+  if profile_shape:
+    finite &= np.isfinite(profile.reshape(num, -1)).all(axis=1)
   if not finite.all():
     raise launch.UserError(
       f'{path}: datum {statistics.index[np.argmin(finite)]} is not finite; {again}'
@@ -100,16 +112,20 @@ def read_shard(path: epath.Path, num_vectors: int) -> Statistics:
   return statistics
 
 
-def read(directory: epath.Path, num_shards: int, *, num_vectors: int) -> Statistics:
-  """All shards under `directory`, in order; raises as `read_shard`."""
+def read(
+  directory: epath.Path,
+  num_shards: int,
+  *,
+  num_vectors: int,
+  profile_shape: tuple[int, ...] | None = None,
+) -> Statistics:
+  """All shards under `directory`, in order; arguments and errors as of `read_shard`."""
   shards = [
-    read_shard(shard_path(directory, i), num_vectors) for i in range(num_shards)
+    read_shard(shard_path(directory, i), num_vectors, profile_shape)
+    for i in range(num_shards)
   ]
-  joined = Statistics(
-    *(
-      np.concatenate([np.atleast_1d(a) for a in arrays])
-      for arrays in zip(*shards, strict=True)
-    )
+  joined = jax.tree.map(
+    lambda *arrays: np.concatenate([np.atleast_1d(a) for a in arrays]), *shards
   )
   if not np.array_equal(joined.index, np.arange(len(joined.index))):
     raise launch.UserError(

@@ -26,7 +26,10 @@ def load(
   workdir_lib.require_statistics(workdir, config)
   directory = workdir.statistics(builders.statistics_name(config))
   stored = statistics_files.read(
-    directory, builders.num_shards(config), num_vectors=builders.num_vectors(config)
+    directory,
+    builders.num_shards(config),
+    num_vectors=builders.num_vectors(config),
+    profile_shape=builders.profile_shape(config),
   )
   num_evaluations = int(stored.num_evaluations.sum())
   logging.info(
@@ -37,7 +40,7 @@ def load(
   )
   require_reach(stored.t, config.guidance, directory)
   store = objectives.make_store(
-    *(jnp.asarray(x) for x in (stored.gram, stored.t, stored.label))
+    *jax.tree.map(jnp.asarray, (stored.gram, stored.t, stored.label, stored.profile))
   )
   return store, num_evaluations
 

@@ -25,6 +25,7 @@ from experiments import datasets
 from experiments import launch
 from experiments import results as results_lib
 from experiments import sampler
+from experiments import side_by_side
 from experiments import stores
 from experiments import train_guidance
 from experiments import validation
@@ -35,14 +36,12 @@ from lgd import metrics
 from lgd import objectives
 from lgd import plots
 from lgd import reporting
-from lgd import training
 from lgd import types
 from lgd.data import splits
 
 AXES = (
   'num_particles', 'beta', 'interaction', 'gap', 's_min', 'churn', 'learning_rate'
 )  # fmt: skip
-_STEPS_PER_CALL = 25
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
@@ -112,60 +111,20 @@ def train(
   """Averaged parameters of every point of `group`, along a leading axis."""
   config = config.copy_and_resolve_references()
   config.guidance.num_particles = num_particles
-  model = builders.weight_model(config, datasets.spec(config))
-  traced = ('beta', 'interaction', 'gap', 's_min', 'churn', 'learning_rate')
-  settings = {name: jnp.asarray([p[name] for p in group]) for name in traced}
-
-  def optimizer(learning_rate):
-    return builders.optimizer(
-      builders.overridden(config.guidance, {'learning_rate': learning_rate})
-    )
-
-  def init(key):
-    return training.init_state(model.init(key), optimizer(0.0))
-
-  def update(state, setting, key, store):
-    setting = dict(setting)
-    tx = optimizer(setting.pop('learning_rate'))
-    loss_fn = train_guidance.make_statistics_loss_fn(config, **setting)
-    step = training.make_train_step(loss_fn, tx, ema_decay=config.guidance.ema_decay)
-    return step(state, store, (), key)
-
-  def several_updates(states, settings, keys, store, num_steps):
-    def body(states, _):
-      states, measured = jax.vmap(update, in_axes=(0, 0, 0, None))(
-        states, settings, keys, store
-      )
-      return states, measured['loss']
-
-    return jax.lax.scan(body, states, length=num_steps)
 
   def streams(name):
     return jnp.stack([arrays.stream(point['seed'], name) for point in group])
 
-  states = jax.jit(jax.vmap(init))(streams('sweep/init'))
-  compiled = jax.jit(several_updates, static_argnums=4, donate_argnums=0)
-  num_steps = config.sweep.num_steps
-  done, keys, start = 0, streams('sweep'), time.perf_counter()
-  while done < num_steps:
-    length = min(_STEPS_PER_CALL, num_steps - done)
-    states, losses = compiled(states, settings, keys, store, length)
-    done += length
-    if not np.isfinite(losses).all():
-      bad = int(np.argmin(np.isfinite(losses).all(axis=0)))
-      raise reporting.NonFiniteError(
-        f'sweep: the loss of {group[bad]} is not finite; leave that setting out.'
-      )
-    if done == num_steps or done % (_STEPS_PER_CALL * 5) == 0:
-      elapsed = time.perf_counter() - start
-      logging.info(
-        'sweep %d trainings  step %d/%d  %.0f updates/s  ETA %s',
-        len(group),
-        done,
-        num_steps,
-        len(group) * done / elapsed,
-        reporting.eta(elapsed, done, num_steps),
-      )
+  states = side_by_side.train(
+    config,
+    store,
+    group,
+    traced=('beta', 'interaction', 'gap', 's_min', 'churn', 'learning_rate'),
+    init_keys=streams('sweep/init'),
+    keys=streams('sweep'),
+    num_steps=config.sweep.num_steps,
+    stage='sweep',
+  )
   return states.ema_params
 
 

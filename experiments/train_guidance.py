@@ -4,6 +4,7 @@ r"""Learns guidance weights for a trained base model.
   ... --config.guidance.objective=class_marginal   # or l2, score_matching, marginal
   ... --config.guidance.source=direct              # Algorithm 1, the denoiser each step
   ... --config.guidance.objective=l2 --config.guidance.weight=table    # closed form
+  ... --config.reward.name=classifier --config.guidance.gamma=0.1      # Algorithm 4
 
 Learns from the statistics of `collect_statistics`, or directly. Writes guidance/NAME/.
 The same command again resumes.
@@ -23,6 +24,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import judge
 from experiments import launch
 from experiments import stores
 from experiments import train_loop
@@ -45,16 +47,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   require_finished_base(workdir, config)
   config = stores.with_kind_of_objective(config)
   directory = workdir.guidance(builders.guidance_name(config))
-  if checkpointing.latest_step(directory) is not None:
-    stored = checkpointing.load_config(directory)
-    workdir_lib.require_base(workdir, stored, config.rule, directory)
-    identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
-    identity['rule'] = builders.rule_identity(config)
-    if config.guidance.source == 'statistics':
-      identity['statistics'] = workdir_lib.statistics_section(config)
-    workdir_lib.require_same(stored['config'], identity, directory)
-    if config.guidance.weight == 'table':
-      workdir_lib.require_same_grid(stored['config'], config, directory)
+  refuse_other_weight(workdir, config)
   builders.log_config(config)
   if config.guidance.source == 'direct':
     return learn_directly(config, workdir, directory)
@@ -62,6 +55,26 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   if config.guidance.weight == 'table':
     return fit_table(config, workdir, directory, store, num_evaluations)
   return learn_from_statistics(config, workdir, directory, store, num_evaluations)
+
+
+def refuse_other_weight(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> None:
+  """Raises launch.UserError if the weight is there and was learned differently."""
+  directory = workdir.guidance(builders.guidance_name(config))
+  if checkpointing.latest_step(directory) is None:
+    return
+  stored = checkpointing.load_config(directory)
+  workdir_lib.require_base(workdir, stored, config.rule, directory)
+  identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
+  identity['rule'] = builders.rule_identity(config)
+  if builders.has_reward(config):
+    identity |= workdir_lib.reward_identity(config)
+  if config.guidance.source == 'statistics':
+    identity['statistics'] = workdir_lib.statistics_section(config)
+  workdir_lib.require_same(stored['config'], identity, directory)
+  if config.guidance.weight == 'table':
+    workdir_lib.require_same_grid(stored['config'], config, directory)
 
 
 def require_finished_base(
@@ -101,9 +114,12 @@ def learn_directly(
   workdir: workdir_lib.Workdir,
   directory: epath.Path,
 ) -> training.TrainState:
-  """Trains the network by Algorithm 1 as printed."""
+  """Trains the network by Algorithm 1 as printed, with a reward by Algorithm 4."""
   section, dataset = config.guidance, datasets.load(config)
-  denoiser_params = workdir_lib.load_pair(workdir, config, dataset.spec)
+  frozen, reward = workdir_lib.load_pair(workdir, config, dataset.spec), None
+  if builders.has_reward(config):
+    reward, reward_params = judge.load_reward(config, dataset)
+    frozen = frozen, reward_params
   batches = datasets.batches(
     config,
     'guidance',
@@ -111,14 +127,14 @@ def learn_directly(
     group_size=_direct_group_size(config),
     by_class=section.objective == 'class_marginal',
   )
-  of_this_process = count_evaluations(config, denoiser_params, next(batches(0)))
+  of_this_process = count_evaluations(config, frozen, next(batches(0)), reward)
   return _train(
     config,
     workdir,
     directory,
     num_evaluations=section.num_steps * jax.process_count() * of_this_process,
-    loss_fn=make_direct_loss_fn(config),
-    frozen=denoiser_params,
+    loss_fn=make_direct_loss_fn(config, reward=reward),
+    frozen=frozen,
     batches=batches,
   )
 
@@ -139,6 +155,7 @@ def _train(
     workdir=workdir.path,
     directory=directory,
     stage=f'guidance/{builders.guidance_name(config)}',
+    stream=builders.guidance_stream(config),
     stored_config=workdir_lib.guidance_identity(
       workdir,
       config,
@@ -209,9 +226,13 @@ def make_statistics_loss_fn(
 ) -> training.LossFn:
   """`(guidance_params, store, (), key) -> loss` from stored statistics.
 
-  `overrides` replace numbers of `config.guidance`, and may be traced.
+  `overrides` replace numbers of `config.guidance`, and may be traced; with a gamma
+  among them the reward counts, whatever its value.
   """
   section = builders.overridden(config.guidance, overrides)
+  gamma = section.gamma if 'gamma' in overrides or section.gamma else None
+  if section.objective == 'reward':
+    gamma = 1.0
   spec = datasets.spec(config)
   model = builders.weight_model(config, spec)
   dim = math.prod(spec.shape)
@@ -241,6 +262,8 @@ def make_statistics_loss_fn(
       s_min=section.s_min,
       zeta=section.zeta,
       gap=section.gap,
+      gamma=gamma,
+      nodes=config.reward.nodes,
       **counts,
     )
     return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
@@ -252,21 +275,29 @@ def make_direct_loss_fn(
   config: config_dict.ConfigDict,
   *,
   counter: denoiser_lib.EvaluationCounter | None = None,
+  reward: builders.RewardFn | None = None,
 ) -> training.LossFn:
-  """Algorithm 1 as `(guidance_params, denoiser_params, batch, key) -> loss`."""
+  """Algorithm 1 as `(guidance_params, denoiser_params, batch, key) -> loss`.
+
+  With a reward, Algorithm 4, whose frozen parameters are `(denoiser_params,
+  reward_params)`.
+  """
   section, spec = config.guidance, datasets.spec(config)
   model = builders.weight_model(config, spec)
   network = builders.denoiser(config, spec)
   if counter is not None:
     network = counter.wrap(network)
   pair = builders.pair(config, spec, network=network)
-  objective = builders.guidance_objective(config)
 
-  def loss_fn(params, denoiser_params, batch, key):
+  def loss_fn(params, frozen, batch, key):
+    denoiser_params, bound = frozen, None
+    if reward is not None:
+      denoiser_params, reward_params = frozen
+      bound = functools.partial(reward, reward_params)
     losses, omega = objectives.guidance_loss(
       key,
       functools.partial(model.apply, params),
-      objective,
+      builders.guidance_objective(config, bound),
       pair,
       denoiser_params,
       builders.schedule(config),
@@ -284,14 +315,17 @@ def make_direct_loss_fn(
 
 
 def count_evaluations(
-  config: config_dict.ConfigDict, denoiser_params: types.Params, batch: Any
+  config: config_dict.ConfigDict,
+  frozen: types.Params,
+  batch: Any,
+  reward: builders.RewardFn | None = None,
 ) -> int:
   """Denoiser evaluations of one direct update, counted while its loss is computed."""
   counter = denoiser_lib.EvaluationCounter()
-  loss_fn = make_direct_loss_fn(config, counter=counter)
+  loss_fn = make_direct_loss_fn(config, counter=counter, reward=reward)
   key = jax.random.key(0)
   params = builders.weight_model(config, datasets.spec(config)).init(key)
-  jax.block_until_ready(jax.jit(loss_fn)(params, denoiser_params, batch, key))
+  jax.block_until_ready(jax.jit(loss_fn)(params, frozen, batch, key))
   return counter.count
 
 

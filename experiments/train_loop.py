@@ -31,6 +31,7 @@ def train(
   loss_fn: training.LossFn,
   frozen: Any,
   batches: Callable[[int], Iterator[Any]],
+  stream: str | None = None,
 ) -> training.TrainState:
   """Trains from the newest checkpoint under `directory` up to `section.num_steps`.
 
@@ -39,13 +40,14 @@ def train(
     section: the config of this stage.
     workdir: where metrics go.
     directory: where checkpoints go.
-    stage: names the metrics and the random streams.
+    stage: names the metrics.
     stored_config: saved beside every checkpoint.
     init: parameters from a key.
     tx: optimiser.
     loss_fn: as of `training.make_train_step`.
     frozen: passed to `loss_fn` as it is, from the devices that it is on.
     batches: from the first step wanted to an endless iterator of host batches.
+    stream: names the random streams; None is `stage`.
 
   Returns:
     The final state.
@@ -53,12 +55,12 @@ def train(
   Raises:
     reporting.NonFiniteError: before the state that caused it is saved.
   """
-  mesh = builders.mesh(config)
+  mesh, stream = builders.mesh(config), stream or stage
 
   def init_state(key):
     return training.init_state(init(key), tx)
 
-  key = arrays.stream(config.seed, f'{stage}/init')
+  key = arrays.stream(config.seed, f'{stream}/init')
   abstract = jax.eval_shape(init_state, key)
   shardings = sharding.fsdp(abstract, mesh)
   with checkpointing.Checkpointer(
@@ -82,7 +84,7 @@ def train(
       num_microbatches=section.num_microbatches,
     )
     train_step = training.compile_step(train_step, mesh, shardings)
-    step_key = arrays.stream(config.seed, stage)
+    step_key = arrays.stream(config.seed, stream)
     data = batches(start)
     with reporting.Reporter(
       workdir, stage, num_steps=section.num_steps, start=start

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,7 @@ def validate(config: config_dict.ConfigDict) -> None:
   positive('rule.num_particles')
   check('seed', lambda v: v >= 0, 'must not be negative.')
   _validate_data(config, check, positive)
+  _validate_reward(config, check, numbers)
   for key in ('log_every', 'checkpoint_every'):
     positive(key)
   for section in ('denoiser', 'guidance', 'clip'):
@@ -200,6 +202,54 @@ def _validate_data(config, check, positive) -> None:
   check('data.dim', lambda v: v >= 2, 'a sphere of means needs at least 2.')
   for key in ('radius', 'std', 'components'):
     positive(f'data.{key}')
+
+
+def _validate_reward(config, check, numbers) -> None:
+  """The reward, what it is learned with, and `experiments.frontier`."""
+  section, guidance = config.reward, config.guidance
+  check(
+    'reward.name',
+    lambda v: v in ('', *builders.REWARDS) or re.fullmatch(r'[\w.]+:\w+', v),
+    f"must be {', '.join(builders.REWARDS)}, or 'module:function' of yours.",
+  )
+  if section.name == 'classifier':
+    check(
+      'reward.name',
+      lambda v: datasets.spec(config).conditions.num_classes is not None,
+      'vectors of all attributes make no classes; choose some, as in'
+      " --config.data.attributes=\"('Male', 'Smiling')\", or give a function.",
+    )
+  numbers('reward.nodes', lambda v: 0.0 <= v < math.inf, 'at least 0')
+  check(
+    'reward.nodes',
+    lambda v: (
+      len(v) >= 2 and v[0] == 0.0 and all(a < b for a, b in itertools.pairwise(v))
+    ),
+    'must start at 0 and increase, and needs at least 2.',
+  )
+  check('guidance.gamma', lambda v: 0.0 <= v < math.inf, 'must be finite and >= 0.')
+  named = 'needs a reward; name one, as in --config.reward.name=classifier.'
+  check('guidance.gamma', lambda v: v == 0.0 or section.name, named)
+  if guidance.objective == 'reward':
+    check('guidance.objective', lambda v: section.name, named)
+    check(
+      'guidance.gamma',
+      lambda v: v == 0.0,
+      "guidance.objective='reward' is the reward alone, with nothing to weigh it"
+      ' against; leave gamma at 0.0.',
+    )
+  if guidance.weight == 'table':
+    check(
+      'guidance.gamma',
+      lambda v: v == 0.0,
+      'a table is a closed form without reward; use --config.guidance.weight=network.',
+    )
+  numbers('frontier.gammas', lambda v: 0.0 <= v < math.inf, 'at least 0')
+  check(
+    'frontier.gammas',
+    lambda v: len({f'{gamma:g}' for gamma in v}) == len(v),
+    'must differ in their first 6 digits, which name the weights.',
+  )
 
 
 def _validate_evaluation(config, check, positive, one_of, numbers) -> None:

@@ -367,11 +367,22 @@ def save_table(
     num_evaluations: denoiser evaluations that it cost.
   """
   state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
-  state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
   if checkpointing.latest_step(directory) is not None:
     return state  # Done before, with the same config.
+  return save_weight(workdir, config, directory, state, num_evaluations)
+
+
+def save_weight(
+  workdir: Workdir,
+  config: config_dict.ConfigDict,
+  directory: epath.Path,
+  state: training.TrainState,
+  num_evaluations: int,
+) -> training.TrainState:
+  """Stores a weight that is learned, as of `save_table`, and returns it as stored."""
+  state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
   stored = guidance_identity(
-    workdir, config, num_steps=1, num_evaluations=num_evaluations
+    workdir, config, num_steps=int(state.step), num_evaluations=num_evaluations
   )
   with checkpointing.Checkpointer(directory, config=stored, keep=1) as checkpointer:
     checkpointer.save(state)
@@ -386,10 +397,25 @@ def statistics_identity(
     'seed': config.seed,
     'statistics': statistics_section(config),
     'rule': builders.rule_identity(config),
+    **reward_identity(config),
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
     'weak': weak_identity(config.rule),
   }
+
+
+def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The reward and where it is stored, with the keys that decide what it is.
+
+  Of a function of the user's only the name is known, not what it does.
+  """
+  if not config.reward.name:
+    return {'reward': {'name': ''}}
+  identity = config_to_json(config, 'reward')
+  if config.reward.name == 'classifier':
+    keys = ('classifier_width', 'classifier_steps')
+    identity['evaluation'] = {key: config.evaluation[key] for key in keys}
+  return identity
 
 
 def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
@@ -427,6 +453,16 @@ def require_statistics(workdir: Workdir, config: config_dict.ConfigDict) -> None
     launch.UserError: they belong elsewhere, or there are none.
   """
   directory = workdir.statistics(builders.statistics_name(config))
+  if not (directory / 'config.json').exists():
+    flags = [f'--config.statistics.kind={config.statistics.kind}']
+    if config.rule.name != 'linear':
+      flags.append(f'--config.rule.name={config.rule.name}')
+    if config.reward.name:
+      flags.append(f'--config.reward.name={config.reward.name}')
+    raise launch.UserError(
+      f'{directory}: holds no statistics; run python -m experiments.collect_statistics'
+      f' with {" ".join(flags)} first.'
+    )
   stored = statistics_files.read_config(directory)
   require_base(workdir, stored, config.rule, directory)
   require_same(stored, statistics_identity(workdir, config), directory)
