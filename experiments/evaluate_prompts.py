@@ -57,8 +57,12 @@ def run(
     name: Measure(config, workdir, pairs, squeezenet)
     for name, pairs in held_out.items()
   }
+  learned = arena_lib.load_learned(workdir, config, spec)
   methods = {
-    name: [*grid_methods(config, len(pairs.x)), *learned(config, workdir, pairs)]
+    name: [
+      *grid_methods(config, len(pairs.x)),
+      *learned_methods(config, learned, pairs.label),
+    ]
     for name, pairs in held_out.items()
   }
   samplers = arena_lib.Samplers(config, spec, params)
@@ -102,7 +106,11 @@ def run(
       rows,
       prompts=datasets.tokenizer(config).decode(held_out['test'].label),
       samples={'real': held_out['test'].x, **samples},
-      tables={m.name: m.table for m in methods['test'] if m.cost},
+      tables={m.name: m.table for m in methods['test'] if m.name in learned},
+      gammas={
+        name: (weight.guidance.objective, weight.guidance.gamma)
+        for name, weight in learned.items()
+      },
       times=np.asarray(builders.time_grid(config))[:-1],
     )
   return rows
@@ -134,14 +142,15 @@ def grid_methods(
   return methods
 
 
-def learned(
-  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, pairs: splits.Split
+def learned_methods(
+  config: config_dict.ConfigDict,
+  learned: dict[str, workdir_lib.LearnedWeight],
+  label: np.ndarray,
 ) -> list[arena_lib.Method]:
-  """Every learned weight of the work directory, for these prompts."""
-  weights = arena_lib.load_learned(workdir, config, datasets.spec(config))
+  """Every learned weight, for these prompts."""
   methods = []
-  for name, weight in weights.items():
-    table = np.asarray(sampler.tabulate_learned(config, weight, pairs.label))
+  for name, weight in learned.items():
+    table = np.asarray(sampler.tabulate_learned(config, weight, label))
     methods.append(
       arena_lib.Method(name, {}, weight.rule, table, weight.num_evaluations)
     )

@@ -29,6 +29,7 @@ def write(
   prompts: Sequence[str],
   samples: dict[str, np.ndarray],
   tables: dict[str, np.ndarray],
+  gammas: dict[str, tuple[str, float]],
   times: np.ndarray,
 ) -> None:
   """Writes everything that `evaluate_prompts` leaves behind.
@@ -39,6 +40,7 @@ def write(
     prompts: of the test split, n of them.
     samples: row key, and 'real' -> `[n, *data]` of the first seed.
     tables: learned method -> `[n, num_steps]`.
+    gammas: learned method -> its objective, and gamma of its reward.
     times: `[num_steps]` times denoised from.
   """
   files.write_json(path / 'results.json', rows)
@@ -61,7 +63,7 @@ def write(
       {name: table[shown] for name, table in tables.items()},
       times,
     )
-  _plot_frontier(path / 'plots' / 'frontier.png', test)
+  _plot_frontier(path / 'plots' / 'frontier.png', test, gammas)
 
 
 def choose(rows: list[dict[str, Any]]) -> list[str]:
@@ -116,21 +118,33 @@ def to_markdown(test: Sequence[results.Summary], chosen: Sequence[str]) -> str:
   return '\n'.join(lines) + '\n'
 
 
-def _plot_frontier(path: epath.Path, test: Sequence[results.Summary]) -> None:
-  """Distance against alignment and reward: a line of constants, points of the rest."""
-  prices = [p for p in ('clip_score', 'reward') if p in test[0].metrics]
+def _plot_frontier(
+  path: epath.Path,
+  test: Sequence[results.Summary],
+  gammas: dict[str, tuple[str, float]],
+) -> None:
+  """Distance against alignment and reward.
+
+  A line of constants, and one of every objective in the order of gamma; what has no
+  order, or no other of its kind, as points.
+  """
+  prices = [name for name in ('clip_score', 'reward') if name in test[0].metrics]
   axes = (CHOSEN_BY, *prices)
+  groups = {'constant': [s for s in test if s.method in ('unguided', 'constant')]}
+  groups['constant'].sort(key=lambda s: s.params.get('omega', 0.0))
+  groups['interval'] = [s for s in test if s.method == 'interval']
+  by_gamma = sorted(test, key=lambda s: gammas.get(s.method, ('', 0.0))[1])
+  for summary in by_gamma:
+    if summary.method in gammas:
+      groups.setdefault(gammas[summary.method][0], []).append(summary)
 
   def points(summaries):
     return np.array([[s.mean(name) for name in axes] for s in summaries])
 
-  constants = [s for s in test if s.method in ('unguided', 'constant')]
-  constants.sort(key=lambda s: s.params.get('omega', 0.0))
-  others = {'interval': [s for s in test if s.method == 'interval']}
-  others |= {s.key: [s] for s in test if s.learning_evaluations}
+  is_line = {name: name != 'interval' and len(g) > 1 for name, g in groups.items()}
   prompt_plots.frontier(
     path,
-    {'constant': points(constants)},
-    {name: points(group) for name, group in others.items() if group},
+    {name: points(g) for name, g in groups.items() if is_line[name]},
+    {name: points(g) for name, g in groups.items() if g and not is_line[name]},
     tuple(TITLES[name] for name in axes),
   )

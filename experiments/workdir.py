@@ -282,7 +282,12 @@ class LearnedWeight(NamedTuple):
   params: types.Params  # Averaged.
   num_evaluations: int  # Denoiser evaluations spent on learning it.
   rule: config_dict.ConfigDict  # That it was learned for.
-  is_table: bool  # Or a network.
+  guidance: config_dict.ConfigDict  # How it was learned.
+
+  @property
+  def is_table(self) -> bool:
+    """Or a network."""
+    return self.guidance.weight == 'table'
 
   def __call__(self, cond, s, t):
     return self.model.apply(self.params, cond, s, t)
@@ -321,7 +326,7 @@ def load_guidance(
     params,
     stored['num_evaluations'],
     config.rule,
-    config.guidance.weight == 'table',
+    config.guidance,
   )
 
 
