@@ -1,5 +1,6 @@
 """Distances between samples and data, and judgements of a classifier or of CLIP."""
 
+from lgd.metrics import clip_weights
 from lgd.metrics import inception_weights
 from lgd.metrics import squeezenet_weights
 from lgd.metrics.alignment import alignment
@@ -41,6 +42,7 @@ __all__ = (
   'class_conditional_energy',
   'class_sets',
   'classification',
+  'clip_weights',
   'extract',
   'fit_gaussian',
   'frechet_distance',
