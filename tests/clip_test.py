@@ -1,0 +1,518 @@
+"""CLIP against its towers in NumPy float64, under transformers' names.
+
+`experiments/clip_parity.py` runs transformers' own code.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import pathlib
+import re
+import unittest
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from experiments import convert_clip
+from experiments import launch
+from lgd import files
+from lgd import networks
+from lgd.metrics import clip_weights
+
+# Towers of 4 and 2 heads; the end of text is not the largest token.
+CONFIG = networks.ClipConfig(
+  12, 16, 8, 32, 2, 16, 2, length=7, vocab_size=50, eot=20, head_dim=8
+)
+PUBLISHED = (
+  (networks.CLIP_B32, 151_277_313),
+  (networks.CLIP_B16, 149_620_737),
+  (networks.CLIP_L14, 427_616_513),
+)
+
+
+def _shapes(config):
+  """Of transformers' state dict, by name."""
+  image, text = config.image_width, config.text_width
+  patches = (config.size // config.patch) ** 2
+  shapes = {
+    'logit_scale': (),
+    'visual_projection.weight': (config.dim, image),
+    'text_projection.weight': (config.dim, text),
+    'vision_model.embeddings.class_embedding': (image,),
+    'vision_model.embeddings.patch_embedding.weight': (
+      (image, 3, config.patch, config.patch)
+    ),
+    'vision_model.embeddings.position_embedding.weight': (patches + 1, image),
+    'text_model.embeddings.token_embedding.weight': (config.vocab_size, text),
+    'text_model.embeddings.position_embedding.weight': (config.length, text),
+  }
+  norms = {
+    'vision_model.pre_layrnorm': image,
+    'vision_model.post_layernorm': image,
+    'text_model.final_layer_norm': text,
+  }
+  for tower, width, layers in (
+    ('vision_model', image, config.image_layers),
+    ('text_model', text, config.text_layers),
+  ):
+    for i in range(layers):
+      layer = f'{tower}.encoder.layers.{i}'
+      norms |= {f'{layer}.layer_norm1': width, f'{layer}.layer_norm2': width}
+      linear = {f'self_attn.{name}_proj': (width, width) for name in 'qkv'}
+      linear['self_attn.out_proj'] = (width, width)
+      linear |= {'mlp.fc1': (4 * width, width), 'mlp.fc2': (width, 4 * width)}
+      for name, shape in linear.items():
+        shapes[f'{layer}.{name}.weight'] = shape
+        shapes[f'{layer}.{name}.bias'] = shape[:1]
+  for name, width in norms.items():
+    shapes |= {f'{name}.weight': (width,), f'{name}.bias': (width,)}
+  return shapes
+
+
+@functools.cache
+def _state():
+  rng = np.random.default_rng(0)
+  return {
+    name: np.asarray(0.5 * rng.normal(size=shape), np.float32)
+    for name, shape in _shapes(CONFIG).items()
+  }
+
+
+@functools.cache
+def _params():
+  return clip_weights.from_transformers(_state(), CONFIG)
+
+
+class _Reference:
+  """transformers' CLIPModel: one example, one head and one position at a time."""
+
+  def __init__(self, state):
+    self._state = {name: np.float64(array) for name, array in state.items()}
+
+  def image(self, image):
+    """`[size, size, 3] -> [dim]`."""
+    kernel = self._state['vision_model.embeddings.patch_embedding.weight']
+    side = kernel.shape[-1]
+    rows = [self._state['vision_model.embeddings.class_embedding']]
+    for y in range(0, image.shape[0], side):
+      for x in range(0, image.shape[1], side):
+        patch = image[y : y + side, x : x + side]
+        rows.append(np.einsum('oihw,hwi->o', kernel, patch))
+    h = np.stack(rows)
+    h = h + self._state['vision_model.embeddings.position_embedding.weight']
+    h = self._norm('vision_model.pre_layrnorm', h)
+    h = self._layers('vision_model', CONFIG.image_layers, h, causal=False)
+    pooled = self._norm('vision_model.post_layernorm', h[0])
+    return self._state['visual_projection.weight'] @ pooled
+
+  def text(self, tokens):
+    """`[length] -> [dim], [length, width]`."""
+    embeddings = 'text_model.embeddings'
+    h = self._state[f'{embeddings}.token_embedding.weight'][tokens]
+    h = h + self._state[f'{embeddings}.position_embedding.weight'][: len(tokens)]
+    h = self._layers('text_model', CONFIG.text_layers, h, causal=True)
+    hidden = self._norm('text_model.final_layer_norm', h)
+    end = list(tokens).index(CONFIG.eot)
+    return self._state['text_projection.weight'] @ hidden[end], hidden
+
+  def _layers(self, tower, layers, h, causal):
+    for i in range(layers):
+      layer = f'{tower}.encoder.layers.{i}'
+      x = self._norm(f'{layer}.layer_norm1', h)
+      h = h + self._attention(f'{layer}.self_attn', x, causal)
+      x = self._linear(f'{layer}.mlp.fc1', self._norm(f'{layer}.layer_norm2', h))
+      h = h + self._linear(f'{layer}.mlp.fc2', x / (1.0 + np.exp(-1.702 * x)))
+    return h
+
+  def _attention(self, name, x, causal):
+    q, k, v = (self._linear(f'{name}.{letter}_proj', x) for letter in 'qkv')
+    out = np.zeros_like(x)
+    for start in range(0, x.shape[1], CONFIG.head_dim):
+      head = slice(start, start + CONFIG.head_dim)
+      for i in range(len(x)):
+        seen = i + 1 if causal else len(x)
+        weight = np.exp(k[:seen, head] @ q[i, head] / CONFIG.head_dim**0.5)
+        out[i, head] = weight @ v[:seen, head] / weight.sum()
+    return self._linear(f'{name}.out_proj', out)
+
+  def _linear(self, name, x):
+    return x @ self._state[f'{name}.weight'].T + self._state[f'{name}.bias']
+
+  def _norm(self, name, x):
+    x = x - x.mean(axis=-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5)
+    return x * self._state[f'{name}.weight'] + self._state[f'{name}.bias']
+
+
+_apply = jax.jit(networks.CLIP(CONFIG).apply, static_argnames='method')
+
+
+def _encode(method, x):
+  return _apply(_params(), x, method=method)
+
+
+def _assert_close(actual, expected):
+  scale = np.max(np.abs(expected))
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
+
+
+class ClipTest(parameterized.TestCase):
+  # The second has tokens above the end of text, after its first end and before.
+  tokens = np.asarray([[1, 5, 7, 20, 20, 20, 20], [1, 48, 20, 49, 20, 3, 9]], np.int32)
+
+  def test_images_match_the_reference(self):
+    images = np.random.default_rng(1).normal(size=(2, 16, 16, 3))
+    reference = _Reference(_state())
+    actual = _encode('encode_image', jnp.asarray(images, jnp.float32))
+    _assert_close(actual, [reference.image(image) for image in images])
+
+  def test_texts_match_the_reference(self):
+    reference = _Reference(_state())
+    pooled, hidden = _encode('encode_text', self.tokens)
+    for i, tokens in enumerate(self.tokens):
+      expected_pooled, expected_hidden = reference.text(tokens)
+      _assert_close(pooled[i], expected_pooled)
+      _assert_close(hidden[i], expected_hidden)
+
+  def test_both_at_once(self):
+    """What `init` runs; logit_scale comes along."""
+    images = jnp.ones((2, 16, 16, 3))
+    image, text, logit_scale = _apply(_params(), images, self.tokens)
+    _assert_close(image, _encode('encode_image', images))
+    _assert_close(text, _encode('encode_text', self.tokens)[0])
+    self.assertEqual(logit_scale, _state()['logit_scale'])
+
+  @parameterized.parameters(1, 2, 5)
+  def test_text_is_causal(self, position):
+    """A token changes what is at and after it alone; the embedding, up to the end."""
+    tokens = np.asarray([[1, 2, 3, 20, 4, 5, 6]] * 2)
+    tokens[1, position] = 40
+    pooled, hidden = _encode('encode_text', tokens)
+    difference = np.max(np.abs(hidden[0] - hidden[1]), axis=-1)
+    np.testing.assert_array_equal(difference[:position], 0.0)
+    self.assertTrue(np.all(difference[position:] > 1e-3))
+    self.assertEqual(bool(np.all(pooled[0] == pooled[1])), position > 3)
+
+  def test_padding_can_be_left_out(self):
+    pooled, hidden = _encode('encode_text', self.tokens)
+    short_pooled, short_hidden = _encode('encode_text', self.tokens[:, :4])
+    _assert_close(short_pooled, pooled)
+    _assert_close(short_hidden, hidden[:, :4])
+
+  def test_a_text_without_end_is_not_an_empty_one(self):
+    tokens = self.tokens.copy()
+    tokens[0, 3:] = 8
+    pooled, hidden = _encode('encode_text', tokens)
+    self.assertTrue(np.all(np.isnan(pooled[0])))
+    self.assertTrue(np.all(np.isfinite(pooled[1])))
+    self.assertTrue(np.all(np.isfinite(hidden)))
+
+  def test_names_a_wrong_shape(self):
+    with self.assertRaisesRegex(ValueError, r'shape \(2, 32, 32, 3\): .* 16, 16, 3'):
+      _encode('encode_image', jnp.zeros((2, 32, 32, 3)))
+    with self.assertRaisesRegex(ValueError, r'shape \(2, 8\): .* length at most 7'):
+      _encode('encode_text', jnp.zeros((2, 8), jnp.int32))
+
+  def test_config_names_what_is_wrong(self):
+    for changes, message in (
+      ({'patch': 5}, 'size=16: must be a multiple of patch=5'),
+      ({'text_width': 12}, 'text_width=12: must be a multiple of head_dim=8'),
+      ({'eot': 50}, 'eot=50: must be below vocab_size=50'),
+    ):
+      with self.assertRaisesRegex(ValueError, message):
+        dataclasses.replace(CONFIG, **changes)
+
+  def test_every_product_is_of_the_highest_precision(self):
+    """Each layer has 4 projections, 2 of the MLP, and 2 products of the attention."""
+    images = jnp.zeros((2, 16, 16, 3))
+    program = jax.make_jaxpr(networks.CLIP(CONFIG).apply)(
+      _params(), images, self.tokens
+    )
+    products = re.findall(r'= (?:dot_general|conv_general_dilated)\[', str(program))
+    self.assertLen(products, 4 * 8 + 3)  # And the patches, and one for each tower.
+    self.assertEqual(str(program).count('Precision.HIGHEST'), 2 * len(products))
+
+  @parameterized.parameters(*PUBLISHED)
+  def test_has_the_published_number_of_parameters(self, config, published):
+    images = jnp.zeros((1, config.size, config.size, 3))
+    tokens = jnp.zeros((1, config.length), jnp.int32)
+    init = networks.CLIP(config).init
+    params = jax.eval_shape(init, jax.random.key(0), images, tokens)
+    self.assertEqual(sum(leaf.size for leaf in jax.tree.leaves(params)), published)
+
+  def test_the_loss_reaches_every_parameter(self):
+    """But the keys' biases, which add the same to all logits of a softmax."""
+    config = dataclasses.replace(networks.CLIP_TINY, image_layers=1, text_layers=1)
+    rng = np.random.default_rng(2)
+    images = rng.normal(size=(4, config.size, config.size, 3))
+    tokens = rng.integers(3, config.vocab_size, (4, config.length))
+    tokens[:, -1] = config.eot
+    net = networks.CLIP(config)
+    params = jax.tree.map(
+      lambda leaf: rng.normal(size=leaf.shape) / 3.0,
+      jax.eval_shape(net.init, jax.random.key(0), images, tokens),
+    )
+
+    def loss(params):
+      return networks.contrastive_loss(*net.apply(params, images, tokens))
+
+    gradients = jax.jit(jax.grad(loss))(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+      name = jax.tree_util.keystr(path, simple=True, separator='/')
+      largest = float(np.max(np.abs(leaf)))
+      if name.endswith('key/bias'):
+        self.assertLess(largest, 1e-8, name)
+      else:
+        self.assertGreater(largest, 1e-6, name)
+
+
+class ClipLossTest(parameterized.TestCase):
+  def test_score_is_the_cosine(self):
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(2, 5, 3))
+    angle = np.arccos(networks.clip_score(image, text))
+    for i in range(5):  # Law of cosines, of unit vectors.
+      a, b = image[i] / np.linalg.norm(image[i]), text[i] / np.linalg.norm(text[i])
+      self.assertAlmostEqual(2.0 * np.sin(angle[i] / 2.0), np.linalg.norm(a - b), 5)
+    _assert_close(networks.clip_score(image, 3.0 * image), np.ones(5))
+    _assert_close(networks.clip_score(image, -image), -np.ones(5))
+
+  def test_loss_matches_a_loop(self):
+    n, logit_scale = 6, 1.3
+    image, text = np.random.default_rng(1).normal(size=(2, n, 4))
+    odds = np.zeros((n, n))
+    for i in range(n):
+      for j in range(n):
+        lengths = np.sqrt(image[i] @ image[i]) * np.sqrt(text[j] @ text[j])
+        odds[i, j] = np.exp(np.exp(logit_scale) * (image[i] @ text[j]) / lengths)
+    expected = 0.0
+    for i in range(n):
+      of_texts, of_images = odds[i, i] / sum(odds[i]), odds[i, i] / sum(odds[:, i])
+      expected -= (np.log(of_texts) + np.log(of_images)) / (2 * n)
+    actual = networks.contrastive_loss(image, text, logit_scale)
+    self.assertAlmostEqual(float(actual), expected, places=5)
+
+  def test_limits_of_the_loss(self):
+    """0, log n, and of pairs that are all wrong, the logit by which they are."""
+    eye, ones = jnp.eye(8), jnp.ones((8, 3))
+    loss = networks.contrastive_loss
+    self.assertAlmostEqual(float(loss(eye, 5.0 * eye, jnp.log(100.0))), 0.0, places=6)
+    self.assertAlmostEqual(float(loss(ones, ones, 2.0)), np.log(8.0), places=5)
+    wrong = float(loss(eye, jnp.roll(eye, 1, axis=0), jnp.log(50.0)))
+    self.assertAlmostEqual(wrong, 50.0, places=4)
+
+  def test_scale_stops_at_a_hundred(self):
+    image, text = np.random.default_rng(2).normal(size=(2, 4, 3))
+    loss = functools.partial(networks.contrastive_loss, image, text)
+    np.testing.assert_allclose(loss(9.0), loss(np.log(100.0)), rtol=1e-5)
+    self.assertNotAlmostEqual(float(loss(4.0)), float(loss(np.log(100.0))), places=2)
+
+
+class ClipImagesTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (20, 33, False),  # Enlarged.
+    (20, 33, True),  # Black and white: overshoots are clipped, in both passes.
+    (143, 101, True),
+  )
+  def test_matches_pil(self, height, width, is_black_and_white):
+    """Within half a level for each pass, the first times the second's weights."""
+    config = dataclasses.replace(CONFIG, size=48)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    if is_black_and_white:
+      image = np.where(image < 128, 0, 255).astype(np.uint8)
+    short = min(height, width)
+    new = (48 * height // short, 48 * width // short)
+    resized = PIL.Image.fromarray(image).resize(new[::-1], PIL.Image.Resampling.BICUBIC)
+    top, left = round((new[0] - 48) / 2), round((new[1] - 48) / 2)
+    expected = np.asarray(resized.crop((left, top, left + 48, top + 48)))
+    x = jnp.asarray(image[None] / 127.5 - 1.0, jnp.float32)
+    actual = networks.clip_images.preprocess(x, config)[0]
+    mean = np.asarray([0.48145466, 0.4578275, 0.40821073])
+    std = np.asarray([0.26862954, 0.26130258, 0.27577711])
+    levels = 255.0 * (np.asarray(actual) * std + mean)
+    self.assertLess(np.max(np.abs(levels - expected)), 1.13)
+    self.assertLess(np.mean(np.abs(levels - expected)), 0.35)
+
+  @parameterized.parameters((33, 0), (35, 2))
+  def test_crop_as_torchvision(self, width, left):
+    """Halves of a pixel are rounded to even: 0.5 to 0, 1.5 to 2."""
+    config = dataclasses.replace(CONFIG, size=32)
+    x = jnp.broadcast_to(jnp.arange(width) / 64.0, (1, 32, width))[..., None]
+    x = jnp.repeat(x, 3, axis=-1)
+    expected = (x[..., 0] / 2.0 + 0.5 - 0.48145466) / 0.26862954
+    actual = networks.clip_images.preprocess(x, config)[..., 0]
+    _assert_close(actual, expected[..., left : left + 32])
+
+  def test_gradient(self):
+    """The map is affine inside [-1, 1], and its gradient goes on outside."""
+    config = dataclasses.replace(CONFIG, size=8)
+    rng = np.random.default_rng(3)
+    x, tangent = rng.uniform(-0.3, 0.3, (2, 1, 12, 16, 3)).astype(np.float32)
+    weight = rng.normal(size=(1, 8, 8, 3)).astype(np.float32)
+
+    @jax.jit
+    @jax.value_and_grad
+    def value(x):
+      return jnp.sum(weight * networks.clip_images.preprocess(x, config))
+
+    before, gradient = value(x)
+    after, _ = value(x + tangent)
+    np.testing.assert_allclose(np.vdot(gradient, tangent), after - before, rtol=1e-4)
+    for constant in (1.0, 3.0):
+      _assert_close(value(np.full_like(x, constant))[1], gradient)
+
+  def test_errors(self):
+    for shape, dtype in (((2, 8, 8, 3), 'uint8'), ((8, 8, 3), 'float32')):
+      with self.assertRaisesRegex(ValueError, f'{dtype} and shape .*must be floats'):
+        networks.clip_images.preprocess(jnp.zeros(shape, dtype), CONFIG)
+
+
+class ClipWeightsTest(parameterized.TestCase):
+  @parameterized.parameters(*PUBLISHED)
+  def test_published_layouts_are_known_by_their_shapes(self, config, published):
+    shapes = _shapes(config)
+    self.assertEqual(sum(int(np.prod(shape)) for shape in shapes.values()), published)
+    state = {name: np.broadcast_to(0.0, shape) for name, shape in shapes.items()}
+    self.assertEqual(clip_weights.infer_config(state), config)
+
+  def test_infer_config_names_what_is_wrong(self):
+    state = dict(_state())
+    with self.assertRaisesRegex(files.FileError, 'no published layout: image_width=32'):
+      clip_weights.infer_config(state)
+    state['text_projection.weight'] = np.zeros(3, np.float32)
+    with self.assertRaisesRegex(files.FileError, 'text_projection.weight of rank 2'):
+      clip_weights.infer_config(state)
+    del state['vision_model.embeddings.patch_embedding.weight']
+    with self.assertRaisesRegex(files.FileError, 'no array vision_model.*of rank 4'):
+      clip_weights.infer_config(state)
+
+  def test_numbers_of_positions_are_left_out(self):
+    state = dict(_state())
+    before = clip_weights.arrays_from_transformers(state, CONFIG)
+    for tower in ('text_model', 'vision_model'):
+      state[f'{tower}.embeddings.position_ids'] = np.arange(7)[None]
+    after = clip_weights.arrays_from_transformers(state, CONFIG)
+    self.assertEqual(before.keys(), after.keys())
+
+  @parameterized.parameters(
+    ('missing', 'has no array text_model.encoder.layers.1.mlp.fc1.weight'),
+    ('extra', 'text_model.encoder.layers.2.mlp.fc1.weight is no array of CLIP with 2'),
+    ('misshapen', r'layers.1.mlp.fc1.weight is float32 \(16, 64\);.* \(64, 16\)'),
+    ('half', 'layers.1.mlp.fc1.weight is float16'),
+  )
+  def test_names_what_is_wrong_with_a_state_dict(self, what, message):
+    state = dict(_state())
+    key = 'text_model.encoder.layers.1.mlp.fc1.weight'
+    if what == 'missing':
+      del state[key]
+    elif what == 'extra':
+      state[key.replace('1', '2', 1)] = state[key]
+    elif what == 'misshapen':
+      state[key] = state[key].T
+    else:
+      state[key] = state[key].astype(np.float16)
+    with self.assertRaisesRegex(files.FileError, message):
+      clip_weights.from_transformers(state, CONFIG)
+
+  def test_file(self):
+    """Every array comes back; sha256; another config; cut short by a byte."""
+    path = pathlib.Path(self.create_tempdir()) / 'clip.npz'
+    files.write_npz(path, clip_weights.arrays_from_transformers(_state(), CONFIG))
+    params = clip_weights.load(path, CONFIG, sha256=files.sha256(path))
+    jax.tree.map(np.testing.assert_array_equal, params, _params())
+    with self.assertRaisesRegex(files.FileError, 'sha256 starts with'):
+      clip_weights.load(path, CONFIG, sha256='0' * 64)
+    with self.assertRaisesRegex(
+      files.FileError, 'clip.npz: has no array image/block_2'
+    ):
+      clip_weights.load(path, dataclasses.replace(CONFIG, image_layers=3))
+    path.write_bytes(path.read_bytes()[:-1])
+    with self.assertRaisesRegex(files.FileError, 'clip.npz: is cut short'):
+      clip_weights.load(path, CONFIG)
+
+
+class _DamagedError(Exception):
+  pass
+
+
+class ConvertClipTest(absltest.TestCase):
+  # As `infer_config` finds it: 64 per head, the last token ends texts.
+  config = networks.ClipConfig(8, 16, 8, 64, 1, 64, 1, length=5, vocab_size=11, eot=10)
+
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(0)
+    self.state = {
+      name: np.asarray(rng.normal(size=shape), np.float32)
+      for name, shape in _shapes(self.config).items()
+    }
+    self.directory = pathlib.Path(self.create_tempdir())
+    self.source = self.directory / 'model.safetensors'
+    self.output = self.directory / 'clip.npz'
+
+  def _write(self, state):
+    """The format: 8 bytes that say how long the JSON after it is, and the data."""
+    header, data = {}, b''
+    for name, array in state.items():
+      offsets = [len(data), len(data) + array.nbytes]
+      header[name] = {'dtype': 'F32', 'shape': array.shape, 'data_offsets': offsets}
+      data += array.tobytes()
+    text = json.dumps(header).encode()
+    self.source.write_bytes(len(text).to_bytes(8, 'little') + text + data)
+
+  def _check_output(self):
+    expected = clip_weights.from_transformers(self.state, self.config)
+    actual = clip_weights.load(self.output, self.config)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+  def test_converts_what_safetensors_reads(self):
+    self.source.write_bytes(b'of some kind')
+    library = mock.Mock()
+    library.numpy.load.return_value = self.state
+    digest = files.sha256(self.source)
+    with mock.patch.object(convert_clip, 'safetensors', library):
+      convert_clip.run(self.source, self.output, sha256=digest)
+    library.numpy.load.assert_called_once_with(b'of some kind')
+    self._check_output()
+
+  def test_errors_are_one_line_and_write_nothing(self):
+    self.source.write_bytes(b'of some kind')
+    missing = mock.Mock(spec=[])
+    type(missing).numpy = mock.PropertyMock(side_effect=ImportError)
+    damaged, foreign, empty = (mock.Mock(SafetensorError=_DamagedError) for _ in '123')
+    damaged.numpy.load.side_effect = _DamagedError('header too small')
+    foreign.numpy.load.side_effect = KeyError('BF16')
+    empty.numpy.load.return_value = {}
+    for library, message in (
+      (missing, 'safetensors is needed to read it; pip install -r requirements-text'),
+      (damaged, 'damaged or no safetensors .header too small'),
+      (foreign, "arrays of type 'BF16', which NumPy lacks"),
+      (empty, 'has no array vision_model.*; must be that of a CLIPModel'),
+    ):
+      with mock.patch.object(convert_clip, 'safetensors', library):
+        with self.assertRaisesRegex(launch.UserError, message):
+          convert_clip.run(self.source, self.output, sha256=None)
+    with self.assertRaisesRegex(launch.UserError, 'sha256 starts with'):
+      convert_clip.run(self.source, self.output, sha256='0' * 8)
+    with self.assertRaisesRegex(launch.UserError, '--output: missing'):
+      convert_clip.run('a', None, sha256=None)
+    self.assertFalse(self.output.exists())
+
+  @unittest.skipUnless(importlib.util.find_spec('safetensors'), 'is optional')
+  def test_file(self):
+    self._write(self.state)
+    convert_clip.run(self.source, self.output, sha256=None)
+    self._check_output()
+    self.source.write_bytes(self.source.read_bytes()[:-1])
+    with self.assertRaisesRegex(launch.UserError, 'cut short'):
+      convert_clip.run(self.source, self.output, sha256=None)
+
+
+if __name__ == '__main__':
+  absltest.main()
