@@ -47,7 +47,7 @@ RULES = (*PAIR_RULES, *REWARD_RULES)
 RULES_THAT_NEED_BOTH = ('apg_momentum', 'power_normalized')
 STATISTICS = ('particles', *GROUPED.values())
 
-REWARDS = ('classifier',)  # Beside 'module:function'.
+REWARDS = ('classifier', 'clip')  # Beside 'module:function'.
 
 # (params of the reward, x0_hat, cond) -> [batch]
 RewardFn = Callable[[types.Params, jax.Array, types.Cond], jax.Array]
@@ -179,7 +179,7 @@ def pair(
 
 
 def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
-  """What `reward.name` names; for '', as for 'classifier', log p(cond | x0_hat) of one.
+  """What `reward.name` names, but 'clip'; for '', log p(cond | x0_hat) of a classifier.
 
   The parameters are those of `judge.load_reward`. A function of the user's is imported
   when it is called: who samples without a reward needs none.

@@ -11,9 +11,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
-from experiments import launch
 from experiments import workdir as workdir_lib
-from lgd import checkpointing
 from lgd import networks
 from lgd import types
 from lgd.data import splits
@@ -55,16 +53,12 @@ def load(
   Raises:
     launch.UserError: none was trained here, or on other data.
   """
-  path = workdir.clip(model)
-  if checkpointing.latest_step(path) is None:
-    raise launch.UserError(
-      f'{path}: holds no CLIP; run python -m experiments.train_clip with'
-      f' --model={model} first.'
-    )
-  stored = checkpointing.load_config(path)['config']
-  wanted = workdir_lib.config_to_json(config, 'seed', 'data')
-  workdir_lib.require_same(stored, wanted, path)
-  stored = workdir_lib.config_from_json(stored)
+  stored, path = workdir_lib.load_clip_config(workdir, model), workdir.clip(model)
+  workdir_lib.require_same(
+    workdir_lib.config_to_json(stored, 'seed', 'data'),
+    workdir_lib.config_to_json(config, 'seed', 'data'),
+    path,
+  )
   net = networks.CLIP(clip_config(stored))
   init = make_init(datasets.spec(config), net)
   return Clip(net, workdir_lib.load_ema(path, init, builders.mesh(config)))

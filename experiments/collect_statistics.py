@@ -58,7 +58,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   params = workdir_lib.load_pair(workdir, config, dataset.spec)
   reward, reward_params = None, None
   if config.reward.name:
-    reward, reward_params = judge.load_reward(config, dataset)
+    reward, reward_params = judge.load_reward(workdir, config, dataset)
   statistics_files.write_config(directory, identity)
 
   counter = denoiser_lib.EvaluationCounter()

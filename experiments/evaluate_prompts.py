@@ -58,47 +58,42 @@ def run(
     for name, pairs in held_out.items()
   }
   learned = arena_lib.load_learned(workdir, config, spec)
-  methods = {
-    name: [
-      *grid_methods(config, len(pairs.x)),
-      *learned_methods(config, learned, pairs.label),
-    ]
-    for name, pairs in held_out.items()
-  }
+  grid = grid_methods(config)
+  methods = grid + learned_methods(config, learned, held_out['test'].label)
   samplers = arena_lib.Samplers(config, spec, params)
   seeds = range(config.seed, config.seed + config.evaluation.num_seeds)
-  logging.info('base model at step %d; %d methods', step, len(methods['test']))
+  logging.info('base model at step %d; %d methods', step, len(methods))
 
   rows, samples = [real_row(held_out['test'], measures['test'])], {}
   start = time.perf_counter()
-  for i, of_splits in enumerate(zip(*methods.values(), strict=True)):
-    for name, method in zip(SPLITS, of_splits, strict=True):
-      pairs, of_rule = held_out[name], samplers.of(method.rule)
-      for seed in seeds:
-        x = draw(config, of_rule, method, pairs.label, seed)
-        rows.append(
-          {
-            'method': method.name,
-            'params': method.params,
-            'split': name,
-            'seed': seed,
-            'num_samples': len(x),
-            'num_steps': config.evaluation.num_steps,
-            'nfe': of_rule.count_nfe(method.table, len(x)),
-            'learning_evaluations': method.cost,
-            'metrics': measures[name](x),
-          }
-        )
-        if (name, seed) == ('test', seeds[0]):
-          samples[results_lib.key(method.name, method.params)] = x
+  for i, method in enumerate(methods):
+    of_rule = samplers.of(method.rule)
+    for name, seed in itertools.product(SPLITS if i < len(grid) else ('test',), seeds):
+      label = held_out[name].label
+      x = draw(config, of_rule, method, label, seed)
+      rows.append(
+        {
+          'method': method.name,
+          'params': method.params,
+          'split': name,
+          'seed': seed,
+          'num_samples': len(x),
+          'num_steps': config.evaluation.num_steps,
+          'nfe': of_rule.count_nfe(omega_of(method, len(x)), len(x)),
+          'learning_evaluations': method.cost,
+          'metrics': measures[name](x),
+        }
+      )
+      if (name, seed) == ('test', seeds[0]):
+        samples[results_lib.key(method.name, method.params)] = x
     elapsed = time.perf_counter() - start
     logging.info(
       'evaluate %d/%d  %s  %s  ETA %s',
       i + 1,
-      len(methods['test']),
+      len(methods),
       results_lib.key(method.name, method.params),
       '  '.join(f'{name} {value:.3f}' for name, value in rows[-1]['metrics'].items()),
-      reporting.eta(elapsed, i + 1, len(methods['test'])),
+      reporting.eta(elapsed, i + 1, len(methods)),
     )
   if jax.process_index() == 0:
     prompt_results.write(
@@ -106,7 +101,7 @@ def run(
       rows,
       prompts=datasets.tokenizer(config).decode(held_out['test'].label),
       samples={'real': held_out['test'].x, **samples},
-      tables={m.name: m.table for m in methods['test'] if m.name in learned},
+      tables={m.name: m.table for m in methods if m.name in learned},
       gammas={
         name: (weight.guidance.objective, weight.guidance.gamma)
         for name, weight in learned.items()
@@ -122,14 +117,12 @@ def head(split: splits.Split, config: config_dict.ConfigDict) -> splits.Split:
   return splits.Split(split.x[:num], split.label[:num])
 
 
-def grid_methods(
-  config: config_dict.ConfigDict, num_prompts: int
-) -> list[arena_lib.Method]:
-  """Unguided, constants and intervals, the same for all prompts."""
+def grid_methods(config: config_dict.ConfigDict) -> list[arena_lib.Method]:
+  """Unguided, constants and intervals: a single row of weights, for all prompts."""
   section, times = config.evaluation, builders.time_grid(config)
 
   def method(name, weight, **params):
-    table = guidance.tabulate(weight, np.zeros(num_prompts), times)
+    table = guidance.tabulate(weight, np.zeros(1), times)
     return arena_lib.Method(name, params, config.rule, np.asarray(table))
 
   methods = [arena_lib.Method('unguided', {}, config.rule, None)]
@@ -165,17 +158,24 @@ def draw(
   seed: int,
 ) -> np.ndarray:
   """A sample of every prompt, `fid.batch_size` at a time; `[n, *data]`."""
-  size = config.fid.batch_size
+  size, omega = config.fid.batch_size, omega_of(method, len(label))
   keys = sampler.sample_keys(seed, np.arange(len(label)))
   parts = []
   for i in range(0, len(label), size):
     # Whole batches, so that one compiled program serves all.
     rows = np.resize(np.arange(i, min(i + size, len(label))), size)
-    omega = None if method.table is None else method.table[rows]
-    parts.append(of_rule.sample(of_rule.params, omega, keys[rows], label[rows]))
+    of_rows = None if omega is None else omega[rows]
+    parts.append(of_rule.sample(of_rule.params, of_rows, keys[rows], label[rows]))
   x = np.concatenate(parts)[: len(label)]
   arena_lib.require_finite(x, method, seed)
   return x
+
+
+def omega_of(method: arena_lib.Method, num: int) -> np.ndarray | None:
+  """The weights of `num` prompts, `[num, num_steps]`, if there are any."""
+  if method.table is None:
+    return None
+  return np.broadcast_to(method.table, (num, method.table.shape[1]))
 
 
 class Measure:

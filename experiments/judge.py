@@ -11,7 +11,9 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import clips
 from experiments import launch
+from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import networks
 from lgd import noising
@@ -54,21 +56,25 @@ def train_reward(
 
 
 def load_reward(
-  config: config_dict.ConfigDict, dataset: splits.Dataset
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, dataset: splits.Dataset
 ) -> tuple[builders.RewardFn, types.Params]:
   """The reward that `reward.name` names, and its parameters, on every device.
 
-  A classifier is trained anew, in seconds: config and data determine it.
+  A classifier is trained anew, in seconds: config and data determine it. A CLIP is that
+  of the work directory.
 
   Raises:
-    launch.UserError: a function that cannot be imported, cannot be differentiated
-      forward, or does not give one number per sample.
+    launch.UserError: no CLIP; a function that cannot be imported, that cannot be
+      differentiated forward, or does not give one number per sample.
   """
   name, params = config.reward.name, None
   if name == 'classifier':
     params = train_reward(config, dataset)
     params = jax.device_put(params, sharding.replicated(builders.mesh(config)))
   reward = builders.reward(config, dataset.spec)
+  if name == 'clip':
+    net, params = clips.load(workdir, config, 'reward')
+    reward = functools.partial(clips.score, net)
 
   def along(params, x0_hat, omega, cond):
     bound = functools.partial(reward, params)

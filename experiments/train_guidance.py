@@ -118,7 +118,7 @@ def learn_directly(
   section, dataset = config.guidance, datasets.load(config)
   frozen, reward = workdir_lib.load_pair(workdir, config, dataset.spec), None
   if builders.has_reward(config):
-    reward, reward_params = judge.load_reward(config, dataset)
+    reward, reward_params = judge.load_reward(workdir, config, dataset)
     frozen = frozen, reward_params
   batches = datasets.batches(
     config,

@@ -219,6 +219,12 @@ def _validate_reward(config, check, numbers) -> None:
       'vectors of all attributes make no classes; choose some, as in'
       " --config.data.attributes=\"('Male', 'Smiling')\", or give a function.",
     )
+  if section.name == 'clip':
+    check(
+      'reward.name',
+      lambda v: config.data.name == 'pairs',
+      f'scores captions; data.name={config.data.name!r} has none.',
+    )
   numbers('reward.nodes', lambda v: 0.0 <= v < math.inf, 'at least 0')
   check(
     'reward.nodes',

@@ -350,6 +350,7 @@ def guidance_identity(
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
     'weak': weak_identity(config.rule),
+    'reward_model': reward_model_identity(workdir, config),
     'num_steps': num_steps,
     'num_evaluations': int(num_evaluations),
   }
@@ -403,6 +404,7 @@ def statistics_identity(
     'statistics': statistics_section(config),
     'rule': builders.rule_identity(config),
     **reward_identity(config),
+    'reward_model': reward_model_identity(workdir, config),
     'base': base_identity(load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
     'weak': weak_identity(config.rule),
@@ -421,6 +423,37 @@ def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
     keys = ('classifier_width', 'classifier_steps')
     identity['evaluation'] = {key: config.evaluation[key] for key in keys}
   return identity
+
+
+def reward_model_identity(
+  workdir: Workdir, config: config_dict.ConfigDict
+) -> dict[str, Any] | None:
+  """Which CLIP is the reward, if one is that `config` names."""
+  return clip_identity(workdir, 'reward') if config.reward.name == 'clip' else None
+
+
+def clip_identity(workdir: Workdir, model: str) -> dict[str, Any]:
+  """How the CLIP of a work directory was trained, and how far."""
+  stored = load_clip_config(workdir, model)
+  return {
+    **config_to_json(stored, 'seed', 'data', 'clip'),
+    'step': checkpointing.latest_step(workdir.clip(model)),
+  }
+
+
+def load_clip_config(workdir: Workdir, model: str) -> config_dict.ConfigDict:
+  """The whole config that a CLIP was trained with.
+
+  Raises:
+    launch.UserError: none was trained here.
+  """
+  path = workdir.clip(model)
+  if checkpointing.latest_step(path) is None:
+    raise launch.UserError(
+      f'{path}: holds no CLIP; run python -m experiments.train_clip with'
+      f' --model={model} first.'
+    )
+  return config_from_json(checkpointing.load_config(path)['config'])
 
 
 def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
@@ -479,7 +512,7 @@ def require_base(
   rule: config_dict.ConfigDict,
   path: epath.Path,
 ) -> None:
-  """Refuses what was made with another base or weak model, or another step of them.
+  """Refuses what was made with another base, weak or reward model, or another step.
 
   Args:
     workdir: with the base model.
@@ -497,6 +530,8 @@ def require_base(
       f'{path}: was made with the base model at step {stored["denoiser_step"]}, which'
       f' is now at step {step}; remove it and make it again.'
     )
+  if stored.get('reward_model') is not None:
+    require_same(stored['reward_model'], clip_identity(workdir, 'reward'), path)
   weak = weak_identity(rule)
   if weak is not None:
     try:

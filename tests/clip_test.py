@@ -350,7 +350,7 @@ class ClipImagesTest(parameterized.TestCase):
     _assert_close(actual, expected[..., left : left + 32])
 
   def test_gradient(self):
-    """The map is affine inside [-1, 1], and its gradient goes on outside."""
+    """The map is affine inside [-1, 1], and constant outside."""
     config = dataclasses.replace(CONFIG, size=8)
     rng = np.random.default_rng(3)
     x, tangent = rng.uniform(-0.3, 0.3, (2, 1, 12, 16, 3)).astype(np.float32)
@@ -364,8 +364,7 @@ class ClipImagesTest(parameterized.TestCase):
     before, gradient = value(x)
     after, _ = value(x + tangent)
     np.testing.assert_allclose(np.vdot(gradient, tangent), after - before, rtol=1e-4)
-    for constant in (1.0, 3.0):
-      _assert_close(value(np.full_like(x, constant))[1], gradient)
+    np.testing.assert_array_equal(value(np.full_like(x, 3.0))[1], 0.0)
 
   def test_errors(self):
     for shape, dtype in (((2, 8, 8, 3), 'uint8'), ((8, 8, 3), 'float32')):

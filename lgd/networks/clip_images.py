@@ -32,8 +32,7 @@ def preprocess(images: jax.Array, config: ClipConfig) -> jax.Array:
   Returns:
     `[batch, size, size, 3]` float32.
 
-  Gradient: passes the clipping as if it were not there: white and black areas, which
-  overshoot by rounding alone, would else be out of a reward's reach.
+  Gradient: that of (1)-(4), none where a value is clipped.
 
   Raises:
     ValueError: images of another shape, or of integers.
@@ -44,16 +43,12 @@ def preprocess(images: jax.Array, config: ClipConfig) -> jax.Array:
       f'images of dtype {images.dtype} and shape {images.shape}: must be floats in'
       ' [-1, 1], [batch, height, width, 3].'
     )
-  x = _clip((images.astype(jnp.float32) + 1.0) / 2.0)
+  x = jnp.clip((images.astype(jnp.float32) + 1.0) / 2.0, 0.0, 1.0)
   short = min(x.shape[1:3])
   height, width = (config.size * side // short for side in x.shape[1:3])
   for axis, side in ((2, width), (1, height)):
     shape = (*x.shape[:axis], side, *x.shape[axis + 1 :])
-    x = _clip(jax.image.resize(x, shape, 'cubic', antialias=True))
+    x = jnp.clip(jax.image.resize(x, shape, 'cubic', antialias=True), 0.0, 1.0)
   top, left = (round((side - config.size) / 2) for side in (height, width))
   x = x[:, top : top + config.size, left : left + config.size]
   return (x - jnp.asarray(MEAN)) / jnp.asarray(STD)
-
-
-def _clip(x: jax.Array) -> jax.Array:
-  return x + jax.lax.stop_gradient(jnp.clip(x, 0.0, 1.0) - x)
