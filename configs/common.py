@@ -247,6 +247,8 @@ def get_smoke_overrides() -> dict:
       'num_blocks': 1,
       'attention_sizes': (),
       'head_dim': 8,
+      'text_width': 16,
+      'text_depth': 1,
       'dtype': 'float32',
       'remat': False,
       'batch_size': 16,

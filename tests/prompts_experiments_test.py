@@ -1,0 +1,189 @@
+"""The smoke variant of emoji through its binaries, on squares of named colours."""
+
+import itertools
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from absl.testing import absltest
+from absl.testing import parameterized
+from helpers import WorkdirCase
+
+from configs import digits
+from configs import emoji
+from experiments import arena
+from experiments import clips
+from experiments import collect_statistics
+from experiments import datasets
+from experiments import evaluate_prompts
+from experiments import frontier
+from experiments import launch
+from experiments import prompt_results
+from experiments import train_clip
+from experiments import train_denoiser
+from experiments import train_guidance
+from experiments import validation
+from experiments import workdir as workdir_lib
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
+COLOURS = {'red': (255, 0, 0), 'green': (0, 255, 0), 'blue': (0, 0, 255)}
+PLACES = {'top': slice(0, 4), 'middle': slice(2, 6), 'bottom': slice(4, 8)}
+
+
+def write_pairs(path, num=60):
+  """8x8 images, white but for a bar that the caption describes."""
+  rng = np.random.default_rng(0)
+  kinds = list(itertools.product(COLOURS, PLACES))
+  image, caption = np.full((num, 8, 8, 3), 255, np.uint8), []
+  for i in range(num):
+    colour, place = kinds[i % len(kinds)]
+    image[i, PLACES[place], rng.integers(4) :] = COLOURS[colour]
+    caption.append(f'{colour} bar at the {place}')
+  np.savez(path, image=image, caption=np.array(caption))
+
+
+def shrunk(file):
+  """The smoke variant, smaller still."""
+  config = emoji.get_config('smoke')
+  config.data.update(file=str(file), size=8, vocab_size=280, caption_length=20)
+  config.denoiser.update(num_steps=4, batch_size=8)
+  config.clip.update(num_steps=4, patch_size=4)
+  config.guidance.num_steps = 4
+  config.frontier.gammas = (0.0, 1.0)
+  config.statistics.update(num_data=16, batch_size=8, shard_size=8)
+  config.evaluation.update(num_seeds=1, num_prompts=5, num_steps=2, constants=(1.0,))
+  config.fid.batch_size = 4
+  return config
+
+
+class PromptsTest(WorkdirCase):
+  @classmethod
+  def fill(cls):
+    write_pairs(cls.root / 'pairs.npz')
+    cls.config = config = shrunk(cls.root / 'pairs.npz')
+    cls.workdir = cls.root / 'run'
+    train_denoiser.run(config, cls.workdir)
+    with cls().assertRaisesRegex(launch.UserError, 'train_clip with --model=reward'):
+      collect_statistics.run(config, cls.workdir)
+    for model in train_clip.MODELS:
+      train_clip.run(config, cls.workdir, model=model)
+    collect_statistics.run(config, cls.workdir)
+    frontier.run(config, cls.workdir)
+
+  def test_statistics_keep_prompts_and_clip_scores(self):
+    directory = self.workdir / 'statistics' / 'particles_reward'
+    shard = np.load(directory / 'shard-00001.npz')
+    self.assertEqual(shard['label'].shape, (8, 20))
+    self.assertEqual(shard['profile'].shape, (8, 2, len(self.config.reward.nodes)))
+    self.assertBetween(np.abs(shard['profile'][:, 0]).max(), 0.0, 1.0)
+    stored = json.loads((directory / 'config.json').read_text())
+    self.assertEqual(stored['reward_model']['step'], 4)
+
+  def test_weights_read_the_prompt(self):
+    config, workdir = self.config, workdir_lib.Workdir(self.workdir)
+    spec = datasets.spec(config)
+    learned = arena.load_learned(workdir, config, spec)
+    self.assertEqual(set(learned), {'self_consistency', 'self_consistency_reward1'})
+    for weight in learned.values():
+      table = weight.params['params']['embed']['table']['embedding']
+      self.assertEqual(table.shape[0], config.data.vocab_size)
+
+  def test_evaluation(self):
+    with absltest.mock.patch.object(prompt_results, 'write') as write:
+      rows = evaluate_prompts.run(self.config, self.workdir)
+    real, *rest = rows
+    self.assertLess(real['metrics']['frechet_judge'], 1e-3)  # The same images.
+    count = {
+      split: sum(r['split'] == split for r in rest) for split in ('validation', 'test')
+    }
+    self.assertEqual(count, {'validation': 3, 'test': 5})  # Grids; learned ones, too.
+    self.assertEqual({r['nfe'] for r in rest if r['method'] == 'unguided'}, {2.0})
+    self.assertEqual({r['nfe'] for r in rest if r['method'] == 'constant'}, {4.0})
+    captions = write.call_args.kwargs['prompts']
+    self.assertLen(captions, 5)
+    self.assertIn(' bar at the ', captions[0])
+    path = pathlib.Path(self.create_tempdir().full_path)
+    prompt_results.write(path, rows, **write.call_args.kwargs)
+    table = (path / 'results.md').read_text()
+    self.assertIn('| constant(omega=1), chosen on validation | 2 |', table)
+    for name in ('prompts', 'omega_curves', 'frontier'):
+      self.assertTrue((path / 'plots' / f'{name}.png').exists())
+
+  def test_batches_change_no_sample(self):
+    config, spec = self.config.copy_and_resolve_references(), datasets.spec(self.config)
+    params, _ = workdir_lib.load_denoiser(
+      workdir_lib.Workdir(self.workdir), spec, evaluate_prompts.builders.mesh(config)
+    )
+    method = evaluate_prompts.grid_methods(config)[1]
+    label = datasets.load(config).test.label[:5]
+    samples = []
+    for size in (4, 5):
+      config.fid.batch_size = size
+      samplers = arena.Samplers(config, spec, params)
+      of_rule = samplers.of(method.rule)
+      samples.append(evaluate_prompts.draw(config, of_rule, method, label, seed=3))
+    np.testing.assert_allclose(*samples, atol=1e-5)
+
+  def test_another_clip_is_refused(self):
+    workdir = self.copy() / 'run'
+    config = self.config.copy_and_resolve_references()
+    config.clip.num_steps = 6
+    train_clip.run(config, workdir, model='reward')
+    for binary in (collect_statistics, train_guidance):
+      with self.assertRaisesRegex(launch.UserError, r'step=6: .* was written with 4'):
+        binary.run(config, workdir)
+    config.clip.width = 8
+    with self.assertRaisesRegex(launch.UserError, r'clip.width=8: .* with 16'):
+      train_clip.run(config, workdir, model='reward')
+
+  def test_other_data_are_refused(self):
+    config = self.config.copy_and_resolve_references()
+    config.data.vocab_size = 290
+    with self.assertRaisesRegex(launch.UserError, 'vocab_size=290: .* with 280'):
+      clips.load(workdir_lib.Workdir(self.workdir), config, 'judge')
+
+
+class ValidationTest(parameterized.TestCase):
+  def test_captions_are_needed(self):
+    config = digits.get_config('smoke')
+    for binary in (train_clip.run, evaluate_prompts.run):
+      kwargs = {'model': 'judge'} if binary is train_clip.run else {}
+      with self.assertRaisesRegex(launch.UserError, "data.name='digits'|no trained"):
+        binary(config, self.create_tempdir().full_path, **kwargs)
+
+  @parameterized.parameters(
+    ({'data.file': '/nowhere.npz'}, "data.file='/nowhere.npz': no such file"),
+    ({'data.vocab_size': 200}, 'data.vocab_size=200: must hold all bytes'),
+    ({'data.caption_length': 2}, 'data.caption_length=2: needs a start'),
+    ({'denoiser.network': 'mlp'}, "denoiser.network='mlp': 'mmdit' reads prompts"),
+    ({'denoiser.patch_size': 3}, 'denoiser.patch_size=3: must divide data.size=8'),
+    ({'denoiser.text_width': 12}, 'text_width=12: must be a multiple of .*head_dim=8'),
+    ({'clip.width': 12}, 'clip.width=12: must be a multiple of clip.head_dim=8'),
+    ({'clip.patch_size': 3}, 'clip.patch_size=3: must divide data.size=8'),
+    ({'clip.noise': -1.0}, 'clip.noise=-1.0: must not be negative'),
+    ({'evaluation.num_prompts': 1}, 'evaluation.num_prompts=1: a distance needs'),
+    ({'fid.labels': 'balanced'}, "fid.labels='balanced': prompts and vectors"),
+  )
+  def test_rules(self, change, message):
+    path = pathlib.Path(self.create_tempdir().full_path) / 'pairs.npz'
+    write_pairs(path, num=12)
+    config = shrunk(path)
+    config.update_from_flattened_dict(change)
+    with self.assertRaisesRegex(launch.UserError, message):
+      validation.validate(config)
+
+  def test_captions_belong_to_pairs(self):
+    config = digits.get_config('smoke')
+    config.reward.name = 'clip'
+    with self.assertRaisesRegex(launch.UserError, 'reward.name=.*scores captions'):
+      validation.validate(config)
+    config.reward.name = ''
+    config.denoiser.network = 'mmdit'
+    with self.assertRaisesRegex(launch.UserError, "'digits' has none"):
+      validation.validate(config)
+
+
+if __name__ == '__main__':
+  absltest.main()
