@@ -77,6 +77,17 @@ class LoadTest(absltest.TestCase):
     tokenizer = text.load(self._write(encoding.to_str()), length=5)
     np.testing.assert_array_equal(tokenizer(['a']), [[0, 2, 1, 1, 1]])
 
+  def test_rows_alone_cut_and_fill(self):
+    """Whatever the file says of it, as transformers leaves it there."""
+    encoding = tokenizers.Tokenizer(
+      models.BPE({text.START: 0, text.END: 1, 'a': 2, 'b': 3}, [])
+    )
+    encoding.enable_truncation(2)
+    encoding.enable_padding(length=8, pad_id=1, pad_token=text.END)
+    path = self._write(encoding.to_str())
+    actual = text.load(path, length=6)(['abba', 'b'])
+    np.testing.assert_array_equal(actual, [[0, 2, 3, 3, 2, 1], [0, 3, 1, 1, 1, 1]])
+
   def test_other_files_are_refused(self):
     with self.assertRaisesRegex(ValueError, 'is no tokenizer.json'):
       text.load(self._write('{"a": 1}'), length=5)

@@ -118,4 +118,7 @@ def load(path: epath.PathLike, *, length: int, truncate: bool = False) -> Tokeni
   missing = [t for t in (START, END) if encoding.token_to_id(t) is None]
   if missing:
     raise ValueError(f'{path}: has no token {missing[0]}; give a tokenizer of CLIP.')
+  # A file may say to cut or fill texts, as published ones do; a row does so itself.
+  encoding.no_truncation()
+  encoding.no_padding()
   return Tokenizer(encoding, length, truncate)
