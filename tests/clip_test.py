@@ -248,10 +248,10 @@ class ClipTest(parameterized.TestCase):
 
   def test_the_loss_reaches_every_parameter(self):
     """But the keys' biases, which add the same to all logits of a softmax."""
-    config = dataclasses.replace(networks.CLIP_TINY, image_layers=1, text_layers=1)
+    config = dataclasses.replace(CONFIG, image_layers=1, text_layers=1)
     rng = np.random.default_rng(2)
     images = rng.normal(size=(4, config.size, config.size, 3))
-    tokens = rng.integers(3, config.vocab_size, (4, config.length))
+    tokens = rng.integers(0, config.vocab_size, (4, config.length))
     tokens[:, -1] = config.eot
     net = networks.CLIP(config)
     params = jax.tree.map(

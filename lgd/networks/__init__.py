@@ -9,7 +9,6 @@ from lgd.networks.clip import contrastive_loss
 from lgd.networks.clip_config import CLIP_B16
 from lgd.networks.clip_config import CLIP_B32
 from lgd.networks.clip_config import CLIP_L14
-from lgd.networks.clip_config import CLIP_TINY
 from lgd.networks.clip_config import ClipConfig
 from lgd.networks.inception import InceptionV3
 from lgd.networks.mlp import ResidualMLP
@@ -24,7 +23,6 @@ __all__ = (
   'CLIP_B16',
   'CLIP_B32',
   'CLIP_L14',
-  'CLIP_TINY',
   'Classifier',
   'ClipConfig',
   'EncodedText',

@@ -1,4 +1,4 @@
-"""Sizes of CLIP models: published ones, and a tiny one."""
+"""Sizes of CLIP models, and those that are published."""
 
 import dataclasses
 
@@ -49,8 +49,3 @@ class ClipConfig:
 CLIP_B32 = ClipConfig(512, 224, 32, 768, 12, 512, 12)  # ViT-B/32
 CLIP_B16 = ClipConfig(512, 224, 16, 768, 12, 512, 12)  # ViT-B/16
 CLIP_L14 = ClipConfig(768, 224, 14, 1024, 24, 768, 12)  # ViT-L/14
-# Not published: to be trained on thousands of small images, with tokens of
-# `data.text.train`.
-CLIP_TINY = ClipConfig(
-  64, 32, 8, 64, 2, 64, 2, length=24, vocab_size=1000, eot=2, head_dim=32
-)
