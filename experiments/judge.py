@@ -17,8 +17,8 @@ from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import networks
 from lgd import noising
-from lgd import rewards
 from lgd import sharding
+from lgd import statistics
 from lgd import training
 from lgd import types
 from lgd.data import splits
@@ -76,13 +76,13 @@ def load_reward(
     net, params = clips.load(workdir, config, 'reward')
     reward = functools.partial(clips.score, net)
 
-  def along(params, x0_hat, omega, cond):
-    bound = functools.partial(reward, params)
-    return rewards.value_and_slope(bound, x0_hat, x0_hat, omega, cond)
+  def profile(params, cond, x0_cond):
+    bound, nodes = functools.partial(reward, params), config.reward.nodes
+    return statistics.reward_profile(bound, cond, x0_cond, x0_cond, nodes)
 
-  x0_hat, cond = jnp.zeros((2, *dataset.shape)), dataset.conditions.zeros(2)
+  of_two = dataset.conditions.zeros(2), jnp.zeros((2, 1, *dataset.shape))
   try:
-    jax.eval_shape(along, params, x0_hat, jnp.zeros(2), cond)
+    jax.eval_shape(profile, params, *of_two)
   except launch.UserError:
     raise
   except (TypeError, ValueError) as error:

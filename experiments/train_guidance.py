@@ -69,7 +69,7 @@ def refuse_other_weight(
   identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
   identity['rule'] = builders.rule_identity(config)
   if builders.has_reward(config):
-    identity |= workdir_lib.reward_identity(config)
+    workdir_lib.require_same_reward(stored['config'], config, directory)
   if config.guidance.source == 'statistics':
     identity['statistics'] = workdir_lib.statistics_section(config)
   workdir_lib.require_same(stored['config'], identity, directory)

@@ -456,6 +456,19 @@ def load_clip_config(workdir: Workdir, model: str) -> config_dict.ConfigDict:
   return config_from_json(checkpointing.load_config(path)['config'])
 
 
+def require_same_reward(
+  stored: dict[str, Any], config: config_dict.ConfigDict, path: epath.Path
+) -> None:
+  """Refuses what was made with another reward, by its name before what it is made of.
+
+  Raises:
+    launch.UserError: as of `require_same`.
+  """
+  identity = reward_identity(config)
+  require_same(stored, {'reward': identity.pop('reward')}, path)
+  require_same(stored, identity, path)
+
+
 def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The keys that decide what a pass holds; how it is cut into calls does not."""
   section = config_to_json(config, 'statistics')['statistics']
@@ -503,6 +516,7 @@ def require_statistics(workdir: Workdir, config: config_dict.ConfigDict) -> None
     )
   stored = statistics_files.read_config(directory)
   require_base(workdir, stored, config.rule, directory)
+  require_same_reward(stored, config, directory)
   require_same(stored, statistics_identity(workdir, config), directory)
 
 

@@ -455,8 +455,10 @@ class RefusalTest(WorkdirCase):
     self.assertEqual(helpers.files_under(self.root), before)
 
 
-class FilesTest(absltest.TestCase):
-  def test_round_trip(self):
+class FilesTest(parameterized.TestCase):
+  @parameterized.parameters(None, 5)
+  def test_round_trip(self, num_nodes):
+    """With a reward's profiles and without."""
     directory = workdir_lib.Workdir(self.create_tempdir().full_path).path / 'pass'
     stored = {'base': {}, 'denoiser_step': 1}
     statistics_files.write_config(directory, stored)
@@ -469,13 +471,18 @@ class FilesTest(absltest.TestCase):
       np.arange(7),
       np.array([8, 6]),
     )
+    shape = num_nodes and (2, num_nodes)
+    if shape:
+      whole = whole._replace(profile=rng.normal(size=(7, *shape)).astype(np.float32))
     for i, rows in enumerate((slice(0, 4), slice(4, 7))):
-      parts = (a[rows] for a in whole[:4])
-      shard = statistics_files.Statistics(*parts, whole.num_evaluations[i])
+      shard = jax.tree.map(
+        lambda a, rows=rows: a[rows], whole._replace(num_evaluations=None)
+      )
+      shard = shard._replace(num_evaluations=whole.num_evaluations[i])
       statistics_files.write_shard(directory, i, shard)
-    for a, b in zip(
-      statistics_files.read(directory, 2, num_vectors=3), whole, strict=True
-    ):
+    again = statistics_files.read(directory, 2, num_vectors=3, profile_shape=shape)
+    self.assertEqual(again.profile is None, shape is None)
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(whole), strict=True):
       np.testing.assert_array_equal(a, b)
       self.assertEqual(a.dtype, b.dtype)
 

@@ -29,6 +29,15 @@ BAD = (
   ('data.num_workers', -1, 'negative'),
   ('data.attributes', ('Young',), 'of celeb_a alone'),
   ('data.components', 0, 'positive'),
+  ('reward.name', 'clap', "classifier, or 'module:function'"),
+  ('reward.nodes', (0.5, 1.0), 'start at 0 and increase'),
+  ('reward.nodes', (0.0, 1.0, 1.0), 'start at 0 and increase'),
+  ('reward.nodes', (0.0, float('inf')), 'at least 0'),
+  ('guidance.gamma', -0.1, '>= 0'),
+  ('guidance.gamma', 0.1, '--config.reward.name=classifier'),
+  ('guidance.objective', 'reward', '--config.reward.name=classifier'),
+  ('frontier.gammas', (0.1, -1.0), 'at least 0'),
+  ('frontier.gammas', (0.1, 0.1), 'differ'),
   ('rule.name', 'cfg', 'linear, optimal_scale'),
   ('rule.apg_eta', 1.5, r'\[0, 1\]'),
   ('rule.apg_max_norm', 0.0, 'positive'),
@@ -180,6 +189,27 @@ class ValidateTest(parameterized.TestCase):
     self.assertEqual(
       set(leaves(digits.get_config())) - free, {key for key, _, _ in BAD}
     )
+
+  @parameterized.parameters(
+    ({'objective': 'reward'}, 'gamma=0.5: .*the reward alone'),
+    ({'objective': 'l2', 'weight': 'table'}, 'gamma=0.5: a table'),
+  )
+  def test_nothing_to_weigh_a_reward_against(self, guidance, rule):
+    config = digits.get_config()
+    config.reward.name = 'classifier'
+    config.guidance.update(**guidance)
+    validation.validate(config)
+    config.guidance.gamma = 0.5
+    with self.assertRaisesRegex(launch.UserError, f'guidance.{rule}'):
+      validation.validate(config)
+
+  def test_vectors_have_no_classifier(self):
+    config = celeba64.get_config()
+    config.reward.name = 'classifier'
+    with self.assertRaisesRegex(launch.UserError, "reward.name='classifier': vectors"):
+      validation.validate(config)
+    config.reward.name = 'module:function'
+    validation.validate(config)
 
   def test_heads_must_fill_the_channels(self):
     config = digits.get_config()
