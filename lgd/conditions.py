@@ -2,7 +2,7 @@
 
 An absent condition, the null that guidance needs, is a value beside the others: label
 `num_classes`; 1/2 for every attribute, neither absent (0) nor present (1); a prompt of
-padding alone.
+padding alone; embeddings that are 0.
 """
 
 import dataclasses
@@ -61,4 +61,41 @@ class Tokens:
     return np.zeros((batch, self.length), np.int32)
 
 
-Conditions = Labels | Attributes | Tokens
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+  """Prompts as `{encoder: {'pooled', 'tokens', 'mask'}}`, numbers in float16.
+
+  Pooled is `[batch, pooled_dim]`, tokens are `[batch, length, dim]`, and the mask
+  `[batch, length]` is False at padding. Data are labelled by the numbers of their
+  captions, which `data.embeddings.Lookup` makes these of.
+
+  Attributes:
+    encoders: name, pooled_dim and dim of each.
+    length: of a row.
+  """
+
+  encoders: tuple[tuple[str, int, int], ...]
+  length: int
+  num_classes = None
+
+  @property
+  def null(self) -> dict[str, dict[str, np.ndarray]]:
+    """0 everywhere, as in Esser et al. (2024), without the batch axis."""
+    return self._zeros(())
+
+  def zeros(self, batch: int) -> dict[str, dict[str, np.ndarray]]:
+    """Of the shapes and dtypes of conditions."""
+    return self._zeros((batch,))
+
+  def _zeros(self, leading):
+    return {
+      name: {
+        'pooled': np.zeros((*leading, pooled_dim), np.float16),
+        'tokens': np.zeros((*leading, self.length, dim), np.float16),
+        'mask': np.zeros((*leading, self.length), bool),
+      }
+      for name, pooled_dim, dim in self.encoders
+    }
+
+
+Conditions = Labels | Attributes | Tokens | Embeddings

@@ -1,0 +1,197 @@
+"""Prompts as embeddings of published encoders, stored once, looked up by number.
+
+Of a caption with n tokens, start and end among them, an encoder gives
+
+  (1)  pooled  [pooled_dim]   of CLIP its projected embedding, of T5 the mean over (2)
+  (2)  tokens  [n, dim]       the last hidden states
+
+and both are stored in float16, n of them and not the longest row's: of COCO's captions
+a sixth of what padded rows take. T5's rows may end in any token; CLIP's end with the
+end of text, whatever follows it is dropped, and causal attention makes that exact.
+
+The label of a datum is the number of its caption. A `Lookup` makes conditions of
+labels on the host, batch by batch, padded; splits, shuffles, statistics and the
+sampler's books handle integers alone. Weights read (1) alone.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from lgd import conditions
+from lgd import types
+from lgd.data import shards
+
+DTYPE = np.float16  # .npy has no bfloat16; these values need no more range.
+_COMMAND = 'python -m experiments.encode_text again: it makes what is missing.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """One that is known here.
+
+  Attributes:
+    kind: 'clip' or 't5'.
+    pooled_dim: of (1).
+    dim: of (2).
+  """
+
+  kind: str
+  pooled_dim: int
+  dim: int
+
+
+ENCODERS = {
+  'clip_b32': Encoder('clip', 512, 512),
+  'clip_b16': Encoder('clip', 512, 512),
+  'clip_l14': Encoder('clip', 768, 768),
+  'clip_tiny': Encoder('clip', 64, 64),  # Not published: `networks.CLIP_TINY`.
+  't5_small': Encoder('t5', 512, 512),
+  't5_base': Encoder('t5', 768, 768),
+  't5_large': Encoder('t5', 1024, 1024),
+  't5_xl': Encoder('t5', 2048, 2048),
+  't5_xxl': Encoder('t5', 4096, 4096),
+}
+
+
+def conditions_of(names: Sequence[str], length: int) -> conditions.Embeddings:
+  """What networks are conditioned on, padded to `length` tokens of each encoder."""
+  dims = tuple((n, ENCODERS[n].pooled_dim, ENCODERS[n].dim) for n in names)
+  return conditions.Embeddings(dims, length)
+
+
+def fields(encoder: Encoder) -> dict[str, shards.Field]:
+  """The arrays of a store."""
+  return {
+    'pooled': shards.Field(DTYPE, (encoder.pooled_dim,)),
+    'tokens': shards.Field(DTYPE, (encoder.dim,), is_ragged=True),
+    'length': shards.Field(np.int32, ()),
+  }
+
+
+def captions_sha256(captions: Sequence[str]) -> str:
+  """Of captions in their order."""
+  digest = hashlib.sha256()
+  for caption in captions:
+    data = caption.encode()
+    digest.update(b'%d:' % len(data) + data)
+  return digest.hexdigest()
+
+
+class Store:
+  """Embeddings of all captions by one encoder. It can be pickled.
+
+  Args:
+    directory: that `experiments.encode_text` filled.
+    name: of the encoder, a key of `ENCODERS`.
+    length: tokens that conditions are padded to; that of the store.
+
+  Raises:
+    files.FileError: no store, or one of another encoder or length.
+  """
+
+  def __init__(self, directory: epath.PathLike, name: str, length: int):
+    self.directory, self._length = epath.Path(directory), length
+    self.config = shards.read_config(directory)
+    path = self.directory / 'config.json'
+    shards.require_same(path, self.config, {'encoder': name, 'length': length})
+    layout = shards.Layout(*(self.config[key] for key in shards.Layout._fields))
+    self._encoder = ENCODERS[name]
+    self._reader = shards.Reader(
+      directory, fields(self._encoder), layout, f'{_COMMAND} --encoder={name}'
+    )
+    self._offsets: dict[int, np.ndarray] = {}
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """What decides the embeddings; how they are cut does not."""
+    return {key: v for key, v in self.config.items() if key != 'shard_size'}
+
+  def pooled(self, rows: np.ndarray) -> np.ndarray:
+    """(1) of captions `rows [n]`: `[n, pooled_dim]`.
+
+    Raises:
+      IndexError: no such caption.
+      files.FileError: a file is missing or damaged.
+    """
+    return self._reader.read('pooled', rows)
+
+  def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Of captions `rows [n]`: pooled, tokens `[n, length, dim]` and their mask.
+
+    Raises:
+      As `pooled`.
+    """
+    tokens = np.zeros((len(rows), self._length, self._encoder.dim), DTYPE)
+    mask = np.zeros((len(rows), self._length), bool)
+    for shard, where, local in self._reader.locate(rows):
+      part, offsets = self._reader.part('tokens', shard), self._ends(shard)
+      for i, row in zip(where, local, strict=True):
+        first, last = offsets[row : row + 2]
+        tokens[i, : last - first] = part[first:last]
+        mask[i, : last - first] = True
+    return {'pooled': self.pooled(rows), 'tokens': tokens, 'mask': mask}
+
+  def _ends(self, shard: int) -> np.ndarray:
+    """Where rows begin and end in the tokens of a shard: `[rows + 1]`."""
+    if shard not in self._offsets:
+      length = self._reader.part('length', shard)
+      self._offsets[shard] = np.concatenate([[0], np.cumsum(length)])
+    return self._offsets[shard]
+
+
+class Lookup:
+  """From labels to conditions; without stores a label is its condition.
+
+  Args:
+    stores: encoder -> store; of the same captions.
+  """
+
+  def __init__(self, stores: Mapping[str, Store]):
+    self._stores = dict(stores)
+
+  def __call__(self, label: np.ndarray) -> types.Cond:
+    """Of labels `[...]`, as `conditions.Embeddings` says, each `[..., *shape]`.
+
+    Raises:
+      As `Store.pooled`.
+    """
+    return self._map(label, lambda store, rows: store[rows])
+
+  def pooled(self, label: np.ndarray) -> types.Cond:
+    """What weights read of them: the same without tokens and masks."""
+    return self._map(label, lambda store, rows: {'pooled': store.pooled(rows)})
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """Of all stores."""
+    return {name: store.identity for name, store in self._stores.items()}
+
+  def require_captions(self, captions: Sequence[str]) -> None:
+    """Refuses embeddings of other captions.
+
+    Raises:
+      files.FileError: they have changed since.
+    """
+    wanted = {
+      'num_rows': len(captions),
+      'captions_sha256': captions_sha256(captions),
+    }
+    for store in self._stores.values():
+      shards.require_same(store.directory / 'config.json', store.config, wanted)
+
+  def _map(self, label, read):
+    if not self._stores:
+      return label
+    label = np.asarray(label)
+
+    def of(store):
+      arrays = read(store, label.ravel())
+      return {k: a.reshape(*label.shape, *a.shape[1:]) for k, a in arrays.items()}
+
+    return {name: of(store) for name, store in self._stores.items()}
