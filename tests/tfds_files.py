@@ -99,6 +99,26 @@ def faces(
   return x, bits, examples, features
 
 
+def captioned(
+  captions: Sequence[Sequence[str]], size: tuple[int, int] = (40, 48)
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+  """Examples as coco_captions has them, image i of the value 8 i, and its features."""
+  examples = [
+    {
+      'image': np.full((*size, 3), 8 * i, np.uint8),
+      'image/filename': f'{i:012d}.jpg'.encode(),
+      'captions': {'text': [text.encode() for text in texts]},
+    }
+    for i, texts in enumerate(captions)
+  ]
+  features = {
+    'image': tfds.features.Image(shape=(None, None, 3)),
+    'image/filename': tfds.features.Text(),
+    'captions': tfds.features.Sequence({'text': tfds.features.Text()}),
+  }
+  return examples, features
+
+
 def png(image: np.ndarray) -> bytes:
   """The file of an image."""
   stream = io.BytesIO()
@@ -127,5 +147,7 @@ def _fill(proto: tf_example_pb2.Example, example: dict[str, Any], prefix: str) -
       feature.bytes_list.value.append(png(value))
     elif isinstance(value, bytes):
       feature.bytes_list.value.append(value)
+    elif isinstance(value, list):
+      feature.bytes_list.value.extend(value)
     else:
       feature.int64_list.value.append(int(value))

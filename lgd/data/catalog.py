@@ -6,6 +6,7 @@
   imagenet_resized/64x64   64x64x3    1000                last 10,000       validation
   imagenet2012             64x64x3    1000                last 10,000       validation
   celeb_a                  64x64x3    40 attributes       validation        test
+  coco_captions/2014       any        captions            last 5,000        val
 
 "Last" is of the official training split in its stored order, which TFDS shuffles once
 when it prepares: no seed. Never more than a tenth of it, so that excerpts can be used.
@@ -14,10 +15,14 @@ imagenet_resized is the box-averaged release of Chrabaszcz et al. (2017), with t
 order of its authors. imagenet2012 is the original: the largest central square, averaged
 by area. celeb_a is the aligned release, 178x218: its central 140x140 square, columns 19
 to 158 and rows 39 to 178, averaged by area, as in the code of score-based SDEs (Song et
-al., 2021).
+al., 2021). coco_captions is COCO 2014 in the splits of Karpathy and Fei-Fei (2015): the
+largest central square, at the size that a config wants, most often above the square's
+own (480 pixels), where the area filter repeats pixels. Splits are of images, some five
+captions each. Their `test` and `restval` are not used.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -59,11 +64,12 @@ class DataSet:
   Attributes:
     stored: shape of a stored image; None where any size will do.
     shape: of an image here.
-    num_classes: of the labels; None where attributes take their place.
+    num_classes: of the labels; None where attributes or captions take their place.
     validation: the official split that validates; 'train' means the last of it.
     test: the official split that tests.
     held_out: images taken from 'train' to validate, at most.
     transform: stored image -> image here.
+    is_captioned: whether images have captions: an image's label is its record's number.
   """
 
   stored: tuple[int | None, ...]
@@ -73,6 +79,12 @@ class DataSet:
   test: str
   held_out: int = 0
   transform: Callable[[np.ndarray], np.ndarray] = _unchanged
+  is_captioned: bool = False
+
+  def at(self, size: int) -> 'DataSet':
+    """The same with central squares of `size`."""
+    square = functools.partial(images.area_square, size=size)
+    return dataclasses.replace(self, shape=(size, size, 3), transform=square)
 
   def conditions(self, attributes: Sequence[str] = ()) -> conditions.Conditions:
     """Of the images, where `attributes` number the classes if there are any."""
@@ -112,4 +124,7 @@ DATA_SETS = {
   'celeb_a': DataSet(
     (218, 178, 3), (64, 64, 3), None, 'validation', 'test', transform=_face_64
   ),
+  'coco_captions/2014': DataSet(
+    (None, None, 3), (512, 512, 3), None, 'train', 'val', 5_000, is_captioned=True
+  ).at(512),
 }

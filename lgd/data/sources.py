@@ -34,7 +34,8 @@ class DataError(ValueError):
 class Example(NamedTuple):
   """`x [n, height, width, channels]` uint8 and `label`.
 
-  Labels are `[n]` int32 in 0..num_classes-1, or `[n, attributes]` float32 in {0, 1}.
+  Labels are `[n]` int32 in 0..num_classes-1, or `[n, attributes]` float32 in {0, 1}; of
+  captioned images, numbers of records.
   """
 
   x: np.ndarray
@@ -47,6 +48,7 @@ class Source:
 
   Attributes:
     name: of the data set, a key of `catalog.DATA_SETS`.
+    data_set: what is made of its images.
     builder: TFDS's, of the prepared data.
     official: name of the split that TFDS stores.
     records: that split; images are decoded.
@@ -55,6 +57,7 @@ class Source:
   """
 
   name: str
+  data_set: catalog.DataSet
   builder: Any
   official: str
   records: Any
@@ -66,11 +69,11 @@ class Source:
 
   @property
   def shape(self) -> tuple[int, int, int]:
-    return catalog.DATA_SETS[self.name].shape
+    return self.data_set.shape
 
   @property
   def conditions(self) -> conditions.Conditions:
-    return catalog.DATA_SETS[self.name].conditions(self.attributes)
+    return self.data_set.conditions(self.attributes)
 
   def __getitem__(self, rows: Sequence[int]) -> Example:
     """Reads and decodes examples, given by their numbers, 0..len-1.
@@ -96,18 +99,39 @@ class Source:
     Cost: 30 microseconds an example, 40 s for ImageNet at 64x64, and the reading of
     every byte of the split: 140 GB for ImageNet in its original size.
     """
+    labels = [self._labels([], [])]
+    labels += [self._labels(*chunk) for chunk in self._undecoded()]
+    return np.concatenate(labels)
+
+  def captions(self) -> list[tuple[str, list[str]]]:
+    """Name and captions of every image, of a captioned data set, as `labels`.
+
+    Raises:
+      DataError: a damaged file, an empty caption.
+    """
+    captions = []
+    for chunk, examples in self._undecoded():
+      for key, example in zip(chunk, examples, strict=True):
+        name = _to_str(example['image/filename'])
+        texts = [_to_str(text) for text in example['captions']['text']]
+        empty = [i for i, text in enumerate(texts) if not text.strip()]
+        if empty:
+          raise DataError(f'{self._where(key)}, {name}: caption {empty[0]} is empty.')
+        captions.append((name, texts))
+    return captions
+
+  def _undecoded(self) -> Iterator[tuple[list[int], Sequence[Any]]]:
+    """Keys and examples of the whole split, images as they are stored."""
     skip = tfds.decode.SkipDecoding()
     records = self.builder.as_data_source(self.official, decoders={'image': skip})
-    labels = [self._labels([], [])]
     for start, chunk, examples in self._chunks(records, self.rows):
-      labels.append(self._labels(chunk, examples))
+      yield chunk, examples
       logging.log_every_n_seconds(
         logging.INFO, 'labels of %s: %d of %d', 20, self.name, start, len(self)
       )
-    return np.concatenate(labels)
 
   def _image(self, key: int, image: np.ndarray) -> np.ndarray:
-    data_set = catalog.DATA_SETS[self.name]
+    data_set = self.data_set
     if image.ndim != 3 or any(
       wanted not in (None, size)
       for wanted, size in zip(data_set.stored, image.shape, strict=True)
@@ -118,7 +142,9 @@ class Source:
     return data_set.transform(image)
 
   def _labels(self, keys: Sequence[int], examples: Sequence[Any]) -> np.ndarray:
-    num_classes = catalog.DATA_SETS[self.name].num_classes
+    if self.data_set.is_captioned:
+      return np.asarray(keys, np.int32)
+    num_classes = self.data_set.num_classes
     if num_classes is None:
       names = self.attributes or catalog.ATTRIBUTES
       bits = [[example['attributes'][name] for name in names] for example in examples]
@@ -168,8 +194,18 @@ class Source:
     return f'{self.name}: record {key} of {self.official}'
 
 
+def _to_str(text: bytes | str) -> str:
+  """Bytes as files hold them; TFDS's mocks give strings."""
+  return text.decode() if isinstance(text, bytes) else text
+
+
 def source(
-  name: str, split: str, data_dir: str = '', *, attributes: Sequence[str] = ()
+  name: str,
+  split: str,
+  data_dir: str = '',
+  *,
+  attributes: Sequence[str] = (),
+  size: int | None = None,
 ) -> Source:
   """One split of a prepared data set; no image is read yet.
 
@@ -179,6 +215,7 @@ def source(
     data_dir: the TFDS directory, as in `prepared.builder`.
     attributes: of celeb_a only: k of `catalog.ATTRIBUTES` that make 2^k classes,
       attribute i adding 2^i. Without any, labels are the vectors of all 40.
+    size: of images of coco_captions; None is 512.
 
   Raises:
     ValueError: an unknown name, split or attribute.
@@ -190,7 +227,7 @@ def source(
     raise ValueError(f'name={name!r}: must be one of {tuple(catalog.DATA_SETS)}.')
   if split not in catalog.SPLITS:
     raise ValueError(f'split={split!r}: must be one of {catalog.SPLITS}.')
-  known = catalog.ATTRIBUTES if data_set.num_classes is None else ()
+  known = catalog.ATTRIBUTES if name == 'celeb_a' else ()
   wrong = [attribute for attribute in attributes if attribute not in known]
   if wrong or len(set(attributes)) < len(attributes):
     raise ValueError(
@@ -208,7 +245,9 @@ def source(
       )
   records = builder.as_data_source(official)
   rows = data_set.rows(split, len(records))
-  return Source(name, builder, official, records, rows, tuple(attributes))
+  if size is not None:
+    data_set = data_set.at(size)
+  return Source(name, data_set, builder, official, records, rows, tuple(attributes))
 
 
 def load(

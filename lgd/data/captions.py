@@ -1,0 +1,88 @@
+"""Images of TFDS with several captions each: pairs of an image and one caption.
+
+Captions are numbered through all splits, training first, and label their pairs. Within
+a split
+
+  (1)  pairs = the first caption of every image, then the second of every image, ...
+
+so that the first pairs of a split have different images. A split is one of images: a
+caption of one split is of no image of another.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lgd.data import catalog
+from lgd.data import sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """A split by pairs: `pairs[rows] -> sources.Example`. It can be pickled.
+
+  Attributes:
+    source: of the images.
+    image: `[n]`, the number in `source` of each pair's image.
+    first: the number of the first caption.
+  """
+
+  source: sources.Source
+  image: np.ndarray
+  first: int
+
+  def __len__(self) -> int:
+    return len(self.image)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    return self.source.shape
+
+  def __getitem__(self, rows: Sequence[int]) -> sources.Example:
+    """Images, read and decoded, and numbers of captions; raises as the source."""
+    rows = np.asarray(rows)
+    return sources.Example(self.source[self.image[rows]].x, self.labels()[rows])
+
+  def labels(self) -> np.ndarray:
+    """Numbers of all captions, `[n]` int32."""
+    return self.first + np.arange(len(self), dtype=np.int32)
+
+
+class Captioned(NamedTuple):
+  """All captions of a data set, and its splits."""
+
+  texts: list[str]  # By their numbers.
+  images: list[str]  # The names of their images.
+  train: Pairs
+  validation: Pairs
+  test: Pairs
+
+
+def read(name: str, data_dir: str = '', *, size: int) -> Captioned:
+  """Reads all captions; no image is read yet.
+
+  Args:
+    name: a captioned one of `catalog.DATA_SETS`.
+    data_dir: the TFDS directory.
+    size: of the images, central squares averaged by area.
+
+  Raises:
+    As `sources.source` and `sources.Source.captions`.
+
+  Cost: one pass over the files, of 19 GB for COCO.
+  """
+  texts, images, parts = [], [], []
+  for split in catalog.SPLITS:
+    source = sources.source(name, split, data_dir, size=size)
+    of_images = source.captions()
+    pairs = [
+      (j, i) for i, (_, captions) in enumerate(of_images) for j in range(len(captions))
+    ]
+    pairs.sort()  # (1)
+    image = np.array([i for _, i in pairs], np.int64)
+    parts.append(Pairs(source, image, len(texts)))
+    texts += [of_images[i][1][j] for j, i in pairs]
+    images += [of_images[i][0] for _, i in pairs]
+  return Captioned(texts, images, *parts)
