@@ -1,0 +1,195 @@
+"""Published encoders of text, as `experiments.encode_text` calls them.
+
+  kind   weights                            tokenizer          runs on
+  clip   .npz, of experiments.convert_clip  a tokenizer.json   JAX
+  t5     a directory of transformers' own, tokenizer included  PyTorch
+
+A T5 directory is what `save_pretrained` writes or huggingface.co holds; nothing is
+downloaded.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from etils import epy
+
+from experiments import launch
+from lgd import files
+from lgd import networks
+from lgd.data import embeddings
+from lgd.data import text
+from lgd.metrics import clip_weights
+
+with epy.lazy_imports():  # Optional: T5 alone needs them.
+  import torch
+  import transformers
+
+CLIP = {
+  'clip_b32': networks.CLIP_B32,
+  'clip_b16': networks.CLIP_B16,
+  'clip_l14': networks.CLIP_L14,
+  # Not published: of smoke tests, with tokens of `data.text.train`.
+  'clip_tiny': networks.ClipConfig(
+    64, 32, 8, 64, 1, 64, 2, length=24, vocab_size=1000, eot=2, head_dim=32
+  ),
+}
+
+
+class TextEncoder(NamedTuple):
+  """From captions to embeddings, in two steps.
+
+  Rows of tokens are padded at their ends. Their lengths count what is none.
+  """
+
+  tokenize: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+  # captions -> tokens [n, length], lengths [n]
+  encode: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+  # those -> pooled [n, pooled_dim], tokens [n, length, dim], numbers at padding too
+  identity: dict[str, Any]  # What decides the result.
+
+
+def load(
+  name: str, *, weights: str, tokenizer: str, length: int, truncate: bool
+) -> TextEncoder:
+  """An encoder of `embeddings.ENCODERS`.
+
+  Args:
+    name: of the encoder.
+    weights: file or directory, as in the table.
+    tokenizer: file, of CLIP.
+    length: of rows of tokens; at most 77 for CLIP.
+    truncate: whether the ends of captions that do not fit are cut off.
+
+  Raises:
+    launch.UserError: an unknown name, weights or tokenizer of something else, or
+      packages that are not installed.
+  """
+  if name not in embeddings.ENCODERS:
+    raise launch.UserError(
+      f'--encoder={name}: must be one of {", ".join(embeddings.ENCODERS)}.'
+    )
+  of_kind = {'clip': _clip, 't5': _t5}[embeddings.ENCODERS[name].kind]
+  encoder = of_kind(name, weights, tokenizer, length, truncate)
+  common = {'encoder': name, 'length': length, 'truncate': truncate}
+  return encoder._replace(identity={**common, **encoder.identity})
+
+
+def _clip(name, weights, tokenizer, length, truncate):
+  config = CLIP[name]
+  if not 3 <= length <= config.length:
+    raise launch.UserError(
+      f'data.caption_length={length}: {name} has positions for {config.length} tokens;'
+      f' take 3 to {config.length}.'
+    )
+  try:
+    tokens_of = text.load(tokenizer, length=length, truncate=truncate)
+  except (OSError, ValueError) as error:
+    raise launch.UserError(f'--tokenizer={tokenizer}: {error}') from error
+  end, size = (
+    tokens_of.encoding.token_to_id(text.END), tokens_of.encoding.get_vocab_size()
+  )  # fmt: skip
+  if end != config.eot or size > config.vocab_size:
+    raise launch.UserError(
+      f'--tokenizer={tokenizer}: has {size} tokens and ends texts with {end}; {name}'
+      f' has {config.vocab_size} and {config.eot}. Give the tokenizer of these weights.'
+    )
+  try:
+    params = clip_weights.load(weights, config)
+  except files.FileError as error:
+    raise launch.UserError(f'--weights: {error}') from error
+  net = networks.CLIP(config)
+  apply = jax.jit(
+    lambda params, tokens: net.apply(params, tokens, method='encode_text')
+  )
+
+  def tokenize(captions):
+    tokens = tokens_of(captions)
+    return tokens, np.argmax(tokens == config.eot, axis=1) + 1
+
+  def encode(tokens, lengths):
+    del lengths  # What follows the end changes nothing.
+    return jax.device_get(apply(params, tokens))
+
+  identity = {'weights': files.sha256(weights), 'tokenizer': files.sha256(tokenizer)}
+  return TextEncoder(tokenize, encode, identity)
+
+
+def _t5(name, weights, tokenizer, length, truncate):
+  if tokenizer:
+    raise launch.UserError(
+      f'--tokenizer={tokenizer}: a T5 directory has its own; leave it out.'
+    )
+  directory, dim = epath.Path(weights), embeddings.ENCODERS[name].dim
+  config = directory / 'config.json'
+  found = json.loads(config.read_text()) if weights and config.exists() else {}
+  if found.get('d_model') != dim:
+    raise launch.UserError(
+      f'--weights={weights}: {name} has d_model={dim} in its config.json, here it is'
+      f' {found.get("d_model")}; give the directory of a T5 of this size.'
+    )
+  try:
+    tokens_of = transformers.AutoTokenizer.from_pretrained(
+      weights, local_files_only=True
+    )
+    model = transformers.T5EncoderModel.from_pretrained(
+      weights, local_files_only=True, dtype=torch.float32
+    )
+  except ImportError as error:
+    raise launch.UserError(
+      f'--encoder={name}: needs PyTorch and transformers; install with: pip install -r'
+      f' requirements-text.txt ({error}).'
+    ) from error
+  except (OSError, ValueError) as error:
+    raise launch.UserError(
+      f'--weights={weights}: cannot be read by transformers: {error}'
+    ) from error
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  model = model.to(device).eval()
+
+  def tokenize(captions):
+    rows = np.full((len(captions), length), tokens_of.pad_token_id, np.int32)
+    lengths = np.zeros(len(captions), np.int32)
+    for i, ids in enumerate(tokens_of(list(captions))['input_ids']):
+      if len(ids) > length and not truncate:
+        raise text.CaptionError(
+          f'caption {i} is {captions[i]!r}: has {len(ids)} tokens, {length} fit;'
+          ' shorten it, or take longer rows.'
+        )
+      if len(ids) > length:  # The last is the end of text.
+        rows[i], lengths[i] = [*ids[: length - 1], ids[-1]], length
+        continue
+      rows[i, : len(ids)], lengths[i] = ids, len(ids)
+    return rows, lengths
+
+  def encode(tokens, lengths):
+    mask = np.arange(tokens.shape[1]) < lengths[:, None]
+    with torch.no_grad():
+      hidden = model(
+        input_ids=torch.as_tensor(tokens, dtype=torch.long, device=device),
+        attention_mask=torch.as_tensor(mask, dtype=torch.long, device=device),
+      ).last_hidden_state
+    hidden = hidden.cpu().numpy()
+    return np.sum(hidden * mask[..., None], axis=1) / lengths[:, None], hidden
+
+  kinds = {
+    'weights': ('.safetensors', '.bin'),
+    'tokenizer': ('.model', 'tokenizer.json'),
+  }
+  identity = {key: _sha256(directory, endings) for key, endings in kinds.items()}
+  return TextEncoder(tokenize, encode, identity)
+
+
+def _sha256(directory: epath.Path, endings: tuple[str, ...]) -> str:
+  """Of the files with these endings and their names."""
+  digest = hashlib.sha256()
+  for path in sorted(directory.iterdir()):
+    if path.name.endswith(endings):
+      digest.update(f'{path.name} {files.sha256(path)}\n'.encode())
+  return digest.hexdigest()
