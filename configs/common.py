@@ -19,16 +19,20 @@ def get_default() -> config_dict.ConfigDict:
 
   config.data = config_dict.ConfigDict()
   config.data.name = ''  # 'digits', 'mixture', 'random_mixture', 'pairs', or of TFDS:
-  # mnist, cifar10, imagenet_resized/64x64, imagenet2012, celeb_a. Of these:
+  # mnist, cifar10, imagenet_resized/64x64, imagenet2012, celeb_a, coco_captions/2014.
+  # Of these:
   config.data.dir = ''  # The TFDS directory; empty is TFDS's default.
   config.data.in_memory = True  # Or images are read from disk whenever needed,
   config.data.num_threads = 8  # so many batches at a time
   config.data.num_workers = 0  # in each of so many processes, if any.
-  # 'pairs', images with captions:
+  # 'pairs', images with captions, and partly coco_captions/2014:
   config.data.file = ''  # The npz with them.
   config.data.size = 32  # Of the images, averaged by area if they are larger.
   config.data.caption_length = 24  # Tokens, start and end among them.
   config.data.vocab_size = 1024  # Of the tokens.
+  # coco_captions/2014, whose captions are embedded once:
+  config.data.encoders = ()  # By these of `data.embeddings`: clip_l14, t5_xxl, ...
+  config.data.encoded_dir = ''  # With what encode_text and encode_latents write.
   config.data.attributes = ()  # Of celeb_a: k of them make 2^k classes, () is a vector.
   config.data.flip = False  # Whether training images are mirrored at random.
   # Of 'mixture', one Gaussian per class on a circle in the plane, and of
@@ -47,7 +51,8 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.width = 256  # Of 'mlp' and 'mmdit', as is the next.
   config.denoiser.depth = 3
   config.denoiser.patch_size = 4  # Of 'mmdit', as are the next two:
-  config.denoiser.text_width = 192  # of the encoder of prompts trained with it.
+  config.denoiser.text_width = 192  # of the encoder of prompts trained with it, or of
+  # projected embeddings.
   config.denoiser.text_depth = 2
   config.denoiser.channels = 32  # Of 'unet', as are the next three.
   config.denoiser.multipliers = (1, 2)  # Of the channels, one for every resolution.
@@ -223,7 +228,8 @@ def get_default() -> config_dict.ConfigDict:
   # Of `experiments.fid`, for images.
   config.fid = config_dict.ConfigDict()
   config.fid.num_samples = 50_000
-  config.fid.labels = 'balanced'  # or 'data', as often as in the training split
+  # or 'data', as often as in the training split, or 'test', those of test data, once
+  config.fid.labels = 'balanced'
   config.fid.split = 'train'  # That samples are compared with.
   config.fid.num_reference = 50_000  # The first of it.
   config.fid.batch_size = 256  # Samples in a call.

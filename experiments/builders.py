@@ -120,14 +120,8 @@ def network(config: config_dict.ConfigDict, spec: splits.Spec) -> nn.Module:
       remat=section.remat,
     )
   if section.network == 'mmdit':
-    encode = networks.TokenEncoder(
-      spec.conditions.vocab_size,
-      section.text_width,
-      section.text_depth,
-      section.head_dim,
-    )
     return networks.MMDiT(
-      encode=encode,
+      encode=_text_encoder(config, spec.conditions),
       patch_size=section.patch_size,
       width=section.width,
       depth=section.depth,
@@ -138,6 +132,20 @@ def network(config: config_dict.ConfigDict, spec: splits.Spec) -> nn.Module:
   return networks.ResidualMLP(
     num_classes=spec.conditions.num_classes, width=section.width, depth=section.depth
   )
+
+
+def _text_encoder(
+  config: config_dict.ConfigDict, of: conditions.Conditions
+) -> nn.Module:
+  """What makes prompts of conditions, for 'mmdit'."""
+  section = config.denoiser
+  match of:
+    case conditions.Tokens():
+      return networks.TokenEncoder(
+        of.vocab_size, section.text_width, section.text_depth, section.head_dim
+      )
+    case conditions.Embeddings():
+      return networks.EmbeddingEncoder(section.text_width, jnp.dtype(section.dtype))
 
 
 def init_network(net: nn.Module, key: jax.Array, spec: splits.Spec) -> types.Params:
@@ -294,6 +302,8 @@ def _embedding(of: conditions.Conditions, width: int) -> nn.Module:
       return guidance.TokenEmbedding(of.vocab_size, width)
     case conditions.Attributes():
       return guidance.VectorEmbedding(width)
+    case conditions.Embeddings():
+      return guidance.PooledEmbedding(width)
 
 
 def guidance_name(config: config_dict.ConfigDict) -> str:

@@ -218,6 +218,7 @@ def make_collect(
 
   Compiled; on the host. Without a reward the profile is None.
   """
+  look_up = datasets.lookup(config)
   network = counter.wrap(builders.denoiser(config, spec))
   pair = builders.pair(config, spec, network=network)
   schedule = builders.schedule(config)
@@ -225,13 +226,13 @@ def make_collect(
   root = arrays.stream(config.seed, f'statistics/{section.kind}')
   grouped = section.kind != 'particles'
 
-  def collect(params, reward_params, index, x0, label, t):
-    n = label.shape[1]
+  def collect(params, reward_params, index, x0, cond, t):
+    n = x0.shape[1]
     # One key per datum: what a shard holds does not depend on batches or devices.
     keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(
       (index[:, None] * n + jnp.arange(n, dtype=jnp.uint32)).reshape(-1)
     )
-    cond = label.reshape(-1, *label.shape[2:])
+    cond = jax.tree.map(lambda c: c.reshape(-1, *c.shape[2:]), cond)
     eps, _, x0_cond, x0_null = objectives.predict(
       keys,
       pair,
@@ -258,7 +259,7 @@ def make_collect(
     eps, x0_cond, x0_null = (x.reshape(x0.shape) for x in (eps, x0_cond, x0_null))
     gram = statistics.group_gram(eps, x0, x0_cond, x0_null)
     if profile is not None:
-      profile = profile.reshape(*label.shape[:2], *profile.shape[1:])
+      profile = profile.reshape(*x0.shape[:2], *profile.shape[1:])
     return statistics.pack(gram), profile
 
   mesh = builders.mesh(config)
@@ -270,7 +271,8 @@ def make_collect(
   )
 
   def collect_on_host(params, reward_params, index, x0, label, t):
-    share = sharding.process_share((index, x0, label, t))
+    index, x0, local, t_local = sharding.process_share((index, x0, label, t))
+    share = index, x0, look_up(local), t_local
     computed = compiled(params, reward_params, *sharding.global_batch(share, mesh))
     gram, profile = jax.tree.map(sharding.to_host, computed)
     return gram, t, label if grouped else label[:, 0], profile

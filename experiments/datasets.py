@@ -6,17 +6,22 @@ With `builders.py` the only place where config keys are given a meaning.
 import functools
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import config_dict
 
 from experiments import launch
 from lgd import arrays
 from lgd import conditions
+from lgd import files
 from lgd import sharding
+from lgd.data import captions as captions_lib
 from lgd.data import catalog
 from lgd.data import digits
+from lgd.data import embeddings
 from lgd.data import loader
 from lgd.data import mixtures
 from lgd.data import pairs
@@ -33,11 +38,14 @@ def load(config: config_dict.ConfigDict) -> splits.Dataset:
   """The data of `config.data`.
 
   Raises:
-    launch.UserError: data that must be prepared first, or an unknown name.
+    launch.UserError: data that must be prepared or encoded first, embeddings of other
+      captions, or an unknown name.
   """
   section = config.data
   if section.name == 'digits':
     return digits.load()
+  if is_captioned(config):
+    return _load_captioned(config)
   if section.name in catalog.DATA_SETS:
     read = sources.load if section.in_memory else streamed.load
     try:
@@ -61,6 +69,70 @@ def load(config: config_dict.ConfigDict) -> splits.Dataset:
     raise launch.UserError(f'data.name={section.name!r}: must be one of {NAMES}.')
   return mixtures.dataset(
     arrays.stream(config.seed, 'data'), mixture, num_per_class=section.num_per_class
+  )
+
+
+def is_captioned(config: config_dict.ConfigDict) -> bool:
+  """Whether data are pairs of images and captions of TFDS, with embeddings."""
+  data_set = catalog.DATA_SETS.get(config.data.name)
+  return data_set is not None and data_set.is_captioned
+
+
+def captions(config: config_dict.ConfigDict) -> captions_lib.Captioned:
+  """All captions of data that have embeddings, and their images' splits.
+
+  Raises:
+    launch.UserError: data that must be prepared first, or hold an empty caption.
+  """
+  section = config.data
+  try:
+    return _read_captions(section.name, section.dir, size=section.size)
+  except (prepared.NotPreparedError, sources.DataError) as error:
+    raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
+
+
+_read_captions = functools.lru_cache(maxsize=2)(captions_lib.read)
+
+
+def lookup(config: config_dict.ConfigDict) -> embeddings.Lookup:
+  """From labels to conditions: the only place where embeddings come from.
+
+  Raises:
+    launch.UserError: no embeddings, or those of another encoder.
+  """
+  section = config.data
+  root = epath.Path(section.encoded_dir)
+  try:
+    return embeddings.Lookup(
+      {
+        name: embeddings.Store(root / name, name, section.caption_length)
+        for name in section.encoders
+      }
+    )
+  except files.FileError as error:
+    raise launch.UserError(
+      f'data.encoded_dir={section.encoded_dir!r}: {error} To make embeddings, run'
+      ' python -m experiments.encode_text.'
+    ) from error
+
+
+def encoded_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """Of the embeddings that `config` makes data of; JSON."""
+  return lookup(config).identity
+
+
+def _load_captioned(config):
+  captioned = captions(config)
+  try:
+    lookup(config).require_captions(captioned.texts)
+  except files.FileError as error:
+    raise launch.UserError(
+      f'data.encoded_dir={config.data.encoded_dir!r}: of other captions: {error}'
+    ) from error
+  parts = (getattr(captioned, split) for split in catalog.SPLITS)
+  return splits.Dataset(
+    *(splits.Split(streamed.Images(pairs), pairs.labels()) for pairs in parts),
+    spec(config).conditions,
   )
 
 
@@ -91,6 +163,9 @@ def spec(config: config_dict.ConfigDict) -> splits.Spec:
   section = config.data
   if section.name == 'digits':
     return splits.Spec((8, 8, 1), conditions.Labels(10))
+  if is_captioned(config):
+    of_captions = embeddings.conditions_of(section.encoders, section.caption_length)
+    return splits.Spec((section.size, section.size, 3), of_captions)
   if section.name in catalog.DATA_SETS:
     data_set = catalog.DATA_SETS[section.name]
     return splits.Spec(data_set.shape, data_set.conditions(section.attributes))
@@ -132,7 +207,8 @@ def batches(
 ) -> Callable[[int], Iterator[splits.Split]]:
   """From the first step wanted to this process's share of the batches of a stage.
 
-  Consecutive data form groups of `group_size`, each of one class if `by_class`.
+  Consecutive data form groups of `group_size`, each of one class if `by_class`. What
+  networks are conditioned on takes the place of labels.
 
   Raises:
     launch.UserError: a batch larger than the split, or that devices cannot share.
@@ -149,10 +225,11 @@ def batches(
       f'{section}.batch_size={batch_size}: must be a multiple of the'
       f' {jax.device_count()} devices that share it.'
     )
+  look_up = lookup(config)
   common = {'seed': config.seed, 'augment': config.data.flip}
   if isinstance(train.x, streamed.Images) and group_size == 1:
     return lambda start: loader.batches(
-      train.x.source,
+      embeddings.Conditioned(train.x.source, look_up),
       batch_size,
       start=start,
       process_index=jax.process_index(),
@@ -161,8 +238,13 @@ def batches(
       num_workers=config.data.num_workers,
       **common,
     )
+
+  def share(batch):
+    x, label = sharding.process_share(batch)
+    return splits.Split(x, look_up(label))
+
   return lambda start: map(
-    sharding.process_share,
+    share,
     splits.batches(
       train,
       batch_size,

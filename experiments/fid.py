@@ -143,7 +143,7 @@ def sampled_images(
   labels = sample_labels(config, dataset, seed)
   omega, config = sample.resolve_method(config, workdir, spec, method, labels)
   params = workdir_lib.load_pair(workdir, config, spec)
-  sample_fn = sampler.make_sample_fn(config, spec)
+  sample_fn, look_up = sampler.make_sample_fn(config, spec), datasets.lookup(config)
 
   def images(first, last):
     order = np.arange(first, last)
@@ -157,7 +157,8 @@ def sampled_images(
       # Whole batches, so that one compiled program serves all.
       index = np.resize(order[i : i + size], size)
       rows = None if omega is None else omega[index]
-      samples = sample_fn(params, rows, sampler.sample_keys(seed, index), labels[index])
+      keys, cond = sampler.sample_keys(seed, index), look_up(labels[index])
+      samples = sample_fn(params, rows, keys, cond)
       part = order[i : i + size]
       x[part - first] = samples[: len(part)]
     if not np.all(np.isfinite(x)):
@@ -173,11 +174,16 @@ def sampled_images(
 def sample_labels(
   config: config_dict.ConfigDict, dataset: splits.Dataset, seed: int
 ) -> np.ndarray:
-  """Conditions of all samples: every class in turn, or as often as in the data."""
+  """Labels of all samples: every class in turn, as often as in the data, or held out.
+
+  Those of test data are drawn without replacement, and all again where there are fewer.
+  """
   num_samples, num_classes = config.fid.num_samples, dataset.num_classes
   if config.fid.labels == 'balanced':
     return np.arange(num_samples, dtype=np.int32) % num_classes
   rng = np.random.default_rng((seed, num_samples))
+  if config.fid.labels == 'test':
+    return np.resize(rng.permutation(dataset.test.label), num_samples)
   return rng.choice(dataset.train.label, num_samples)
 
 

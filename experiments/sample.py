@@ -43,9 +43,9 @@ def resolve_method(
   workdir: workdir_lib.Workdir,
   spec: splits.Spec,
   method: str,
-  cond: np.ndarray,
+  label: np.ndarray,
 ) -> tuple[np.ndarray | None, config_dict.ConfigDict]:
-  """A method's weights for conditions, and the config with the rule they are for.
+  """A method's weights for labels, and the config with the rule they are for.
 
   Returns:
     omega, `[n, num_steps]`, None for 'unguided'; and the config.
@@ -58,11 +58,11 @@ def resolve_method(
     return None, config
   if name in methods.FAMILIES:
     weight = given_weight(config, method)
-    omega = guidance.tabulate(weight, cond, builders.time_grid(config))
+    omega = guidance.tabulate(weight, label, builders.time_grid(config))
     return np.asarray(omega), methods.with_rule(config, methods.rule_of(name, config))
   if method in workdir.guidance_names():
     learned = workdir_lib.load_guidance(workdir, config, method, spec)
-    omega = sampler.tabulate_learned(config, learned, cond)
+    omega = sampler.tabulate_learned(config, learned, label)
     return np.asarray(omega), methods.with_rule(config, learned.rule)
   raise launch.UserError(
     f'--method={method}: must be unguided, one of the learned weights here,'
@@ -105,8 +105,8 @@ def file_stem(method: str, seed: int) -> str:
   return method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
 
 
-def conditions(config: config_dict.ConfigDict, spec: splits.Spec) -> np.ndarray:
-  """Every class; of vectors those of the first test data, `NUM_VECTORS` of them."""
+def labels(config: config_dict.ConfigDict, spec: splits.Spec) -> np.ndarray:
+  """Every class; else the labels of the first test data, `NUM_VECTORS` of them."""
   if spec.conditions.num_classes is not None:
     return np.arange(spec.conditions.num_classes, dtype=np.int32)
   return datasets.load(config).test.label[:NUM_VECTORS]
@@ -119,12 +119,13 @@ def run(
   workdir = workdir_lib.Workdir(workdir)
   config = workdir_lib.resolve_config(workdir, config)
   spec = datasets.spec(config)
-  each = conditions(config, spec)
-  cond = np.repeat(each, config.evaluation.samples_per_class, axis=0)
-  omega, config = resolve_method(config, workdir, spec, method, cond)
+  each = labels(config, spec)
+  label = np.repeat(each, config.evaluation.samples_per_class, axis=0)
+  omega, config = resolve_method(config, workdir, spec, method, label)
   params = workdir_lib.load_pair(workdir, config, spec)
-  sample_fn = sampler.make_sample_fn(config, spec)
-  x = sample_fn(params, omega, sampler.sample_keys(seed, np.arange(len(cond))), cond)
+  sample_fn, look_up = sampler.make_sample_fn(config, spec), datasets.lookup(config)
+  keys, cond = sampler.sample_keys(seed, np.arange(len(label))), look_up(label)
+  x = sample_fn(params, omega, keys, cond)
   if not np.all(np.isfinite(x)):
     raise reporting.NonFiniteError(
       f'--method={method}: samples are not finite; take a smaller weight.'
@@ -132,7 +133,7 @@ def run(
 
   if jax.process_index() == 0:
     path = workdir.path / 'samples' / f'{file_stem(method, seed)}.npz'
-    files.write_npz(path, {'x': x, 'label': cond})
+    files.write_npz(path, {'x': x, 'label': label})
     columns = x.reshape(len(each), -1, *spec.shape)
     plots.sample_grid(path.with_suffix('.png'), {method: columns}, num_rows=10)
     logging.info('%d samples in %s', len(x), path)

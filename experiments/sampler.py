@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -143,23 +144,25 @@ def make_count_nfe(
 def make_tabulate(
   config: config_dict.ConfigDict, model: builders.WeightModel
 ) -> Callable[[types.Params, np.ndarray], jax.Array]:
-  """`(params, cond [n, ...]) -> omega [n, num_steps]` at the sampler's transitions.
+  """`(params, label [n, ...]) -> omega [n, num_steps]` at the sampler's transitions.
 
-  Every distinct condition is looked at once.
+  Every distinct label is looked at once.
   """
+  look_up = datasets.lookup(config)
   times = builders.time_grid(config)
 
   @jax.jit
   def compiled(params, cond):
     return guidance.tabulate(functools.partial(model.apply, params), cond, times)
 
-  def tabulate(params, cond):
-    distinct, index = np.unique(cond, axis=0, return_inverse=True)
+  def tabulate(params, label):
+    distinct, index = np.unique(label, axis=0, return_inverse=True)
     n = len(distinct)
     size = min(n, _CHUNK)
     rows = np.arange(n + -n % size) % n  # Whole chunks: one compiled program.
     chunks = [
-      compiled(params, distinct[rows[i : i + size]]) for i in range(0, len(rows), size)
+      compiled(params, look_up.pooled(distinct[rows[i : i + size]]))
+      for i in range(0, len(rows), size)
     ]
     return jnp.concatenate(chunks)[index.reshape(-1)]
 
@@ -167,9 +170,9 @@ def make_tabulate(
 
 
 def tabulate_learned(
-  config: config_dict.ConfigDict, weight: workdir_lib.LearnedWeight, cond: np.ndarray
+  config: config_dict.ConfigDict, weight: workdir_lib.LearnedWeight, label: np.ndarray
 ) -> jax.Array:
-  """`[n, num_steps]` weights of a learned one for conditions, on the sampler's grid.
+  """`[n, num_steps]` weights of a learned one for labels, on the sampler's grid.
 
   Raises:
     launch.UserError: a table that does not cover the grid.
@@ -181,4 +184,4 @@ def tabulate_learned(
       raise launch.UserError(
         f'evaluation.t_max={config.evaluation.t_max}: {error}'
       ) from error
-  return make_tabulate(config, weight.model)(weight.params, cond)
+  return make_tabulate(config, weight.model)(weight.params, label)

@@ -9,6 +9,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import statistics_files
 from experiments import workdir as workdir_lib
@@ -24,6 +25,7 @@ def load(
     launch.UserError: none, unfinished or damaged ones, or too few particles.
   """
   workdir_lib.require_statistics(workdir, config)
+  workdir_lib.require_encoded(workdir, config)
   directory = workdir.statistics(builders.statistics_name(config))
   stored = statistics_files.read(
     directory,
@@ -39,8 +41,9 @@ def load(
     num_evaluations,
   )
   require_reach(stored.t, config.guidance, directory)
+  cond = datasets.lookup(config).pooled(stored.label)
   store = objectives.make_store(
-    *jax.tree.map(jnp.asarray, (stored.gram, stored.t, stored.label, stored.profile))
+    *jax.tree.map(jnp.asarray, (stored.gram, stored.t, cond, stored.profile))
   )
   return store, num_evaluations
 

@@ -26,6 +26,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   workdir.refuse_foreign()
   if checkpointing.latest_step(workdir.denoiser) is not None:
     workdir_lib.require_base_of(workdir, config)
+    workdir_lib.require_encoded(workdir, config)
   builders.log_config(config)
 
   dataset = datasets.load(config)
@@ -36,7 +37,10 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     workdir=workdir.path,
     directory=workdir.denoiser,
     stage='denoiser',
-    stored_config={'config': checkpointing.to_json(config.to_dict())},
+    stored_config={
+      'config': checkpointing.to_json(config.to_dict()),
+      'encoded': datasets.encoded_identity(config),
+    },
     init=lambda key: builders.init_network(net, key, dataset.spec),
     tx=builders.optimizer(config.denoiser),
     loss_fn=make_loss_fn(config, dataset.spec),

@@ -16,6 +16,7 @@ from experiments import launch
 from experiments import methods
 from lgd import noising
 from lgd.data import catalog
+from lgd.data import embeddings
 
 
 def require_learnable(config: config_dict.ConfigDict) -> None:
@@ -160,6 +161,7 @@ def validate(config: config_dict.ConfigDict) -> None:
 
 def _validate_data(config, check, positive) -> None:
   """The data, and what their conditions allow."""
+  _validate_encoded(config, check, positive)
   check('data.num_classes', lambda v: v >= 2, 'guidance needs at least 2 classes.')
   check('data.num_per_class', lambda v: v >= 2, 'needs at least 2 for a distance.')
   check(
@@ -195,7 +197,7 @@ def _validate_data(config, check, positive) -> None:
       'prompts and vectors of attributes make no classes; choose another value, or some'
       " attributes, as in --config.data.attributes=\"('Male', 'Smiling')\"."
     )
-    check('fid.labels', lambda v: v == 'data', no_classes)
+    check('fid.labels', lambda v: v != 'balanced', no_classes)
     check('guidance.weight', lambda v: v == 'network', no_classes)
     check('guidance.objective', lambda v: v != 'class_marginal', no_classes)
     check('statistics.kind', lambda v: v != 'class_groups', no_classes)
@@ -258,6 +260,27 @@ def _validate_reward(config, check, numbers) -> None:
   )
 
 
+def _validate_encoded(config, check, positive) -> None:
+  """Embeddings of captions."""
+  check(
+    'data.encoders',
+    lambda v: set(v) <= set(embeddings.ENCODERS) and len(set(v)) == len(v),
+    f'must be different ones of {", ".join(embeddings.ENCODERS)}.',
+  )
+  is_captioned = datasets.is_captioned(config)
+  check(
+    'data.encoders',
+    lambda v: bool(v) == is_captioned,
+    f'data.name={config.data.name!r} has {"captions" if is_captioned else "none"};'
+    ' give encoders for coco_captions/2014, as in'
+    ' --config.data.encoders="(\'clip_l14\',)", and for nothing else.',
+  )
+  if is_captioned:
+    positive('data.size')
+    check('data.caption_length', lambda v: v >= 3, 'needs a start, a token and an end.')
+    check('data.in_memory', lambda v: not v, 'captioned images stay on disk.')
+
+
 def _validate_evaluation(config, check, positive, one_of, numbers) -> None:
   """The sampler and its grids, and `experiments.fid`."""
   for key in ('num_seeds', 'num_steps', 'classifier_width', 'classifier_steps'):
@@ -298,7 +321,7 @@ def _validate_evaluation(config, check, positive, one_of, numbers) -> None:
     )
   for key in ('num_samples', 'num_reference', 'batch_size', 'shard_size'):
     positive(f'fid.{key}')
-  one_of('fid.labels', ('balanced', 'data'))
+  one_of('fid.labels', ('balanced', 'data', 'test'))
   one_of('fid.split', catalog.SPLITS)
   check('fid.kid_subset_size', lambda v: v >= 2, 'needs at least 2.')
   check('fid.num_neighbors_samples', lambda v: v >= 4, 'needs at least 4.')
@@ -338,7 +361,7 @@ def _validate_network(config, check, positive, numbers, one_of) -> None:
       lambda v: section.channels % v == 0,
       f'must divide denoiser.channels={section.channels}.',
     )
-  has_prompts = config.data.name == 'pairs'
+  has_prompts = config.data.name == 'pairs' or datasets.is_captioned(config)
   check(
     'denoiser.network',
     lambda v: (v == 'mmdit') == has_prompts,
@@ -348,8 +371,8 @@ def _validate_network(config, check, positive, numbers, one_of) -> None:
   if section.network == 'mmdit':
     check(
       'denoiser.patch_size',
-      lambda v: v > 0 and config.data.size % v == 0,
-      f'must divide data.size={config.data.size}.',
+      lambda v: v > 0 and datasets.spec(config).shape[0] % v == 0,
+      f'must divide the side of data, {datasets.spec(config).shape[0]}.',
     )
     for key in ('width', 'text_width'):
       check(

@@ -25,6 +25,7 @@ from ml_collections import config_dict
 
 from configs import common
 from experiments import builders
+from experiments import datasets
 from experiments import launch
 from experiments import statistics_files
 from experiments import validation
@@ -36,7 +37,9 @@ from lgd.data import splits
 
 # Keys that may differ between two calls on one work directory: they change when a
 # run stops, what it prints and where it finds its data, not what it computes.
-_FREE_KEYS = ('num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir')
+_FREE_KEYS = (
+  'num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir', 'encoded_dir'
+)  # fmt: skip
 
 # All that experiments write; anything else makes a directory foreign.
 _ENTRIES = (
@@ -166,8 +169,10 @@ def load_pair(
   """The parameters of `builders.pair`.
 
   Raises:
-    launch.UserError: no base model here, or no weak one where `rule` has it.
+    launch.UserError: no base model here, one trained on other embeddings, or no weak
+      one where `rule` has it.
   """
+  require_encoded(workdir, config)
   params, _ = load_denoiser(workdir, spec, builders.mesh(config))
   return with_weak(params, config, spec)
 
@@ -250,13 +255,29 @@ def require_base_of(
   return stored
 
 
+def require_encoded(workdir: Workdir, config: config_dict.ConfigDict) -> None:
+  """Refuses embeddings or latents that the base model was not trained on.
+
+  Raises:
+    launch.UserError: they are of another encoder, or of other data.
+  """
+  stored = checkpointing.load_config(workdir.denoiser).get('encoded', {})
+  try:
+    require_same(stored, datasets.encoded_identity(config), workdir.denoiser)
+  except launch.UserError as error:
+    raise launch.UserError(
+      f'data.encoded_dir={config.data.encoded_dir!r}: is not what the base model was'
+      f' trained on: {error}'
+    ) from error
+
+
 def resolve_config(
   workdir: Workdir, config: config_dict.ConfigDict | None
 ) -> config_dict.ConfigDict:
   """The config to evaluate a trained directory with.
 
   The stored one; if `config` is given, with the sections `evaluation`, `compare`,
-  `fid`, `rule` and `mesh`, and the `data.dir`, of that.
+  `fid`, `rule` and `mesh`, and the directories of `data`, of that.
 
   Raises:
     launch.UserError: no base model here, or one of another config.
@@ -271,7 +292,7 @@ def resolve_config(
   for section in ('evaluation', 'compare', 'fid', 'rule'):
     stored[section] = config[section]
   stored.mesh = config.mesh
-  stored.data.dir = config.data.dir
+  stored.data.dir, stored.data.encoded_dir = config.data.dir, config.data.encoded_dir
   return stored
 
 

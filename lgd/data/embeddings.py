@@ -26,6 +26,7 @@ from etils import epath
 from lgd import conditions
 from lgd import types
 from lgd.data import shards
+from lgd.data import sources
 
 DTYPE = np.float16  # .npy has no bfloat16; these values need no more range.
 _COMMAND = 'python -m experiments.encode_text again: it makes what is missing.'
@@ -50,7 +51,7 @@ ENCODERS = {
   'clip_b32': Encoder('clip', 512, 512),
   'clip_b16': Encoder('clip', 512, 512),
   'clip_l14': Encoder('clip', 768, 768),
-  'clip_tiny': Encoder('clip', 64, 64),  # Not published: `networks.CLIP_TINY`.
+  'clip_tiny': Encoder('clip', 64, 64),  # Not published: of smoke tests.
   't5_small': Encoder('t5', 512, 512),
   't5_base': Encoder('t5', 768, 768),
   't5_large': Encoder('t5', 1024, 1024),
@@ -195,3 +196,24 @@ class Lookup:
       return {k: a.reshape(*label.shape, *a.shape[1:]) for k, a in arrays.items()}
 
     return {name: of(store) for name, store in self._stores.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditioned:
+  """A source whose examples have conditions in place of labels. It can be pickled.
+
+  Attributes:
+    source: `source[rows] -> sources.Example`.
+    look_up: what makes conditions of its labels.
+  """
+
+  source: Any
+  look_up: Lookup
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, rows: Sequence[int]) -> sources.Example:
+    """Raises as the source, and as `Lookup`."""
+    x, label = self.source[rows]
+    return sources.Example(x, self.look_up(label))

@@ -16,6 +16,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epy
 
@@ -42,7 +43,7 @@ def batches(
   """Endless shuffled batches of this process; batch number `start` first.
 
   Args:
-    source: the data.
+    source: the data: a `sources.Source`, or what reads and is pickled like one.
     batch_size: of all processes together.
     seed: of shuffle and flips, in 0..2^32-1.
     start: first batch.
@@ -58,7 +59,7 @@ def batches(
 
   Yields:
     `x [batch_size / process_count, height, width, channels]` float32 in [-1, 1] and
-    labels as those of `sources.Example`. Closing the iterator ends its workers.
+    labels as those of the source's examples. Closing the iterator ends its workers.
 
   Raises:
     ValueError: a batch that the processes cannot share, or larger than the split.
@@ -106,6 +107,6 @@ def _to_float(dataset: Any) -> Iterator[splits.Split]:
   iterator = iter(dataset)
   try:
     for x, label in iterator:  # From a worker they lie in memory shared with it.
-      yield splits.Split(images.to_float(x), np.array(label))
+      yield splits.Split(images.to_float(x), jax.tree.map(np.array, label))
   finally:
     iterator.close()

@@ -6,6 +6,7 @@ from lgd.guidance.guided import pair_along
 from lgd.guidance.guided import unguided
 from lgd.guidance.network import GuidanceNet
 from lgd.guidance.network import LabelEmbedding
+from lgd.guidance.network import PooledEmbedding
 from lgd.guidance.network import TokenEmbedding
 from lgd.guidance.network import VectorEmbedding
 from lgd.guidance.planned import make_plan
@@ -39,6 +40,7 @@ __all__ = (
   'GuidanceNet',
   'LabelEmbedding',
   'Plan',
+  'PooledEmbedding',
   'TokenEmbedding',
   'VectorEmbedding',
   'along',

@@ -74,13 +74,31 @@ class TokenEmbedding(nn.Module):
     return VectorEmbedding(self.width, name='projection')(mean)
 
 
+class PooledEmbedding(nn.Module):
+  """Prompts by `{encoder: {'pooled': [batch, dim], ...}}` -> `[batch, width]`.
+
+  The pooled embeddings side by side, each scaled to a root mean square of 1, projected.
+  Whatever else an encoder gives is not read, and need not be there.
+  """
+
+  width: int
+
+  @nn.compact
+  def __call__(self, cond: types.Cond) -> jax.Array:
+    norm = nn.RMSNorm(use_scale=False)
+    each = [norm(cond[name]['pooled'].astype(jnp.float32)) for name in sorted(cond)]
+    pooled = jnp.concatenate(each, axis=-1)
+    return VectorEmbedding(self.width, name='projection')(pooled)
+
+
 class GuidanceNet(nn.Module):
   """The guidance weight network, (1)-(3).
 
   Attributes:
     schedule: noise schedule, for logsnr.
     embed: the condition embedding, to `[batch, width]`; a `LabelEmbedding`, a
-      `VectorEmbedding`, a `TokenEmbedding`, or any module of that signature.
+      `VectorEmbedding`, a `TokenEmbedding`, a `PooledEmbedding`, or any module of that
+      signature.
     width: of the embeddings and the trunk; the paper has 64 for toys, 512 for
       images.
     depth: layers of the trunk, the output layer included; the paper has 6.

@@ -14,6 +14,7 @@ from lgd.networks.inception import InceptionV3
 from lgd.networks.mlp import ResidualMLP
 from lgd.networks.mmdit import MMDiT
 from lgd.networks.squeezenet import SqueezeNet
+from lgd.networks.text import EmbeddingEncoder
 from lgd.networks.text import EncodedText
 from lgd.networks.text import TokenEncoder
 from lgd.networks.unet import UNet
@@ -25,6 +26,7 @@ __all__ = (
   'CLIP_L14',
   'Classifier',
   'ClipConfig',
+  'EmbeddingEncoder',
   'EncodedText',
   'InceptionV3',
   'MMDiT',
