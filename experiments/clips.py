@@ -59,6 +59,7 @@ def load(
     workdir_lib.config_to_json(config, 'seed', 'data'),
     path,
   )
+  workdir_lib.require_encoded(path, config)
   net = networks.CLIP(clip_config(stored))
   init = make_init(datasets.spec(config), net)
   return Clip(net, workdir_lib.load_ema(path, init, builders.mesh(config)))

@@ -117,7 +117,12 @@ def lookup(config: config_dict.ConfigDict) -> embeddings.Lookup:
 
 
 def encoded_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """Of the embeddings that `config` makes data of; JSON."""
+  """What was made of the data before training, and not by it; JSON.
+
+  Of captions the embeddings or tokens. A directory and a file are not part of it.
+  """
+  if config.data.name == 'pairs':
+    return {'pairs_sha256': _load_pairs(config.data).sha256}
   return lookup(config).identity
 
 

@@ -51,6 +51,7 @@ def run(
   validation.require_prompts(config)
   builders.log_config(config)
   dataset, spec = datasets.load(config), datasets.spec(config)
+  workdir_lib.require_encoded(workdir.denoiser, config)
   params, step = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
   held_out = {name: head(getattr(dataset, name), config) for name in SPLITS}
   measures = {

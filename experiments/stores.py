@@ -25,7 +25,7 @@ def load(
     launch.UserError: none, unfinished or damaged ones, or too few particles.
   """
   workdir_lib.require_statistics(workdir, config)
-  workdir_lib.require_encoded(workdir, config)
+  workdir_lib.require_encoded(workdir.denoiser, config)
   directory = workdir.statistics(builders.statistics_name(config))
   stored = statistics_files.read(
     directory,

@@ -48,6 +48,7 @@ def run(
       workdir_lib.config_to_json(config, 'seed', 'data', 'clip'),
       directory,
     )
+    workdir_lib.require_encoded(directory, config)
   builders.log_config(config)
   dataset = datasets.load(config)
   seen = config.copy_and_resolve_references()
@@ -59,7 +60,10 @@ def run(
     workdir=workdir.path,
     directory=directory,
     stage=f'clip/{model}',
-    stored_config={'config': checkpointing.to_json(config.to_dict())},
+    stored_config={
+      'config': checkpointing.to_json(config.to_dict()),
+      'encoded': datasets.encoded_identity(config),
+    },
     init=clips.make_init(dataset.spec, net),
     tx=builders.optimizer(config.clip),
     loss_fn=make_loss_fn(config, net),

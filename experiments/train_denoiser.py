@@ -26,7 +26,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   workdir.refuse_foreign()
   if checkpointing.latest_step(workdir.denoiser) is not None:
     workdir_lib.require_base_of(workdir, config)
-    workdir_lib.require_encoded(workdir, config)
+    workdir_lib.require_encoded(workdir.denoiser, config)
   builders.log_config(config)
 
   dataset = datasets.load(config)

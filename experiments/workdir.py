@@ -38,7 +38,8 @@ from lgd.data import splits
 # Keys that may differ between two calls on one work directory: they change when a
 # run stops, what it prints and where it finds its data, not what it computes.
 _FREE_KEYS = (
-  'num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir', 'encoded_dir'
+  'num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir', 'file',
+  'encoded_dir',
 )  # fmt: skip
 
 # All that experiments write; anything else makes a directory foreign.
@@ -172,7 +173,7 @@ def load_pair(
     launch.UserError: no base model here, one trained on other embeddings, or no weak
       one where `rule` has it.
   """
-  require_encoded(workdir, config)
+  require_encoded(workdir.denoiser, config)
   params, _ = load_denoiser(workdir, spec, builders.mesh(config))
   return with_weak(params, config, spec)
 
@@ -255,19 +256,23 @@ def require_base_of(
   return stored
 
 
-def require_encoded(workdir: Workdir, config: config_dict.ConfigDict) -> None:
-  """Refuses embeddings or latents that the base model was not trained on.
+def require_encoded(directory: epath.Path, config: config_dict.ConfigDict) -> None:
+  """Refuses captions, embeddings or latents that a model was not trained on.
+
+  Args:
+    directory: of the model's steps.
+    config: of the data.
 
   Raises:
     launch.UserError: they are of another encoder, or of other data.
   """
-  stored = checkpointing.load_config(workdir.denoiser).get('encoded', {})
+  stored = checkpointing.load_config(directory).get('encoded', {})
   try:
-    require_same(stored, datasets.encoded_identity(config), workdir.denoiser)
+    require_same(stored, datasets.encoded_identity(config), directory)
   except launch.UserError as error:
+    key = 'file' if config.data.name == 'pairs' else 'encoded_dir'
     raise launch.UserError(
-      f'data.encoded_dir={config.data.encoded_dir!r}: is not what the base model was'
-      f' trained on: {error}'
+      f'data.{key}={config.data[key]!r}: is not what the model was trained on: {error}'
     ) from error
 
 
@@ -292,7 +297,8 @@ def resolve_config(
   for section in ('evaluation', 'compare', 'fid', 'rule'):
     stored[section] = config[section]
   stored.mesh = config.mesh
-  stored.data.dir, stored.data.encoded_dir = config.data.dir, config.data.encoded_dir
+  for key in ('dir', 'file', 'encoded_dir'):
+    stored.data[key] = config.data[key]
   return stored
 
 

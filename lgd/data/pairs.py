@@ -5,6 +5,7 @@ tenth of the pairs validates, a tenth tests, chosen once for all by a fixed perm
 prompts of these splits occur in no other. Tokens are those of the training captions.
 """
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ class Pairs(NamedTuple):
 
   dataset: splits.Dataset
   tokenizer: text.Tokenizer
+  sha256: str  # Of images and tokens, as they are here.
 
 
 def load(path: epath.PathLike, *, size: int, vocab_size: int, length: int) -> Pairs:
@@ -51,7 +53,9 @@ def load(path: epath.PathLike, *, size: int, vocab_size: int, length: int) -> Pa
     *(splits.Split(x[rows], tokens[rows]) for rows in (train, validation, test)),
     conditions.Tokens(length, vocab_size),
   )
-  return Pairs(dataset, tokenizer)
+  digest = hashlib.sha256(x.tobytes())
+  digest.update(tokens.tobytes())
+  return Pairs(dataset, tokenizer, digest.hexdigest())
 
 
 def _read(path: epath.Path, size: int) -> tuple[np.ndarray, list[str]]:
