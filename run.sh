@@ -6,6 +6,7 @@
 #   ./run.sh mixture40      the same on forty classes in 16 dimensions
 #   ./run.sh mnist          the same on MNIST, prepared by TFDS (DATA=its directory)
 #   ./run.sh mnist_unet     with a small U-Net in place of the MLP: 90 minutes on 2 cores
+#   ./run.sh emoji          prompts and a reward, on images with captions (DATA=FILE.npz)
 #   ./run.sh compare [mixture]  every rule and schedule on digits, at 10 to 100 steps
 #   ./run.sh sweep          720 guidance trainings on digits from one set of statistics
 #   ./run.sh smoke          train, evaluate and sample on shrunken configs
@@ -118,6 +119,20 @@ case $command in
     install "${REQUIREMENTS:-requirements.txt}"
     both mnist unet_ --config.data.dir="${DATA:-}"
     ;;
+  emoji)
+    install "${REQUIREMENTS:-requirements.txt}"
+    workdir=$runs/emoji
+    flags=(--config=configs/emoji.py --workdir="$workdir" --config.data.file="${DATA:-}")
+    binary train_denoiser "${flags[@]}"
+    for model in reward judge; do
+      binary train_clip "${flags[@]}" --model=$model
+    done
+    binary collect_statistics "${flags[@]}"
+    binary frontier "${flags[@]}"
+    binary train_guidance "${flags[@]}" --config.guidance.objective=reward
+    binary evaluate_prompts --workdir="$workdir"
+    awk '/^\| method/ {show = 1} show && /^## / {exit} show' "$workdir/results.md"
+    ;;
   compare)
     name=${1:-digits}
     if [[ $name != digits && $name != mixture ]]; then
@@ -178,7 +193,7 @@ case $command in
     ;;
   *)
     echo "error: ./run.sh $command: must be digits, mixture, mixture40, mnist, mnist_unet," \
-         "compare, sweep, smoke, benchmark or test." >&2
+         "emoji, compare, sweep, smoke, benchmark or test." >&2
     exit 2
     ;;
 esac

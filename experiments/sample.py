@@ -2,6 +2,7 @@
 
   python -m experiments.sample --workdir=runs/digits --method=self_consistency
   ... --method=unguided | constant:0.25 | interval:0.5,0.25,0.75 | cfg_zero:0.5 | ...
+  ... --prompt='red cat' --prompt='blue dog'     # Of a model of images with captions.
 
 Writes samples/METHOD_seedN.npz (x, label) and .png; seed N is that of a row of
 results.json. `--config=...` replaces the `evaluation` section that the checkpoint
@@ -9,6 +10,7 @@ brings: steps, churn, number of samples.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -21,6 +23,7 @@ from experiments import datasets
 from experiments import launch
 from experiments import methods
 from experiments import sampler
+from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import files
 from lgd import guidance
@@ -28,6 +31,7 @@ from lgd import plots
 from lgd import reporting
 from lgd import types
 from lgd.data import splits
+from lgd.data import text
 
 NUM_VECTORS = 10
 
@@ -105,21 +109,38 @@ def file_stem(method: str, seed: int) -> str:
   return method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
 
 
-def labels(config: config_dict.ConfigDict, spec: splits.Spec) -> np.ndarray:
-  """Every class; else the labels of the first test data, `NUM_VECTORS` of them."""
+def labels(
+  config: config_dict.ConfigDict, spec: splits.Spec, prompts: Sequence[str] = ()
+) -> np.ndarray:
+  """Of prompts if there are any; every class; else those of the first test data.
+
+  Raises:
+    launch.UserError: prompts of a model that reads none, or that are empty or too long.
+  """
+  if prompts:
+    validation.require_prompts(config)
+    try:
+      return datasets.tokenizer(config)(prompts)
+    except text.CaptionError as error:
+      raise launch.UserError(f'--prompt: {error}') from error
   if spec.conditions.num_classes is not None:
     return np.arange(spec.conditions.num_classes, dtype=np.int32)
   return datasets.load(config).test.label[:NUM_VECTORS]
 
 
 def run(
-  config: config_dict.ConfigDict | None, workdir: str, *, method: str, seed: int
+  config: config_dict.ConfigDict | None,
+  workdir: str,
+  *,
+  method: str,
+  seed: int,
+  prompts: Sequence[str] = (),
 ) -> np.ndarray:
   """Samples, writes and returns them: `samples_per_class` of each condition."""
   workdir = workdir_lib.Workdir(workdir)
   config = workdir_lib.resolve_config(workdir, config)
   spec = datasets.spec(config)
-  each = labels(config, spec)
+  each = labels(config, spec, prompts)
   label = np.repeat(each, config.evaluation.samples_per_class, axis=0)
   omega, config = resolve_method(config, workdir, spec, method, label)
   params = workdir_lib.load_pair(workdir, config, spec)
@@ -145,7 +166,14 @@ if __name__ == '__main__':
     'method', 'unguided', 'unguided, constant:W, ..., or a learned weight.'
   )
   SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', lower_bound=0)
+  PROMPT = flags.DEFINE_multi_string('prompt', [], 'What to draw; may be repeated.')
   launch.main(
-    lambda f: run(f.config, f.workdir, method=METHOD.value, seed=SEED.value),
+    lambda f: run(
+      f.config,
+      f.workdir,
+      method=METHOD.value,
+      seed=SEED.value,
+      prompts=PROMPT.value,
+    ),
     needs_config=False,
   )

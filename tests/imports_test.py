@@ -16,6 +16,7 @@ ALLOWED = {
   'mmd': set(),
   'networks': {'types'},
   'plots': set(),
+  'prompt_plots': {'plots'},
   'reporting': set(),
   'noising': {'arrays', 'types'},
   'transitions': {'arrays', 'types'},
