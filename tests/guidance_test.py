@@ -253,5 +253,26 @@ class GuidanceNetTest(parameterized.TestCase):
         np.testing.assert_allclose(table[c, i], omega[0], rtol=1e-5, atol=1e-6)
 
 
+class TokenEmbeddingTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.embed = guidance.TokenEmbedding(vocab_size=9, width=4)
+    self.tokens = jnp.array([[1, 5, 7, 2, 0, 0], [1, 8, 2, 0, 0, 0]])
+    self.params = self.embed.init(jax.random.key(0), self.tokens)
+
+  def test_is_the_projected_mean_of_what_is_no_padding(self):
+    table = np.asarray(self.params['params']['table']['embedding'], np.float64)
+    projection = self.params['params']['projection']
+    for tokens, row in zip(([1, 5, 7, 2], [1, 8, 2]), self.tokens, strict=True):
+      mean = jnp.asarray(np.mean(table[tokens], axis=0)[None], jnp.float32)
+      expected = guidance.VectorEmbedding(4).apply({'params': projection}, mean)
+      actual = self.embed.apply(self.params, row[None])
+      np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+  def test_no_prompt_is_finite(self):
+    out = self.embed.apply(self.params, jnp.zeros((1, 6), jnp.int32))
+    self.assertTrue(np.isfinite(out).all())
+
+
 if __name__ == '__main__':
   absltest.main()
