@@ -1,6 +1,5 @@
 """Rewards through the binaries: profiles in shards, weights by gamma, refusals."""
 
-import json
 import shutil
 from unittest import mock
 
@@ -58,7 +57,7 @@ def smoke_config(**overrides):
   config.denoiser.update(learning_rate=0.05, ema_decay=0.5)
   config.guidance.update(learning_rate=0.1, ema_decay=0.5)
   config.reward.update(name=f'{__name__}:wave', nodes=NODES)
-  config.frontier.gammas = (0.0, 0.5, 20.0)
+  config.frontier.gammas = (0.0, 20.0)
   config.update_from_flattened_dict(overrides)
   return config
 
@@ -187,13 +186,9 @@ class RunTest(helpers.WorkdirCase):
     workdir = self.copy()
     config = smoke_config()
     rows = frontier.run(config, workdir)
-    names = [f'self_consistency{suffix}' for suffix in ('', '_reward0.5', '_reward20')]
+    names = ['self_consistency', 'self_consistency_reward20']
     self.assertCountEqual([p.name for p in (workdir / 'guidance').iterdir()], names)
-    rewards = [row['reward'] for row in rows]
-    self.assertEqual(rewards, sorted(rewards))
-    self.assertGreater(rewards[2], rewards[0] + 1e-3)
-    self.assertGreater(rows[2]['consistency'], rows[0]['consistency'])
-
+    self.assertGreater(rows[1]['reward'], rows[0]['reward'] + 0.05)
     before = helpers.files_under(workdir)
     self.assertEqual(frontier.run(config, workdir), rows)
     point = smoke_config(**{'guidance.gamma': 20.0})
@@ -214,17 +209,9 @@ class RunTest(helpers.WorkdirCase):
       jax.device_get(found.ema_params),
       jax.device_get(state.ema_params),
     )
-    path = f'guidance/{names[2]}'
+    path = f'guidance/{names[1]}'
     one, other = (checkpointing.load_config(w / path) for w in (workdir, alone))
     self.assertEqual(one, other)
-
-    # The reward alone guides more than any.
-    config = smoke_config(**{'guidance.objective': 'reward'})
-    state = train_guidance.run(config, workdir)
-    model = builders.weight_model(config, datasets.spec(config))
-    t, cond = jnp.full(8, 0.6), jnp.arange(8)
-    omega = model.apply(jax.device_get(state.ema_params), cond, 0.5 * t, t)
-    self.assertGreater(np.mean(omega), rows[2]['omega_mean'] + 0.1)
 
   @parameterized.parameters(
     ({'reward.name': ''}, "reward.name='': a frontier"),
@@ -243,47 +230,35 @@ class RunTest(helpers.WorkdirCase):
     config = smoke_config(**overrides)
     self.assert_refused(launch.UserError, pattern, frontier.run, config)
 
-  @parameterized.parameters(
-    (
-      {'guidance.gamma': 0.5, 'guidance.objective': 'class_marginal'},
-      'class_marginal_reward0.5_direct',
-    ),
-    ({'guidance.objective': 'reward'}, 'reward_direct'),
-  )
-  def test_direct(self, overrides, name):
-    """Algorithm 4 with the denoiser each step, and the reward alone."""
+  def test_direct(self):
+    """Algorithm 4 with the denoiser in each step, of groups."""
     workdir = self.copy()
-    config = smoke_config(**{**overrides, 'guidance.source': 'direct'})
-    config.guidance.num_steps = 5
-    state = train_guidance.run(config, workdir)
+    config = smoke_config(
+      **{'guidance.source': 'direct', 'guidance.objective': 'class_marginal'}
+    )
+    config.guidance.update(gamma=0.5, num_steps=5)
+    name = 'class_marginal_reward0.5_direct'
+    train_guidance.run(config, workdir)
     weight = workdir_lib.load_guidance(
       workdir_lib.Workdir(workdir), config, name, datasets.spec(config)
     )
     self.assertEqual(weight.num_evaluations, 5 * 8 * 2 * 2)
-    self.assertEqual(int(state.step), 5)
-    other = smoke_config(**{**overrides, 'guidance.source': 'direct'})
-    other.reward.name = 'classifier'
+    config.reward.name = 'classifier'
     with self.assertRaisesRegex(launch.UserError, "reward.name='classifier': .*:wave"):
-      train_guidance.run(other, workdir)
+      train_guidance.run(config, workdir)
 
   def test_groups(self):
     """A profile for every member."""
     workdir = self.copy()
-    config = smoke_config(
-      **{'statistics.kind': 'class_groups', 'guidance.objective': 'class_marginal'}
-    )
-    config.guidance.gamma = 0.5
+    config = smoke_config(**{'statistics.kind': 'class_groups'})
     collect_statistics.run(config, workdir)
     profile = read(workdir, 'class_groups_reward')['profile']
     self.assertEqual(profile.shape, (8, 8, 2, len(NODES)))
     self.assertGreater(np.min(np.std(profile[:, :, 0], axis=1)), 1e-3)
-    state = train_guidance.run(config, workdir)
-    self.assertEqual(int(state.step), 20)
 
   def test_classifier(self):
-    """Is the same wherever it is made, and part of what statistics belong to."""
-    workdir, config = self.copy(), smoke_config(**{'reward.name': 'classifier'})
-    shutil.rmtree(workdir / 'statistics')
+    """Is the same wherever it is made, and known by what makes it."""
+    config = smoke_config(**{'reward.name': 'classifier'})
     data = datasets.load(config)
     reward, params = judge.load_reward(config, data)
     again = judge.train_reward(config, data)
@@ -292,14 +267,12 @@ class RunTest(helpers.WorkdirCase):
     own, others = reward(params, x, label), reward(params, x, (label + 3) % 8)
     self.assertGreater(np.mean(own), np.mean(others) + 0.05)
     self.assertTrue(np.all(np.asarray(own) < 0.0))
-    collect_statistics.run(config, workdir)
-    path = workdir / 'statistics/particles_reward/config.json'
-    self.assertEqual(json.loads(path.read_text())['reward']['name'], 'classifier')
+    stored = workdir_lib.reward_identity(config)
     config.evaluation.classifier_steps = 21
     with self.assertRaisesRegex(
-      launch.UserError, 'evaluation.classifier_steps=21: .* was written with 20'
+      launch.UserError, 'evaluation.classifier_steps=21: there was written with 20'
     ):
-      frontier.run(config, workdir)
+      workdir_lib.require_same_reward(stored, config, 'there')
 
 
 if __name__ == '__main__':
