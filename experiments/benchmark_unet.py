@@ -63,7 +63,7 @@ def count(config: config_dict.ConfigDict) -> dict[str, float]:
     'collect_statistics_flops': 2 * section.num_particles * section.num_data * flops,
     'direct_guidance_flops': per_update * guidance.num_steps * flops,
     'direct_guidance_of_the_paper_flops': 2 * 256 * 4 * 100_000 * flops,
-    'samples_50k_flops': 2 * 50_000 * config.evaluation.num_steps * flops,
+    'samples_flops': 2 * config.fid.num_samples * config.evaluation.num_steps * flops,
   }
 
 

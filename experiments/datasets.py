@@ -3,7 +3,10 @@
 With `builders.py` the only place where config keys are given a meaning.
 """
 
+import dataclasses
 import functools
+import importlib
+import itertools
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +25,7 @@ from lgd.data import captions as captions_lib
 from lgd.data import catalog
 from lgd.data import digits
 from lgd.data import embeddings
+from lgd.data import latents
 from lgd.data import loader
 from lgd.data import mixtures
 from lgd.data import pairs
@@ -30,6 +34,8 @@ from lgd.data import sources
 from lgd.data import splits
 from lgd.data import streamed
 from lgd.data import text
+
+_DECODED = 32  # Latents in a call of the decoder.
 
 NAMES = ('digits', 'mixture', 'random_mixture', 'pairs', *catalog.DATA_SETS)
 
@@ -119,11 +125,99 @@ def lookup(config: config_dict.ConfigDict) -> embeddings.Lookup:
 def encoded_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """What was made of the data before training, and not by it; JSON.
 
-  Of captions the embeddings or tokens. A directory and a file are not part of it.
+  Of captions the embeddings or tokens, of images the latents. A directory and a file
+  are not part of it.
   """
   if config.data.name == 'pairs':
     return {'pairs_sha256': _load_pairs(config.data).sha256}
-  return lookup(config).identity
+  identity = lookup(config).identity
+  if config.data.autoencoder:
+    identity['latents'] = latents_store(config).identity
+  return identity
+
+
+def autoencoder(config: config_dict.ConfigDict) -> latents.Autoencoder:
+  """The one that `data.autoencoder` names.
+
+  Raises:
+    launch.UserError: no such module or function.
+  """
+  module, _, function = config.data.autoencoder.partition(':')
+  try:
+    return getattr(importlib.import_module(module), function)()
+  except (ImportError, AttributeError, ValueError) as error:
+    raise launch.UserError(
+      f'data.autoencoder={config.data.autoencoder!r}: must be MODULE:FUNCTION, on'
+      f' PYTHONPATH ({error}).'
+    ) from error
+
+
+def decode(config: config_dict.ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
+  """From data, `[n, ...]` as networks make them, to images in [-1, 1], or as they are.
+
+  Raises:
+    launch.UserError: no autoencoder where data are latents, or no latents.
+  """
+  if not config.data.autoencoder:
+    return lambda x: x
+  to_images, scale = autoencoder(config).decode, latents_store(config).scale
+
+  def decoded(z):
+    z = z / np.float32(scale)
+    chunks = (z[i : i + _DECODED] for i in range(0, len(z), _DECODED))
+    return np.concatenate([np.asarray(to_images(chunk)) for chunk in chunks])
+
+  return decoded
+
+
+def image_shape(config: config_dict.ConfigDict) -> tuple[int, ...]:
+  """Of what `decode` gives."""
+  size = config.data.size
+  return (size, size, 3) if config.data.autoencoder else spec(config).shape
+
+
+def pixels(
+  config: config_dict.ConfigDict, dataset: splits.Dataset, split: str
+) -> streamed.Images | np.ndarray:
+  """The images of a split, `[n, ...]`: no latents, and each once, not by caption."""
+  if is_captioned(config):
+    return streamed.Images(getattr(captions(config), split).source)
+  return getattr(dataset, split).x
+
+
+def latents_config(
+  config: config_dict.ConfigDict, captioned: captions_lib.Captioned
+) -> dict[str, Any]:
+  """What latents are of."""
+  names = latents.names_sha256(captioned.names)
+  return {**_latents_config(config), 'num_rows': len(captioned.names), 'names': names}
+
+
+def _latents_config(config):
+  section = config.data
+  return {
+    'autoencoder': section.autoencoder,
+    'size': section.size,
+    'shape': list(section.latent_shape),
+  }
+
+
+def latents_store(
+  config: config_dict.ConfigDict, captioned: captions_lib.Captioned | None = None
+) -> latents.Store:
+  """The latents of `config`, which must be of the images of `captioned` if given.
+
+  Raises:
+    launch.UserError: none, unfinished ones, or of something else.
+  """
+  wanted = latents_config(config, captioned) if captioned else _latents_config(config)
+  try:
+    return latents.Store(epath.Path(config.data.encoded_dir) / 'latents', wanted)
+  except files.FileError as error:
+    raise launch.UserError(
+      f'data.encoded_dir={config.data.encoded_dir!r}: {error} To make latents, run'
+      ' python -m experiments.encode_latents.'
+    ) from error
 
 
 def _load_captioned(config):
@@ -134,7 +228,15 @@ def _load_captioned(config):
     raise launch.UserError(
       f'data.encoded_dir={config.data.encoded_dir!r}: of other captions: {error}'
     ) from error
-  parts = (getattr(captioned, split) for split in catalog.SPLITS)
+  parts = [getattr(captioned, split) for split in catalog.SPLITS]
+  if config.data.autoencoder:
+    store = latents_store(config, captioned)
+    ends = itertools.accumulate((len(pairs.source) for pairs in parts), initial=0)
+    rows = itertools.starmap(range, itertools.pairwise(ends))
+    parts = [
+      dataclasses.replace(pairs, source=latents.Source(store, of_split))
+      for pairs, of_split in zip(parts, rows, strict=True)
+    ]
   return splits.Dataset(
     *(splits.Split(streamed.Images(pairs), pairs.labels()) for pairs in parts),
     spec(config).conditions,
@@ -170,7 +272,10 @@ def spec(config: config_dict.ConfigDict) -> splits.Spec:
     return splits.Spec((8, 8, 1), conditions.Labels(10))
   if is_captioned(config):
     of_captions = embeddings.conditions_of(section.encoders, section.caption_length)
-    return splits.Spec((section.size, section.size, 3), of_captions)
+    shape = (section.size, section.size, 3)
+    return splits.Spec(
+      tuple(section.latent_shape) if section.autoencoder else shape, of_captions
+    )
   if section.name in catalog.DATA_SETS:
     data_set = catalog.DATA_SETS[section.name]
     return splits.Spec(data_set.shape, data_set.conditions(section.attributes))

@@ -53,8 +53,8 @@ def run(
   config = workdir_lib.resolve_config(workdir, config)
   dataset = datasets.load(config)
   section, root = config.fid, workdir.path / 'fid'
-  split = getattr(dataset, section.split)
-  num_reference = min(section.num_reference, len(split.label))
+  reference_x = datasets.pixels(config, dataset, section.split)
+  num_reference = min(section.num_reference, len(reference_x))
   identity = {
     'base': workdir_lib.base_identity(config),
     'network': network.name,
@@ -67,12 +67,12 @@ def run(
       root / f'reference_{section.split}_{network.name}',
       {**identity, 'num_samples': num_reference},
       network,
-      real_images(split),
+      real_images(reference_x),
       shard_size=section.shard_size,
     )
   if method == 'real':
-    num_samples = min(section.num_samples, len(dataset.test.label))
-    images, identity['split'] = real_images(dataset.test), 'test'
+    test, identity['split'] = datasets.pixels(config, dataset, 'test'), 'test'
+    num_samples, images = min(section.num_samples, len(test)), real_images(test)
   else:
     num_samples = section.num_samples
     identity |= sampling_identity(config, workdir, method, seed)
@@ -144,6 +144,7 @@ def sampled_images(
   omega, config = sample.resolve_method(config, workdir, spec, method, labels)
   params = workdir_lib.load_pair(workdir, config, spec)
   sample_fn, look_up = sampler.make_sample_fn(config, spec), datasets.lookup(config)
+  decode = datasets.decode(config)
 
   def images(first, last):
     order = np.arange(first, last)
@@ -152,21 +153,21 @@ def sampled_images(
         omega[order], tolerance=config.evaluation.tolerance
       )
       order = order[similar]
-    x = np.empty((len(order), *spec.shape), np.float32)
+    x = np.empty((len(order), *datasets.image_shape(config)), np.uint8)
     for i in range(0, len(order), size):
       # Whole batches, so that one compiled program serves all.
       index = np.resize(order[i : i + size], size)
       rows = None if omega is None else omega[index]
       keys, cond = sampler.sample_keys(seed, index), look_up(labels[index])
-      samples = sample_fn(params, rows, keys, cond)
       part = order[i : i + size]
-      x[part - first] = samples[: len(part)]
-    if not np.all(np.isfinite(x)):
-      raise reporting.NonFiniteError(
-        f'--method={method}: samples {first} to {last} are not all finite; take a'
-        ' smaller weight.'
-      )
-    return metrics.to_uint8(x)
+      samples = decode(sample_fn(params, rows, keys, cond)[: len(part)])
+      if not np.all(np.isfinite(samples)):
+        raise reporting.NonFiniteError(
+          f'--method={method}: samples {first} to {last} are not all finite; take a'
+          ' smaller weight.'
+        )
+      x[part - first] = metrics.to_uint8(samples)
+    return x
 
   return images
 
@@ -187,9 +188,9 @@ def sample_labels(
   return rng.choice(dataset.train.label, num_samples)
 
 
-def real_images(split: splits.Split) -> feature_files.ImageFn:
+def real_images(x: Any) -> feature_files.ImageFn:
   """Images of a split, in its order."""
-  return lambda first, last: metrics.to_uint8(split.x[np.arange(first, last)])
+  return lambda first, last: metrics.to_uint8(x[np.arange(first, last)])
 
 
 def compare(

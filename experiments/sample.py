@@ -146,7 +146,7 @@ def run(
   params = workdir_lib.load_pair(workdir, config, spec)
   sample_fn, look_up = sampler.make_sample_fn(config, spec), datasets.lookup(config)
   keys, cond = sampler.sample_keys(seed, np.arange(len(label))), look_up(label)
-  x = sample_fn(params, omega, keys, cond)
+  x = datasets.decode(config)(sample_fn(params, omega, keys, cond))
   if not np.all(np.isfinite(x)):
     raise reporting.NonFiniteError(
       f'--method={method}: samples are not finite; take a smaller weight.'
@@ -155,7 +155,7 @@ def run(
   if jax.process_index() == 0:
     path = workdir.path / 'samples' / f'{file_stem(method, seed)}.npz'
     files.write_npz(path, {'x': x, 'label': label})
-    columns = x.reshape(len(each), -1, *spec.shape)
+    columns = x.reshape(len(each), -1, *x.shape[1:])
     plots.sample_grid(path.with_suffix('.png'), {method: columns}, num_rows=10)
     logging.info('%d samples in %s', len(x), path)
   return x

@@ -261,7 +261,7 @@ def _validate_reward(config, check, numbers) -> None:
 
 
 def _validate_encoded(config, check, positive) -> None:
-  """Embeddings of captions."""
+  """Embeddings of captions, and latents of their images."""
   check(
     'data.encoders',
     lambda v: set(v) <= set(embeddings.ENCODERS) and len(set(v)) == len(v),
@@ -279,6 +279,14 @@ def _validate_encoded(config, check, positive) -> None:
     positive('data.size')
     check('data.caption_length', lambda v: v >= 3, 'needs a start, a token and an end.')
     check('data.in_memory', lambda v: not v, 'captioned images stay on disk.')
+  if config.data.autoencoder:
+    check('data.autoencoder', lambda v: is_captioned, 'is for captioned images alone.')
+    check('data.flip', lambda v: not v, 'latents of mirrored images are not stored.')
+    check(
+      'data.latent_shape',
+      lambda v: len(v) == 3 and v[0] == v[1] and min(v) >= 1,
+      'must be (side, side, channels).',
+    )
 
 
 def _validate_evaluation(config, check, positive, one_of, numbers) -> None:

@@ -1,14 +1,19 @@
-"""Stores of embeddings: random access, resumption, and everything that refuses."""
+"""Stores of embeddings, what refuses them, and the networks that read them."""
 
 import pathlib
 import pickle
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import files
+from lgd import guidance
+from lgd import networks
+from lgd import objectives
+from lgd import schedules
 from lgd.data import embeddings
 from lgd.data import shards
 
@@ -188,6 +193,95 @@ class ShardsTest(absltest.TestCase):
     shards.begin(directory, {**layout._asdict(), 'of': 1})
     with self.assertRaisesRegex(files.FileError, 'of is 1, not 2'):
       shards.begin(directory, {**layout._asdict(), 'of': 2})
+
+
+def _cond(scale=1.0):
+  """Of two encoders; the first has two rows of three tokens, one of them padding."""
+  rng = np.random.default_rng(0)
+  mask = np.array([[True, True, False], [True, True, True]])
+
+  def of(pooled_dim, dim):
+    tokens = rng.normal(size=(2, 3, dim)) * mask[..., None]
+    pooled = rng.normal(size=(2, pooled_dim))
+    half = {
+      k: (scale * v).astype(np.float16) for k, v in (('p', pooled), ('t', tokens))
+    }
+    return {'pooled': half['p'], 'tokens': half['t'], 'mask': mask}
+
+  return {'t5': of(5, 6), 'clip': of(4, 3)}
+
+
+def _scaled(x):
+  x = np.asarray(x, np.float64)
+  return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+class NetworksTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.encoder = networks.EmbeddingEncoder(7)
+    self.params = self.encoder.init(jax.random.key(0), _cond())
+    self.params = jax.tree.map(lambda p: p + 0.1, self.params)  # Biases, too.
+
+  def test_encoder_against_numpy(self):
+    cond, p = _cond(), self.params['params']
+    text = self.encoder.apply(self.params, cond)
+    tokens = [
+      _scaled(cond[name]['tokens']) @ p[f'{name}_tokens']['kernel']
+      + p[f'{name}_tokens']['bias']
+      for name in ('clip', 't5')
+    ]
+    np.testing.assert_allclose(text.tokens, np.concatenate(tokens, axis=1), atol=1e-5)
+    pooled = [_scaled(cond[name]['pooled']) for name in ('clip', 't5')]
+    pooled = (
+      np.concatenate(pooled, axis=1) @ p['pooled']['kernel'] + p['pooled']['bias']
+    )
+    np.testing.assert_allclose(text.pooled, pooled, atol=1e-5)
+    np.testing.assert_array_equal(text.mask[0], [True, True, False] * 2)
+
+  def test_units_of_embeddings_do_not_matter(self):
+    ones = self.encoder.apply(self.params, _cond())
+    eights = self.encoder.apply(self.params, _cond(8.0))
+    np.testing.assert_allclose(ones.tokens, eights.tokens, atol=1e-4)
+    np.testing.assert_allclose(ones.pooled, eights.pooled, atol=1e-4)
+
+  def test_null_is_finite_and_constant(self):
+    null = jax.tree.map(np.zeros_like, _cond())
+    text, grad = jax.value_and_grad(
+      lambda p: jnp.sum(self.encoder.apply(p, null).pooled)
+    )(self.params)
+    bias = self.params['params']['pooled']['bias']
+    np.testing.assert_allclose(text, 2.0 * np.sum(bias), rtol=1e-6)
+    self.assertTrue(all(np.isfinite(g).all() for g in jax.tree.leaves(grad)))
+
+  def test_weights_read_pooled_embeddings_alone(self):
+    embed, cond = guidance.PooledEmbedding(5), _cond()
+    params = embed.init(jax.random.key(0), cond)
+    pooled = {name: {'pooled': c['pooled']} for name, c in cond.items()}
+    expected = guidance.VectorEmbedding(5).apply(
+      {'params': params['params']['projection']},
+      np.concatenate([_scaled(cond[k]['pooled']) for k in ('clip', 't5')], axis=1),
+    )
+    for c in (cond, pooled):
+      np.testing.assert_allclose(embed.apply(params, c), expected, atol=1e-5)
+
+  def test_dropped_conditions_keep_their_types(self):
+    """And are 0: the loss with all of them dropped is that of the null condition."""
+    spec = embeddings.conditions_of(('clip_tiny', 't5_small'), 3)
+    cond = jax.tree.map(lambda x: x + np.ones_like(x), spec.zeros(2))
+    seen = []
+
+    def apply(params, xt, t, cond):
+      seen.append(cond)
+      return xt
+
+    objectives.denoising(
+      jax.random.key(0), apply, None, schedules.RectifiedFlow(), jnp.ones((2, 4)), cond,
+      spec.null, dropout=1.0, prediction='x0',
+    )  # fmt: skip
+    for x, zeros in zip(*map(jax.tree.leaves, (seen[0], spec.zeros(2))), strict=True):
+      np.testing.assert_array_equal(x, zeros)
+      self.assertEqual(x.dtype, zeros.dtype)
 
 
 if __name__ == '__main__':

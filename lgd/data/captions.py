@@ -11,6 +11,7 @@ caption of one split is of no image of another.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,13 @@ class Pairs:
   """A split by pairs: `pairs[rows] -> sources.Example`. It can be pickled.
 
   Attributes:
-    source: of the images.
+    source: of the images, or of their latents: a `sources.Source`, or what reads like
+      one.
     image: `[n]`, the number in `source` of each pair's image.
     first: the number of the first caption.
   """
 
-  source: sources.Source
+  source: Any
   image: np.ndarray
   first: int
 
@@ -37,7 +39,7 @@ class Pairs:
     return len(self.image)
 
   @property
-  def shape(self) -> tuple[int, int, int]:
+  def shape(self) -> tuple[int, ...]:
     return self.source.shape
 
   def __getitem__(self, rows: Sequence[int]) -> sources.Example:
@@ -55,6 +57,7 @@ class Captioned(NamedTuple):
 
   texts: list[str]  # By their numbers.
   images: list[str]  # The names of their images.
+  names: list[str]  # The names of all images, split by split.
   train: Pairs
   validation: Pairs
   test: Pairs
@@ -73,7 +76,7 @@ def read(name: str, data_dir: str = '', *, size: int) -> Captioned:
 
   Cost: one pass over the files, of 19 GB for COCO.
   """
-  texts, images, parts = [], [], []
+  texts, images, names, parts = [], [], [], []
   for split in catalog.SPLITS:
     source = sources.source(name, split, data_dir, size=size)
     of_images = source.captions()
@@ -85,4 +88,5 @@ def read(name: str, data_dir: str = '', *, size: int) -> Captioned:
     parts.append(Pairs(source, image, len(texts)))
     texts += [of_images[i][1][j] for j, i in pairs]
     images += [of_images[i][0] for _, i in pairs]
-  return Captioned(texts, images, *parts)
+    names += [name for name, _ in of_images]
+  return Captioned(texts, images, names, *parts)

@@ -49,7 +49,9 @@ def mirror(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def to_float(x: np.ndarray) -> np.ndarray:
-  """uint8 -> float32 in [-1, 1]."""
+  """uint8 -> float32 in [-1, 1]; what is float32, latents, stays."""
+  if x.dtype == np.float32:
+    return x
   return x / np.float32(127.5) - np.float32(1.0)
 
 

@@ -1,0 +1,125 @@
+"""Encodes all images of a captioned data set once, by an autoencoder of yours.
+
+  F="--config=configs/coco512.py --config.data.encoded_dir=DIR"
+  python -m experiments.encode_latents $F --config.data.autoencoder=MODULE:FUNCTION
+
+FUNCTION takes no arguments and returns a `lgd.data.latents.Autoencoder`; the module
+must be on PYTHONPATH, for sampling as well. Its latents must have the shape
+`config.data.latent_shape`. Writes DIR/latents/, in shards, and the scale that gives
+latents of training images unit variance; the same command again resumes. Several
+processes (--distributed) share the shards.
+"""
+
+import time
+
+import jax
+import numpy as np
+from absl import flags
+from absl import logging
+from etils import epath
+from ml_collections import config_dict
+
+from experiments import datasets
+from experiments import launch
+from experiments import validation
+from lgd import reporting
+from lgd import sharding
+from lgd.data import catalog
+from lgd.data import images
+from lgd.data import latents
+from lgd.data import shards
+from lgd.data import sources
+
+
+def run(
+  config: config_dict.ConfigDict, *, batch_size: int = 32, shard_size: int = 2048
+) -> None:
+  """Encodes, or resumes.
+
+  Raises:
+    launch.UserError: no autoencoder, or latents of another shape.
+    files.FileError: latents of something else are there.
+    reporting.NonFiniteError: latents that float16 cannot hold.
+  """
+  validation.validate(config)
+  section = config.data
+  if not (section.autoencoder and section.encoded_dir):
+    raise launch.UserError(
+      f'data.autoencoder={section.autoencoder!r},'
+      f' data.encoded_dir={section.encoded_dir!r}: must both be given, as in'
+      ' --config.data.autoencoder=MODULE:FUNCTION --config.data.encoded_dir=DIR.'
+    )
+  encode = datasets.autoencoder(config).encode
+  captioned = datasets.captions(config)
+  parts = [getattr(captioned, split).source for split in catalog.SPLITS]
+  layout = shards.Layout(sum(map(len, parts)), shard_size)
+  directory = epath.Path(section.encoded_dir) / 'latents'
+  if jax.process_index() == 0:
+    identity = datasets.latents_config(config, captioned)
+    shards.begin(directory, {**identity, **layout._asdict()})
+  sharding.wait_for_processes('encode_latents')
+  missing = shards.missing(directory, ('latents',), layout)
+  missing = missing[jax.process_index() :: jax.process_count()]
+  logging.info('latents: %d of %d shards to do', len(missing), layout.num_shards)
+  start = time.perf_counter()
+  for done, shard in enumerate(missing, 1):
+    z = [
+      _encode(encode, _images(parts, rows), section.latent_shape)
+      for rows in _batches(layout.rows(shard), batch_size)
+    ]
+    shards.write(directory, shard, {'latents': np.concatenate(z)})
+    elapsed = time.perf_counter() - start
+    logging.info(
+      'latents %d/%d shards  %.0f images/s  ETA %s',
+      layout.num_shards - len(missing) + done,
+      layout.num_shards,
+      done * shard_size / elapsed,
+      reporting.eta(elapsed, done, len(missing)),
+    )
+  sharding.wait_for_processes('encoded_latents')
+  if jax.process_index() == 0:
+    stored = latents.reader(directory, tuple(section.latent_shape), layout)
+    latents.write_scale(directory, stored, len(parts[0]))
+  sharding.wait_for_processes('scaled_latents')
+  logging.info('%s: scale %.4g', directory, datasets.latents_store(config).scale)
+
+
+def _batches(rows: range, size: int) -> list[range]:
+  return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _images(parts: list[sources.Source], rows: range) -> np.ndarray:
+  """Images by their numbers through all splits, float32 in [-1, 1]."""
+  x, first = [], 0
+  for part in parts:
+    local = [i - first for i in rows if first <= i < first + len(part)]
+    if local:
+      x.append(images.to_float(part[local].x))
+    first += len(part)
+  return np.concatenate(x)
+
+
+def _encode(encode, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  with np.errstate(over='ignore'):
+    z = np.asarray(encode(x)).astype(latents.DTYPE)
+  if z.shape != (len(x), *shape):
+    raise launch.UserError(
+      f'data.latent_shape={tuple(shape)}: the autoencoder gives {z.shape} for images'
+      f' {x.shape}; it must be the shape of one latent.'
+    )
+  if not np.isfinite(z).all():
+    raise reporting.NonFiniteError(
+      'latents are not finite in float16; nothing of their shard was written; look at'
+      ' the autoencoder.'
+    )
+  return z
+
+
+if __name__ == '__main__':
+  BATCH_SIZE = flags.DEFINE_integer('batch_size', 32, 'Images in a call.', 1)
+  SHARD_SIZE = flags.DEFINE_integer('shard_size', 2048, 'Images in a file.', 1)
+  launch.main(
+    lambda f: run(f.config, batch_size=BATCH_SIZE.value, shard_size=SHARD_SIZE.value),
+    needs_config=True,
+    needs_workdir=False,
+  )

@@ -1,0 +1,340 @@
+"""coco512: its sizes, and its smoke variant through the binaries; latents, too."""
+
+import pathlib
+import shutil
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from configs import coco512
+from configs import common
+from experiments import builders
+from experiments import collect_statistics
+from experiments import datasets
+from experiments import encode_latents
+from experiments import encode_text
+from experiments import evaluate
+from experiments import feature_files
+from experiments import fid
+from experiments import launch
+from experiments import sample
+from experiments import sampler
+from experiments import stores
+from experiments import train_denoiser
+from experiments import train_guidance
+from experiments import validation
+from experiments import workdir as workdir_lib
+from lgd import files
+from lgd import metrics
+from lgd import networks
+from lgd.data import images
+from lgd.data import latents
+from tests import encode_text_test
+from tests import helpers
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+AUTOENCODER = 'tests.coco_experiments_test:space_to_depth'
+BLOCK = 4
+
+
+def space_to_depth():
+  """Blocks of 4x4 pixels as channels, three times as large, and back."""
+
+  def encode(x):
+    n, size, _, c = x.shape
+    z = x.reshape(n, size // BLOCK, BLOCK, size // BLOCK, BLOCK, c)
+    return 3.0 * z.swapaxes(2, 3).reshape(n, size // BLOCK, size // BLOCK, -1)
+
+  def decode(z):
+    n, side = z.shape[:2]
+    x = (z / 3.0).reshape(n, side, side, BLOCK, BLOCK, 3)
+    return x.swapaxes(2, 3).reshape(n, side * BLOCK, side * BLOCK, 3)
+
+  return latents.Autoencoder(encode, decode)
+
+
+def shrunk(root):
+  """The smoke variant, smaller still."""
+  config = coco512.get_config('smoke')
+  config.data.update(dir=str(root / 'data'), encoded_dir=str(root / 'encoded'))
+  # The null prediction differs from the conditional ones after a few steps.
+  config.denoiser.update(num_steps=4, batch_size=8, learning_rate=0.05, ema_decay=0.5)
+  config.guidance.num_steps = 4
+  config.statistics.update(num_data=16, batch_size=16, shard_size=16)
+  config.evaluation.update(num_steps=2, samples_per_class=2)
+  config.fid.update(num_samples=6, num_reference=16)
+  return config
+
+
+def encode(config, clip):
+  encode_text.run(config, encoder='clip_tiny', batch_size=16, **clip)
+
+
+def squeezenet():
+  net = networks.SqueezeNet()
+  params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+  return feature_files.Network('squeezenet', 'random', metrics.squeezenet(params))
+
+
+class ConfigTest(parameterized.TestCase):
+  @parameterized.parameters(('full', 1.05e9), ('small', 2.5e8), ('smoke', None))
+  def test_builds(self, variant, num_params):
+    config = coco512.get_config(variant)
+    validation.validate(config)
+    spec = datasets.spec(config)
+    net, denoiser = builders.network(config, spec), builders.denoiser(config, spec)
+    weight = builders.weight_model(config, spec)
+
+    def build(key):
+      params = builders.init_network(net, key, spec)
+      t, cond = jnp.full(4, 0.5), spec.conditions.zeros(4)
+      x0_hat = denoiser(params, jnp.zeros((4, *spec.shape)), t, cond)
+      return params, x0_hat, weight.apply(weight.init(key), cond, 0.5 * t, t)
+
+    params, x0_hat, omega = jax.eval_shape(build, jax.random.key(0))
+    self.assertEqual(x0_hat.shape, (4, *spec.shape))
+    self.assertEqual(omega.shape, (4,))
+    count = sum(x.size for x in jax.tree.leaves(params))
+    if num_params:
+      self.assertEqual(spec.shape, (64, 64, 4))
+      self.assertBetween(count, 0.9 * num_params, 1.1 * num_params)  # 1.05B: the paper.
+
+  def test_adds_no_keys(self):
+    default = common.get_default().to_dict()
+    self.assertEqual(
+      *({k: set(v) for k, v in c.items() if isinstance(v, dict)}
+        for c in (default, coco512.get_config().to_dict()))
+    )  # fmt: skip
+
+  @parameterized.parameters(
+    ({'encoders': ()}, r'data.encoders=\(\): .*has captions; give encoders'),
+    ({'encoders': ('clip_s',)}, "data.encoders=.'clip_s',.: must be different ones of"),
+    ({'in_memory': True}, 'data.in_memory=True: captioned images stay on disk'),
+    ({'flip': True}, 'data.flip=True: latents of mirrored images'),
+    ({'latent_shape': (64, 32, 4)}, r'data.latent_shape=\(64, 32, 4\): must be'),
+    ({'latent_shape': (63, 63, 4)}, 'patch_size=2: must divide the side of data, 63'),
+    ({'name': 'mnist'}, "data.encoders=.*'mnist' has none"),
+    ({'name': 'mnist', 'encoders': ()}, 'data.autoencoder=.* captioned images alone'),
+  )
+  def test_refused(self, changes, message):
+    config = coco512.get_config()
+    config.data.update(changes)
+    with self.assertRaisesRegex(launch.UserError, message):
+      validation.validate(config)
+
+
+class PixelsTest(helpers.WorkdirCase):
+  """`root/data`, `root/encoded` and `root/workdir`, trained and collected."""
+
+  @classmethod
+  def fill(cls):
+    encode_text_test.write_data(str(cls.root / 'data'))
+    cls.clip = encode_text_test.write_clip(cls.root)
+    config = shrunk(cls.root)
+    encode(config, cls.clip)
+    train_denoiser.run(config, cls.root / 'workdir')
+    collect_statistics.run(config, cls.root / 'workdir')
+
+  def test_all_binaries(self):
+    root = self.copy()
+    config, workdir = shrunk(root), root / 'workdir'
+    shard = np.load(workdir / 'statistics' / 'particles' / 'shard-00000.npz')
+    self.assertEqual(shard['label'].dtype, np.int32)
+    self.assertTrue({*shard['label']} <= {*range(44)})  # 22 training images.
+    self.assertTrue(np.isfinite(shard['gram']).all())
+    for source in ('statistics', 'direct'):
+      config.guidance.source = source
+      self.assertEqual(int(train_guidance.run(config, workdir).step), 4)
+    x = sample.run(config, workdir, method='self_consistency', seed=0)
+    self.assertEqual(x.shape, (12, 32, 32, 3))
+    stored = np.load(workdir / 'samples' / 'self_consistency_seed0.npz')
+    np.testing.assert_array_equal(stored['label'], np.repeat(np.arange(48, 54), 2))
+    strong = sample.run(config, workdir, method='constant:3', seed=0)
+    self.assertGreater(np.abs(strong - x).max(), 1e-3)
+    network = squeezenet()
+    for method in ('self_consistency', 'real'):
+      row = fid.run(config, workdir, method=method, seed=0, network=network)
+      self.assertTrue(np.isfinite(list(row['metrics'].values())).all())
+      self.assertEqual(row['num_samples'], {'real': 3}.get(method, 6))  # Images: 3.
+    with self.assertRaisesRegex(launch.UserError, 'make no classes'):
+      evaluate.run(config, workdir)
+
+  def test_batches_match_their_captions(self):
+    """Image i of a split is i everywhere, and its captions' rows are known."""
+    config = shrunk(self.root)
+    data, captioned = datasets.load(config), datasets.captions(config)
+    look_up = datasets.lookup(config)
+    for group_size in (1, 2):  # Through Grain, and without.
+      batch = next(
+        datasets.batches(config, 'denoiser', data.train, group_size=group_size)(3)
+      )
+      self.assertLen(batch.x, 8)
+      for i, x in enumerate(batch.x):
+        rows = np.flatnonzero(captioned.train.image == _image_number(x))
+        pooled = look_up.pooled(rows)['clip_tiny']['pooled']
+        ours = batch.label['clip_tiny']['pooled'][i]
+        self.assertTrue(np.any(np.all(pooled == ours, axis=1)))
+        cond = look_up(rows[np.all(pooled == ours, axis=1)])['clip_tiny']
+        np.testing.assert_array_equal(
+          batch.label['clip_tiny']['tokens'][i], cond['tokens'][0]
+        )
+
+  def test_collected_for_the_captions_of_the_data(self):
+    """Gram matrices again, from conditions looked up one by one."""
+    config, workdir = shrunk(self.root), workdir_lib.Workdir(self.root / 'workdir')
+    data, look_up = datasets.load(config), datasets.lookup(config)
+    store, _ = stores.load(config, workdir)
+    shard = np.load(workdir.path / 'statistics' / 'particles' / 'shard-00000.npz')
+    order = np.argsort(shard['t'])
+    expected = look_up.pooled(shard['label'][order])
+    np.testing.assert_array_equal(
+      store.cond['clip_tiny']['pooled'], expected['clip_tiny']['pooled']
+    )
+    params = workdir_lib.load_pair(workdir, config, data.spec)
+    pair = jax.jit(builders.pair(config, data.spec))
+    null = pair(
+      params, data.test.x[np.array([0])], np.array([0.5]), look_up(np.array([0]))
+    )
+    other = pair(
+      params, data.test.x[np.array([0])], np.array([0.5]), look_up(np.array([9]))
+    )
+    np.testing.assert_array_equal(null[1], other[1])  # Of no caption.
+    self.assertGreater(np.abs(null[0] - other[0]).max(), 1e-5)
+
+  def test_weights_of_captions(self):
+    """Tabulated by number, as the network is by pooled embeddings alone."""
+    config = shrunk(self.root)
+    spec, look_up = datasets.spec(config), datasets.lookup(config)
+    model = builders.weight_model(config, spec)
+    params = jax.tree.map(lambda p: p + 0.1, model.init(jax.random.key(0)))
+    label = np.array([5, 40, 5, 0], np.int32)
+    omega = np.asarray(sampler.make_tabulate(config, model)(params, label))
+    times = np.linspace(1.0, 0.0, config.evaluation.num_steps + 1)
+    for i in range(config.evaluation.num_steps):
+      args = np.full(4, times[i + 1]), np.full(4, times[i])
+      for cond in (look_up(label), look_up.pooled(label)):
+        np.testing.assert_allclose(
+          omega[:, i], model.apply(params, cond, *args), rtol=1e-4
+        )
+    np.testing.assert_array_equal(omega[0], omega[2])
+    self.assertGreater(np.abs(omega[0] - omega[1]).max(), 1e-4)
+
+  def test_embeddings_of_other_weights(self):
+    """Than the base model was trained on: the config does not tell them apart."""
+    root = self.copy()
+    config = shrunk(root)
+    shutil.rmtree(root / 'encoded')
+    arrays = files.read_npz(self.clip['weights'])
+    files.write_npz(root / 'clip.npz', {**arrays, 'logit_scale': np.float32(1.0)})
+    encode(config, {**self.clip, 'weights': str(root / 'clip.npz')})
+    for run in (
+      lambda: sample.run(config, root / 'workdir', method='unguided', seed=0),
+      lambda: train_guidance.run(config, root / 'workdir'),
+      lambda: train_denoiser.run(config, root / 'workdir'),
+    ):
+      with self.assertRaisesRegex(
+        launch.UserError, 'encoded_dir=.*not what the base model .*clip_tiny.weights='
+      ):
+        run()
+
+  def test_no_embeddings(self):
+    config = shrunk(self.root)
+    config.data.encoded_dir = '/none'
+    with self.assertRaisesRegex(
+      launch.UserError, "encoded_dir='/none': .*holds no encoded.* encode_text"
+    ):
+      train_denoiser.run(config, self.create_tempdir().full_path)
+
+
+class LatentsTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(cls().create_tempdir().full_path)
+    encode_text_test.write_data(str(cls.root / 'data'))
+    config = cls.config()
+    encode(config, encode_text_test.write_clip(cls.root))
+    encode_latents.run(config, batch_size=5, shard_size=8)
+
+  @classmethod
+  def config(cls):
+    config = shrunk(cls.root)
+    config.data.update(autoencoder=AUTOENCODER, latent_shape=(8, 8, 48))
+    config.denoiser.patch_size = 2
+    return config
+
+  def test_data_are_scaled_latents_of_the_images(self):
+    config = self.config()
+    data, captioned = datasets.load(config), datasets.captions(config)
+    self.assertEqual(data.shape, (8, 8, 48))
+    train = data.train.x[np.arange(22)]  # Every training image once.
+    self.assertAlmostEqual(float(np.var(train.astype(float))), 1.0, places=3)
+    decode, x = datasets.decode(config), data.test.x[np.arange(6)]
+    expected = images.to_float(captioned.test[np.arange(6)].x)
+    np.testing.assert_allclose(decode(x), expected, atol=2e-3)  # float16
+    batch = next(datasets.batches(config, 'denoiser', data.train)(0))
+    self.assertEqual(batch.x.dtype, np.float32)
+    for x, pooled in zip(
+      decode(batch.x), batch.label['clip_tiny']['pooled'], strict=True
+    ):
+      rows = np.flatnonzero(captioned.train.image == _image_number(x))
+      of_image = datasets.lookup(config).pooled(rows)['clip_tiny']['pooled']
+      self.assertTrue(np.any(np.all(of_image == pooled, axis=1)))
+
+  def test_trains_samples_and_compares_images(self):
+    config, workdir = self.config(), pathlib.Path(self.create_tempdir().full_path)
+    train_denoiser.run(config, workdir)
+    x = sample.run(config, workdir, method='constant:1', seed=0)
+    self.assertEqual(x.shape[1:], (32, 32, 3))
+    row = fid.run(config, workdir, method='unguided', seed=0, network=squeezenet())
+    self.assertTrue(np.isfinite(list(row['metrics'].values())).all())
+    scale = self.root / 'encoded' / 'latents' / 'scale.json'
+    before = scale.read_text()
+    scale.write_text('2.0')  # As of other weights of the same autoencoder.
+    self.addCleanup(scale.write_text, before)
+    with self.assertRaisesRegex(launch.UserError, 'latents.scale=2.0: .* was written'):
+      sample.run(config, workdir, method='unguided', seed=0)
+
+  def test_resumes(self):
+    directory = self.root / 'encoded' / 'latents'
+    before = {p.name: p.read_bytes() for p in directory.iterdir()}
+    (directory / 'latents-00001.npy').unlink()
+    (directory / 'scale.json').unlink()
+    config = self.config()
+    with self.assertRaisesRegex(launch.UserError, 'scale.json: is missing; to finish'):
+      datasets.load(config)
+    encode_latents.run(config, batch_size=5, shard_size=8)
+    self.assertEqual(before, {p.name: p.read_bytes() for p in directory.iterdir()})
+
+  def test_refused(self):
+    for changes, message in (
+      ({'autoencoder': 'tests:none'}, "autoencoder='tests:none': must be MODULE:FUNC"),
+      ({'autoencoder': 'nonexistent:f'}, 'must be MODULE:FUNCTION, on PYTHONPATH'),
+      ({'latent_shape': (8, 8, 4)}, r'gives \(27, 8, 8, 48\) for images'),
+      ({'encoded_dir': ''}, "encoded_dir='': must both be given"),
+    ):
+      config = self.config()
+      config.data.encoded_dir = self.create_tempdir().full_path
+      config.data.update(changes)
+      with self.assertRaisesRegex(launch.UserError, message):
+        encode_latents.run(config)
+    config = self.config()
+    config.data.size = 64
+    config.data.latent_shape = (16, 16, 48)
+    with self.assertRaisesRegex(launch.UserError, 'size is 32, not 64'):
+      datasets.load(config)
+
+
+def _image_number(x):
+  """Of an image that `write_data` made, from its value, [-1, 1]."""
+  return int(np.rint((np.mean(x) + 1.0) * 127.5 / 8.0))
+
+
+if __name__ == '__main__':
+  sys.modules['tests.coco_experiments_test'] = sys.modules['__main__']
+  absltest.main()
