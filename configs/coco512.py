@@ -39,8 +39,8 @@ was not measured), full on eight of them / small on one:
 Counted by
   python -m experiments.benchmark_unet --count_only --config=configs/coco512.py
 
-On disk, by sizes (not measured): 460,000 captions of 14 tokens have 64 GB of T5's
-embeddings and 11 GB of CLIP's; 93,000 latents 3 GB.
+On disk, by sizes (not measured): 440,000 captions of 14 tokens have 54 GB of T5's
+embeddings and 10 GB of CLIP's; 88,000 latents 3 GB.
 """
 
 from configs import common

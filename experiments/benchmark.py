@@ -72,9 +72,10 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
   rows = section.batch_size * section.num_particles
   xt = jax.random.normal(key, (rows, *dataset.shape))
   t = jax.random.uniform(key, (rows,))
-  label = jnp.repeat(jnp.asarray(batch.label), section.num_particles)
-
-  evaluate = functools.partial(evaluations, denoiser_params, xt, t, label)
+  cond = jax.tree.map(
+    lambda c: jnp.repeat(c, section.num_particles, axis=0), batch.label
+  )
+  evaluate = functools.partial(evaluations, denoiser_params, xt, t, cond)
   ratio, seconds = paired_ratio(update, evaluate, repeats=20)
   logging.info(
     'update: %.2f ms, its %d evaluations alone %.2f ms',

@@ -25,6 +25,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import encoded
 from experiments import judge
 from experiments import launch
 from experiments import statistics_files
@@ -218,7 +219,7 @@ def make_collect(
 
   Compiled; on the host. Without a reward the profile is None.
   """
-  look_up = datasets.lookup(config)
+  look_up = encoded.lookup(config)
   network = counter.wrap(builders.denoiser(config, spec))
   pair = builders.pair(config, spec, network=network)
   schedule = builders.schedule(config)

@@ -5,7 +5,6 @@ With `builders.py` the only place where config keys are given a meaning.
 
 import dataclasses
 import functools
-import importlib
 import itertools
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -13,15 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from ml_collections import config_dict
 
+from experiments import encoded
 from experiments import launch
 from lgd import arrays
 from lgd import conditions
 from lgd import files
 from lgd import sharding
-from lgd.data import captions as captions_lib
 from lgd.data import catalog
 from lgd.data import digits
 from lgd.data import embeddings
@@ -34,8 +32,6 @@ from lgd.data import sources
 from lgd.data import splits
 from lgd.data import streamed
 from lgd.data import text
-
-_DECODED = 32  # Latents in a call of the decoder.
 
 NAMES = ('digits', 'mixture', 'random_mixture', 'pairs', *catalog.DATA_SETS)
 
@@ -50,7 +46,7 @@ def load(config: config_dict.ConfigDict) -> splits.Dataset:
   section = config.data
   if section.name == 'digits':
     return digits.load()
-  if is_captioned(config):
+  if encoded.is_captioned(config):
     return _load_captioned(config)
   if section.name in catalog.DATA_SETS:
     read = sources.load if section.in_memory else streamed.load
@@ -78,50 +74,6 @@ def load(config: config_dict.ConfigDict) -> splits.Dataset:
   )
 
 
-def is_captioned(config: config_dict.ConfigDict) -> bool:
-  """Whether data are pairs of images and captions of TFDS, with embeddings."""
-  data_set = catalog.DATA_SETS.get(config.data.name)
-  return data_set is not None and data_set.is_captioned
-
-
-def captions(config: config_dict.ConfigDict) -> captions_lib.Captioned:
-  """All captions of data that have embeddings, and their images' splits.
-
-  Raises:
-    launch.UserError: data that must be prepared first, or hold an empty caption.
-  """
-  section = config.data
-  try:
-    return _read_captions(section.name, section.dir, size=section.size)
-  except (prepared.NotPreparedError, sources.DataError) as error:
-    raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
-
-
-_read_captions = functools.lru_cache(maxsize=2)(captions_lib.read)
-
-
-def lookup(config: config_dict.ConfigDict) -> embeddings.Lookup:
-  """From labels to conditions: the only place where embeddings come from.
-
-  Raises:
-    launch.UserError: no embeddings, or those of another encoder.
-  """
-  section = config.data
-  root = epath.Path(section.encoded_dir)
-  try:
-    return embeddings.Lookup(
-      {
-        name: embeddings.Store(root / name, name, section.caption_length)
-        for name in section.encoders
-      }
-    )
-  except files.FileError as error:
-    raise launch.UserError(
-      f'data.encoded_dir={section.encoded_dir!r}: {error} To make embeddings, run'
-      ' python -m experiments.encode_text.'
-    ) from error
-
-
 def encoded_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """What was made of the data before training, and not by it; JSON.
 
@@ -130,107 +82,26 @@ def encoded_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """
   if config.data.name == 'pairs':
     return {'pairs_sha256': _load_pairs(config.data).sha256}
-  identity = lookup(config).identity
-  if config.data.autoencoder:
-    identity['latents'] = latents_store(config).identity
-  return identity
-
-
-def autoencoder(config: config_dict.ConfigDict) -> latents.Autoencoder:
-  """The one that `data.autoencoder` names.
-
-  Raises:
-    launch.UserError: no such module or function.
-  """
-  module, _, function = config.data.autoencoder.partition(':')
-  try:
-    return getattr(importlib.import_module(module), function)()
-  except (ImportError, AttributeError, ValueError) as error:
-    raise launch.UserError(
-      f'data.autoencoder={config.data.autoencoder!r}: must be MODULE:FUNCTION, on'
-      f' PYTHONPATH ({error}).'
-    ) from error
-
-
-def decode(config: config_dict.ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
-  """From data, `[n, ...]` as networks make them, to images in [-1, 1], or as they are.
-
-  Raises:
-    launch.UserError: no autoencoder where data are latents, or no latents.
-  """
-  if not config.data.autoencoder:
-    return lambda x: x
-  to_images, scale = autoencoder(config).decode, latents_store(config).scale
-
-  def decoded(z):
-    z = z / np.float32(scale)
-    chunks = (z[i : i + _DECODED] for i in range(0, len(z), _DECODED))
-    return np.concatenate([np.asarray(to_images(chunk)) for chunk in chunks])
-
-  return decoded
+  return encoded.identity(config)
 
 
 def image_shape(config: config_dict.ConfigDict) -> tuple[int, ...]:
-  """Of what `decode` gives."""
+  """Of what `encoded.decode` gives."""
   size = config.data.size
   return (size, size, 3) if config.data.autoencoder else spec(config).shape
 
 
-def pixels(
-  config: config_dict.ConfigDict, dataset: splits.Dataset, split: str
-) -> streamed.Images | np.ndarray:
-  """The images of a split, `[n, ...]`: no latents, and each once, not by caption."""
-  if is_captioned(config):
-    return streamed.Images(getattr(captions(config), split).source)
-  return getattr(dataset, split).x
-
-
-def latents_config(
-  config: config_dict.ConfigDict, captioned: captions_lib.Captioned
-) -> dict[str, Any]:
-  """What latents are of."""
-  names = latents.names_sha256(captioned.names)
-  return {**_latents_config(config), 'num_rows': len(captioned.names), 'names': names}
-
-
-def _latents_config(config):
-  section = config.data
-  return {
-    'autoencoder': section.autoencoder,
-    'size': section.size,
-    'shape': list(section.latent_shape),
-  }
-
-
-def latents_store(
-  config: config_dict.ConfigDict, captioned: captions_lib.Captioned | None = None
-) -> latents.Store:
-  """The latents of `config`, which must be of the images of `captioned` if given.
-
-  Raises:
-    launch.UserError: none, unfinished ones, or of something else.
-  """
-  wanted = latents_config(config, captioned) if captioned else _latents_config(config)
-  try:
-    return latents.Store(epath.Path(config.data.encoded_dir) / 'latents', wanted)
-  except files.FileError as error:
-    raise launch.UserError(
-      f'data.encoded_dir={config.data.encoded_dir!r}: {error} To make latents, run'
-      ' python -m experiments.encode_latents.'
-    ) from error
-
-
 def _load_captioned(config):
-  captioned = captions(config)
+  captioned = encoded.captions(config)
   try:
-    lookup(config).require_captions(captioned.texts)
+    encoded.lookup(config).require_captions(captioned.texts)
   except files.FileError as error:
     raise launch.UserError(
       f'data.encoded_dir={config.data.encoded_dir!r}: of other captions: {error}'
     ) from error
   parts = [getattr(captioned, split) for split in catalog.SPLITS]
   if config.data.autoencoder:
-    store = latents_store(config, captioned)
+    store = encoded.latents_store(config, captioned)
     ends = itertools.accumulate((len(pairs.source) for pairs in parts), initial=0)
     rows = itertools.starmap(range, itertools.pairwise(ends))
     parts = [
@@ -270,7 +141,7 @@ def spec(config: config_dict.ConfigDict) -> splits.Spec:
   section = config.data
   if section.name == 'digits':
     return splits.Spec((8, 8, 1), conditions.Labels(10))
-  if is_captioned(config):
+  if encoded.is_captioned(config):
     of_captions = embeddings.conditions_of(section.encoders, section.caption_length)
     shape = (section.size, section.size, 3)
     return splits.Spec(
@@ -335,7 +206,7 @@ def batches(
       f'{section}.batch_size={batch_size}: must be a multiple of the'
       f' {jax.device_count()} devices that share it.'
     )
-  look_up = lookup(config)
+  look_up = encoded.lookup(config)
   common = {'seed': config.seed, 'augment': config.data.flip}
   if isinstance(train.x, streamed.Images) and group_size == 1:
     return lambda start: loader.batches(

@@ -19,7 +19,7 @@ from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
-from experiments import datasets
+from experiments import encoded
 from experiments import launch
 from experiments import validation
 from lgd import reporting
@@ -49,13 +49,13 @@ def run(
       f' data.encoded_dir={section.encoded_dir!r}: must both be given, as in'
       ' --config.data.autoencoder=MODULE:FUNCTION --config.data.encoded_dir=DIR.'
     )
-  encode = datasets.autoencoder(config).encode
-  captioned = datasets.captions(config)
+  encode = encoded.autoencoder(config).encode
+  captioned = encoded.captions(config)
   parts = [getattr(captioned, split).source for split in catalog.SPLITS]
   layout = shards.Layout(sum(map(len, parts)), shard_size)
   directory = epath.Path(section.encoded_dir) / 'latents'
   if jax.process_index() == 0:
-    identity = datasets.latents_config(config, captioned)
+    identity = encoded.latents_config(config, captioned)
     shards.begin(directory, {**identity, **layout._asdict()})
   sharding.wait_for_processes('encode_latents')
   missing = shards.missing(directory, ('latents',), layout)
@@ -81,7 +81,7 @@ def run(
     stored = latents.reader(directory, tuple(section.latent_shape), layout)
     latents.write_scale(directory, stored, len(parts[0]))
   sharding.wait_for_processes('scaled_latents')
-  logging.info('%s: scale %.4g', directory, datasets.latents_store(config).scale)
+  logging.info('%s: scale %.4g', directory, encoded.latents_store(config).scale)
 
 
 def _batches(rows: range, size: int) -> list[range]:

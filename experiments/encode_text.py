@@ -20,7 +20,7 @@ from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
-from experiments import datasets
+from experiments import encoded
 from experiments import launch
 from experiments import text_encoders
 from experiments import validation
@@ -68,7 +68,7 @@ def run(
     length=section.caption_length,
     truncate=truncate,
   )
-  captioned = datasets.captions(config)
+  captioned = encoded.captions(config)
   tokens, lengths = tokenize(network, captioned)
   layout = shards.Layout(len(captioned.texts), shard_size)
   directory = epath.Path(section.encoded_dir) / encoder

@@ -25,6 +25,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import encoded
 from experiments import feature_files
 from experiments import launch
 from experiments import methods
@@ -53,7 +54,7 @@ def run(
   config = workdir_lib.resolve_config(workdir, config)
   dataset = datasets.load(config)
   section, root = config.fid, workdir.path / 'fid'
-  reference_x = datasets.pixels(config, dataset, section.split)
+  reference_x = encoded.pixels(config, dataset, section.split)
   num_reference = min(section.num_reference, len(reference_x))
   identity = {
     'base': workdir_lib.base_identity(config),
@@ -71,7 +72,7 @@ def run(
       shard_size=section.shard_size,
     )
   if method == 'real':
-    test, identity['split'] = datasets.pixels(config, dataset, 'test'), 'test'
+    test, identity['split'] = encoded.pixels(config, dataset, 'test'), 'test'
     num_samples, images = min(section.num_samples, len(test)), real_images(test)
   else:
     num_samples = section.num_samples
@@ -143,8 +144,8 @@ def sampled_images(
   labels = sample_labels(config, dataset, seed)
   omega, config = sample.resolve_method(config, workdir, spec, method, labels)
   params = workdir_lib.load_pair(workdir, config, spec)
-  sample_fn, look_up = sampler.make_sample_fn(config, spec), datasets.lookup(config)
-  decode = datasets.decode(config)
+  sample_fn, look_up = sampler.make_sample_fn(config, spec), encoded.lookup(config)
+  decode = encoded.decode(config)
 
   def images(first, last):
     order = np.arange(first, last)

@@ -20,6 +20,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import encoded
 from experiments import launch
 from experiments import methods
 from experiments import sampler
@@ -144,9 +145,9 @@ def run(
   label = np.repeat(each, config.evaluation.samples_per_class, axis=0)
   omega, config = resolve_method(config, workdir, spec, method, label)
   params = workdir_lib.load_pair(workdir, config, spec)
-  sample_fn, look_up = sampler.make_sample_fn(config, spec), datasets.lookup(config)
+  sample_fn, look_up = sampler.make_sample_fn(config, spec), encoded.lookup(config)
   keys, cond = sampler.sample_keys(seed, np.arange(len(label))), look_up(label)
-  x = datasets.decode(config)(sample_fn(params, omega, keys, cond))
+  x = encoded.decode(config)(sample_fn(params, omega, keys, cond))
   if not np.all(np.isfinite(x)):
     raise reporting.NonFiniteError(
       f'--method={method}: samples are not finite; take a smaller weight.'

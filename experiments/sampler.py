@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import datasets
+from experiments import encoded
 from experiments import launch
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -148,7 +148,7 @@ def make_tabulate(
 
   Every distinct label is looked at once.
   """
-  look_up = datasets.lookup(config)
+  look_up = encoded.lookup(config)
   times = builders.time_grid(config)
 
   @jax.jit

@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import datasets
+from experiments import encoded
 from experiments import launch
 from experiments import statistics_files
 from experiments import workdir as workdir_lib
@@ -41,7 +41,7 @@ def load(
     num_evaluations,
   )
   require_reach(stored.t, config.guidance, directory)
-  cond = datasets.lookup(config).pooled(stored.label)
+  cond = encoded.lookup(config).pooled(stored.label)
   store = objectives.make_store(
     *jax.tree.map(jnp.asarray, (stored.gram, stored.t, cond, stored.profile))
   )

@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import encoded
 from experiments import launch
 from experiments import methods
 from lgd import noising
@@ -267,7 +268,7 @@ def _validate_encoded(config, check, positive) -> None:
     lambda v: set(v) <= set(embeddings.ENCODERS) and len(set(v)) == len(v),
     f'must be different ones of {", ".join(embeddings.ENCODERS)}.',
   )
-  is_captioned = datasets.is_captioned(config)
+  is_captioned = encoded.is_captioned(config)
   check(
     'data.encoders',
     lambda v: bool(v) == is_captioned,
@@ -369,7 +370,7 @@ def _validate_network(config, check, positive, numbers, one_of) -> None:
       lambda v: section.channels % v == 0,
       f'must divide denoiser.channels={section.channels}.',
     )
-  has_prompts = config.data.name == 'pairs' or datasets.is_captioned(config)
+  has_prompts = config.data.name == 'pairs' or encoded.is_captioned(config)
   check(
     'denoiser.network',
     lambda v: (v == 'mmdit') == has_prompts,

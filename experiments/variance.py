@@ -19,6 +19,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import encoded
 from experiments import launch
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -88,7 +89,8 @@ def estimates(
     key_times, NUM_POINTS, s_min=section.s_min, zeta=section.zeta, gap=section.gap
   )
   rows = np.random.default_rng(config.seed).choice(len(dataset.train.label), NUM_POINTS)
-  x0, label = jnp.asarray(dataset.train.x[rows]), jnp.asarray(dataset.train.label[rows])
+  cond = encoded.lookup(config)(dataset.train.label[rows])
+  x0, cond = jax.tree.map(jnp.asarray, (dataset.train.x[rows], cond))
   omega = jnp.full(NUM_POINTS, OMEGA)
 
   def loss_and_gradient(loss):
@@ -102,7 +104,7 @@ def estimates(
       params,
       schedule,
       x0,
-      label,
+      cond,
       t,
       num_particles=section.num_particles,
       antithetic=antithetic,

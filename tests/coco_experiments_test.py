@@ -18,6 +18,7 @@ from experiments import collect_statistics
 from experiments import datasets
 from experiments import encode_latents
 from experiments import encode_text
+from experiments import encoded
 from experiments import evaluate
 from experiments import feature_files
 from experiments import fid
@@ -31,7 +32,6 @@ from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import files
 from lgd import metrics
-from lgd import networks
 from lgd.data import images
 from lgd.data import latents
 from tests import encode_text_test
@@ -67,7 +67,7 @@ def shrunk(root):
   config.guidance.num_steps = 4
   config.statistics.update(num_data=16, batch_size=16, shard_size=16)
   config.evaluation.update(num_steps=2, samples_per_class=2)
-  config.fid.update(num_samples=6, num_reference=16)
+  config.fid.update(num_samples=8, num_reference=16)
   return config
 
 
@@ -75,10 +75,14 @@ def encode(config, clip):
   encode_text.run(config, encoder='clip_tiny', batch_size=16, **clip)
 
 
-def squeezenet():
-  net = networks.SqueezeNet()
-  params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-  return feature_files.Network('squeezenet', 'random', metrics.squeezenet(params))
+def colours():
+  """Features that cost nothing: means and spreads of the three channels."""
+
+  def apply(params, x):
+    x = x.astype(np.float32)
+    return np.concatenate([x.mean(axis=(1, 2)), x.std(axis=(1, 2))], axis=1), None
+
+  return feature_files.Network('colours', 'none', metrics.Extractor('far', None, apply))
 
 
 class ConfigTest(parameterized.TestCase):
@@ -151,24 +155,24 @@ class PixelsTest(helpers.WorkdirCase):
       config.guidance.source = source
       self.assertEqual(int(train_guidance.run(config, workdir).step), 4)
     x = sample.run(config, workdir, method='self_consistency', seed=0)
-    self.assertEqual(x.shape, (12, 32, 32, 3))
+    self.assertEqual(x.shape, (20, 32, 32, 3))
     stored = np.load(workdir / 'samples' / 'self_consistency_seed0.npz')
-    np.testing.assert_array_equal(stored['label'], np.repeat(np.arange(48, 54), 2))
+    np.testing.assert_array_equal(stored['label'], np.repeat(np.arange(48, 58), 2))
     strong = sample.run(config, workdir, method='constant:3', seed=0)
     self.assertGreater(np.abs(strong - x).max(), 1e-3)
-    network = squeezenet()
+    network = colours()
     for method in ('self_consistency', 'real'):
       row = fid.run(config, workdir, method=method, seed=0, network=network)
       self.assertTrue(np.isfinite(list(row['metrics'].values())).all())
-      self.assertEqual(row['num_samples'], {'real': 3}.get(method, 6))  # Images: 3.
+      self.assertEqual(row['num_samples'], {'real': 6}.get(method, 8))  # Images: 6.
     with self.assertRaisesRegex(launch.UserError, 'make no classes'):
       evaluate.run(config, workdir)
 
   def test_batches_match_their_captions(self):
     """Image i of a split is i everywhere, and its captions' rows are known."""
     config = shrunk(self.root)
-    data, captioned = datasets.load(config), datasets.captions(config)
-    look_up = datasets.lookup(config)
+    data, captioned = datasets.load(config), encoded.captions(config)
+    look_up = encoded.lookup(config)
     for group_size in (1, 2):  # Through Grain, and without.
       batch = next(
         datasets.batches(config, 'denoiser', data.train, group_size=group_size)(3)
@@ -187,7 +191,7 @@ class PixelsTest(helpers.WorkdirCase):
   def test_collected_for_the_captions_of_the_data(self):
     """Gram matrices again, from conditions looked up one by one."""
     config, workdir = shrunk(self.root), workdir_lib.Workdir(self.root / 'workdir')
-    data, look_up = datasets.load(config), datasets.lookup(config)
+    data, look_up = datasets.load(config), encoded.lookup(config)
     store, _ = stores.load(config, workdir)
     shard = np.load(workdir.path / 'statistics' / 'particles' / 'shard-00000.npz')
     order = np.argsort(shard['t'])
@@ -209,7 +213,7 @@ class PixelsTest(helpers.WorkdirCase):
   def test_weights_of_captions(self):
     """Tabulated by number, as the network is by pooled embeddings alone."""
     config = shrunk(self.root)
-    spec, look_up = datasets.spec(config), datasets.lookup(config)
+    spec, look_up = datasets.spec(config), encoded.lookup(config)
     model = builders.weight_model(config, spec)
     params = jax.tree.map(lambda p: p + 0.1, model.init(jax.random.key(0)))
     label = np.array([5, 40, 5, 0], np.int32)
@@ -246,7 +250,7 @@ class PixelsTest(helpers.WorkdirCase):
     config = shrunk(self.root)
     config.data.encoded_dir = '/none'
     with self.assertRaisesRegex(
-      launch.UserError, "encoded_dir='/none': .*holds no encoded.* encode_text"
+      launch.UserError, "encoded_dir='/none': .*holds no encoded.*encode_text"
     ):
       train_denoiser.run(config, self.create_tempdir().full_path)
 
@@ -270,11 +274,11 @@ class LatentsTest(absltest.TestCase):
 
   def test_data_are_scaled_latents_of_the_images(self):
     config = self.config()
-    data, captioned = datasets.load(config), datasets.captions(config)
+    data, captioned = datasets.load(config), encoded.captions(config)
     self.assertEqual(data.shape, (8, 8, 48))
     train = data.train.x[np.arange(22)]  # Every training image once.
     self.assertAlmostEqual(float(np.var(train.astype(float))), 1.0, places=3)
-    decode, x = datasets.decode(config), data.test.x[np.arange(6)]
+    decode, x = encoded.decode(config), data.test.x[np.arange(6)]
     expected = images.to_float(captioned.test[np.arange(6)].x)
     np.testing.assert_allclose(decode(x), expected, atol=2e-3)  # float16
     batch = next(datasets.batches(config, 'denoiser', data.train)(0))
@@ -283,7 +287,7 @@ class LatentsTest(absltest.TestCase):
       decode(batch.x), batch.label['clip_tiny']['pooled'], strict=True
     ):
       rows = np.flatnonzero(captioned.train.image == _image_number(x))
-      of_image = datasets.lookup(config).pooled(rows)['clip_tiny']['pooled']
+      of_image = encoded.lookup(config).pooled(rows)['clip_tiny']['pooled']
       self.assertTrue(np.any(np.all(of_image == pooled, axis=1)))
 
   def test_trains_samples_and_compares_images(self):
@@ -291,7 +295,7 @@ class LatentsTest(absltest.TestCase):
     train_denoiser.run(config, workdir)
     x = sample.run(config, workdir, method='constant:1', seed=0)
     self.assertEqual(x.shape[1:], (32, 32, 3))
-    row = fid.run(config, workdir, method='unguided', seed=0, network=squeezenet())
+    row = fid.run(config, workdir, method='unguided', seed=0, network=colours())
     self.assertTrue(np.isfinite(list(row['metrics'].values())).all())
     scale = self.root / 'encoded' / 'latents' / 'scale.json'
     before = scale.read_text()
@@ -315,7 +319,7 @@ class LatentsTest(absltest.TestCase):
     for changes, message in (
       ({'autoencoder': 'tests:none'}, "autoencoder='tests:none': must be MODULE:FUNC"),
       ({'autoencoder': 'nonexistent:f'}, 'must be MODULE:FUNCTION, on PYTHONPATH'),
-      ({'latent_shape': (8, 8, 4)}, r'gives \(27, 8, 8, 48\) for images'),
+      ({'latent_shape': (8, 8, 4)}, r'gives \(30, 8, 8, 48\) for images'),
       ({'encoded_dir': ''}, "encoded_dir='': must both be given"),
     ):
       config = self.config()

@@ -16,6 +16,7 @@ from flax import traverse_util
 from configs import common
 from experiments import datasets
 from experiments import encode_text
+from experiments import encoded
 from experiments import launch
 from experiments import text_encoders
 from lgd import files
@@ -44,7 +45,7 @@ def write_data(data_dir, n=24):
     ]
 
   examples = {
-    s: tfds_files.captioned(captions(k))[0] for s, k in (('train', n), ('val', 3))
+    s: tfds_files.captioned(captions(k))[0] for s, k in (('train', n), ('val', 6))
   }
   tfds_files.write(data_dir, COCO, examples, tfds_files.captioned([])[1])
 
@@ -105,8 +106,8 @@ class EncodeTextTest(parameterized.TestCase):
 
   def test_is_what_clip_gives_without_padding(self):
     """One caption at a time, its row as long as it is, in the whole of float32."""
-    texts = datasets.captions(self.config).texts
-    cond = datasets.lookup(self.config)(np.arange(len(texts)))['clip_tiny']
+    texts = encoded.captions(self.config).texts
+    cond = encoded.lookup(self.config)(np.arange(len(texts)))['clip_tiny']
     tokenizer = text.load(self.clip['tokenizer'], length=24)
     net = networks.CLIP(text_encoders.CLIP['clip_tiny'])
     params = text_encoders.clip_weights.load(self.clip['weights'], net.config)
@@ -162,7 +163,7 @@ class EncodeTextTest(parameterized.TestCase):
     ):
       self.run_clip(config)
     self.run_clip(config, truncate=True)
-    mask = datasets.lookup(config)(np.arange(54))['clip_tiny']['mask']
+    mask = encoded.lookup(config)(np.arange(60))['clip_tiny']['mask']
     self.assertEqual(mask.sum(axis=1).max(), 5)
 
   def test_not_finite(self):

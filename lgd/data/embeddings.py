@@ -5,9 +5,9 @@ Of a caption with n tokens, start and end among them, an encoder gives
   (1)  pooled  [pooled_dim]   of CLIP its projected embedding, of T5 the mean over (2)
   (2)  tokens  [n, dim]       the last hidden states
 
-and both are stored in float16, n of them and not the longest row's: of COCO's captions
-a sixth of what padded rows take. T5's rows may end in any token; CLIP's end with the
-end of text, whatever follows it is dropped, and causal attention makes that exact.
+and both are stored in float16, n tokens and no padding: COCO's captions have 14 tokens
+where padded rows have 77. CLIP's hidden states after the end of text, which some models
+read as well, are left out; those before do not depend on them.
 
 The label of a datum is the number of its caption. A `Lookup` makes conditions of
 labels on the host, batch by batch, padded; splits, shuffles, statistics and the

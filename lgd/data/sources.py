@@ -100,27 +100,10 @@ class Source:
     every byte of the split: 140 GB for ImageNet in its original size.
     """
     labels = [self._labels([], [])]
-    labels += [self._labels(*chunk) for chunk in self._undecoded()]
+    labels += [self._labels(*chunk) for chunk in self.undecoded()]
     return np.concatenate(labels)
 
-  def captions(self) -> list[tuple[str, list[str]]]:
-    """Name and captions of every image, of a captioned data set, as `labels`.
-
-    Raises:
-      DataError: a damaged file, an empty caption.
-    """
-    captions = []
-    for chunk, examples in self._undecoded():
-      for key, example in zip(chunk, examples, strict=True):
-        name = _to_str(example['image/filename'])
-        texts = [_to_str(text) for text in example['captions']['text']]
-        empty = [i for i, text in enumerate(texts) if not text.strip()]
-        if empty:
-          raise DataError(f'{self._where(key)}, {name}: caption {empty[0]} is empty.')
-        captions.append((name, texts))
-    return captions
-
-  def _undecoded(self) -> Iterator[tuple[list[int], Sequence[Any]]]:
+  def undecoded(self) -> Iterator[tuple[list[int], Sequence[Any]]]:
     """Keys and examples of the whole split, images as they are stored."""
     skip = tfds.decode.SkipDecoding()
     records = self.builder.as_data_source(self.official, decoders={'image': skip})
@@ -137,7 +120,7 @@ class Source:
       for wanted, size in zip(data_set.stored, image.shape, strict=True)
     ):
       raise DataError(
-        f'{self._where(key)}: image of shape {image.shape}, must be {data_set.stored}.'
+        f'{self.where(key)}: image of shape {image.shape}, must be {data_set.stored}.'
       )
     return data_set.transform(image)
 
@@ -156,7 +139,7 @@ class Source:
     wrong = np.flatnonzero((label < 0) | (label >= num_classes))
     if len(wrong):
       raise DataError(
-        f'{self._where(keys[wrong[0]])}: label {label[wrong[0]]}, must be in'
+        f'{self.where(keys[wrong[0]])}: label {label[wrong[0]]}, must be in'
         f' 0..{num_classes - 1}.'
       )
     return label
@@ -180,11 +163,11 @@ class Source:
         except Exception as error:
           reason = ' '.join(str(error).split())
           raise DataError(
-            f'{self._where(key)}: cannot be read, {type(error).__name__}: {reason}'
+            f'{self.where(key)}: cannot be read, {type(error).__name__}: {reason}'
           ) from error
       raise
 
-  def _where(self, key: int) -> str:
+  def where(self, key: int) -> str:
     """File of a record of the official split, and its number there."""
     position = key
     for file in self.builder.info.splits[self.official].file_instructions:
@@ -192,11 +175,6 @@ class Source:
         return f'{file.filename}: record {position}'
       position -= file.take
     return f'{self.name}: record {key} of {self.official}'
-
-
-def _to_str(text: bytes | str) -> str:
-  """Bytes as files hold them; TFDS's mocks give strings."""
-  return text.decode() if isinstance(text, bytes) else text
 
 
 def source(
