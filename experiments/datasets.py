@@ -85,12 +85,6 @@ def encoded_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   return encoded.identity(config)
 
 
-def image_shape(config: config_dict.ConfigDict) -> tuple[int, ...]:
-  """Of what `encoded.decode` gives."""
-  size = config.data.size
-  return (size, size, 3) if config.data.autoencoder else spec(config).shape
-
-
 def _load_captioned(config):
   captioned = encoded.captions(config)
   try:

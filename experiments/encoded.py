@@ -105,6 +105,14 @@ def decode(config: config_dict.ConfigDict) -> Callable[[np.ndarray], np.ndarray]
   return decoded
 
 
+def image_shape(
+  config: config_dict.ConfigDict, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+  """Of what `decode` gives of data of `shape`."""
+  size = config.data.size
+  return (size, size, 3) if config.data.autoencoder else shape
+
+
 def pixels(
   config: config_dict.ConfigDict, dataset: splits.Dataset, split: str
 ) -> streamed.Images | np.ndarray:

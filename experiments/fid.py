@@ -154,7 +154,7 @@ def sampled_images(
         omega[order], tolerance=config.evaluation.tolerance
       )
       order = order[similar]
-    x = np.empty((len(order), *datasets.image_shape(config)), np.uint8)
+    x = np.empty((len(order), *encoded.image_shape(config, spec.shape)), np.uint8)
     for i in range(0, len(order), size):
       # Whole batches, so that one compiled program serves all.
       index = np.resize(order[i : i + size], size)

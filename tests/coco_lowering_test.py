@@ -30,6 +30,7 @@ class LoweringTest(absltest.TestCase):
       for x, s in zip(*map(jax.tree.leaves, (state, shardings)), strict=True)
     )
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
+    self.assertBetween(num_params, 0.9 * 1.05e9, 1.1 * 1.05e9)  # The paper's.
     # Parameters, their average and Adam's two moments, in float32, on eight devices.
     self.assertBetween(of_device / (16 * num_params / 8), 1.0, 1.01)
 
