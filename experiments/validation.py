@@ -283,11 +283,11 @@ def _validate_encoded(config, check, positive) -> None:
   if config.data.autoencoder:
     check('data.autoencoder', lambda v: is_captioned, 'is for captioned images alone.')
     check('data.flip', lambda v: not v, 'latents of mirrored images are not stored.')
-    check(
-      'data.latent_shape',
-      lambda v: len(v) == 3 and v[0] == v[1] and min(v) >= 1,
-      'must be (side, side, channels).',
-    )
+  check(
+    'data.latent_shape',
+    lambda v: len(v) == 3 and v[0] == v[1] and min(v) >= 1,
+    'must be (side, side, channels).',
+  )
 
 
 def _validate_evaluation(config, check, positive, one_of, numbers) -> None:
