@@ -25,6 +25,7 @@ def get_config(variant: str = 'base'):
   config.statistics.batch_size = 128
   config.statistics.shard_size = 1024
   config.guidance.num_steps = 2000
+  config.frontier.gammas = (0.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
   config.evaluation.num_seeds = 1
   config.evaluation.num_prompts = 200
   config.evaluation.num_steps = 24
