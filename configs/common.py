@@ -108,10 +108,12 @@ def get_default() -> config_dict.ConfigDict:
   # What samples are good for: raised by weights that are learned with `guidance.gamma`
   # or the objective 'reward', and by the rules 'mpgd' and 'stein'.
   config.reward = config_dict.ConfigDict()
-  # 'classifier', log p(c | x) of one trained on the data; 'clip', the CLIP score of
-  # train_clip's; or 'module:function', of (x0_hat [batch, *data], cond) -> [batch]
-  # rewards. '' is none; of the two rules, the classifier.
+  # 'classifier', log p(c | x) of one trained on the data; 'clip', the CLIP score, by
+  # train_clip's on 'pairs' and by published weights on coco_captions/2014; or
+  # 'module:function', of (x0_hat [batch, *data], cond) -> [batch] rewards. '' is none;
+  # of the two rules, the classifier.
   config.reward.name = ''
+  config.reward.weights = ''  # Those, an npz of convert_clip, as given to encode_text.
   # Weights at which statistics keep the reward; beyond the last it counts as constant.
   config.reward.nodes = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 

@@ -189,7 +189,7 @@ def pair(
 def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
   """What `reward.name` names, but 'clip'; for '', log p(cond | x0_hat) of a classifier.
 
-  The parameters are those of `judge.load_reward`. A function of the user's is imported
+  The parameters are those of `reward_models.load`. A function of the user's is imported
   when it is called: who samples without a reward needs none.
   """
   name = config.reward.name

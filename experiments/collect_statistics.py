@@ -26,8 +26,8 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import encoded
-from experiments import judge
 from experiments import launch
+from experiments import reward_models
 from experiments import statistics_files
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -59,7 +59,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   params = workdir_lib.load_pair(workdir, config, dataset.spec)
   reward, reward_params = None, None
   if config.reward.name:
-    reward, reward_params = judge.load_reward(workdir, config, dataset)
+    reward, reward_params = reward_models.load(workdir, config, dataset)
   statistics_files.write_config(directory, identity)
 
   counter = denoiser_lib.EvaluationCounter()

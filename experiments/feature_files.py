@@ -16,6 +16,7 @@ from absl import logging
 from etils import epath
 
 from experiments import launch
+from experiments import published_clip
 from experiments import workdir as workdir_lib
 from lgd import files
 from lgd import metrics
@@ -34,21 +35,27 @@ class Network(NamedTuple):
   extractor: metrics.Extractor
 
 
-def load_network(inception: str, squeezenet: str, sha256: str | None) -> Network:
-  """The one of the two whose weights are given.
+def load_network(
+  inception: str, squeezenet: str, clip: str, sha256: str | None
+) -> Network:
+  """The one whose weights are given.
 
   Raises:
-    launch.UserError: none or both.
+    launch.UserError: none or several.
     files.FileError: a file that does not hold these weights.
   """
-  if bool(inception) == bool(squeezenet):
+  if sum(map(bool, (inception, squeezenet, clip))) != 1:
     raise launch.UserError(
-      f'--inception={inception!r} and --squeezenet={squeezenet!r}: give the weights of'
-      ' one; experiments.convert_inception makes the former from the published file.'
+      f'--inception={inception!r}, --squeezenet={squeezenet!r} and --clip={clip!r}:'
+      ' give the weights of one; experiments.convert_inception and convert_clip make'
+      ' the first and the last from published files.'
     )
   if inception:
     params = metrics.inception_weights.load(inception, sha256=sha256)
     return Network('inception', inception, metrics.inception(params))
+  if clip:
+    name, config, params = published_clip.load(clip, sha256=sha256)
+    return Network(name, clip, metrics.clip(params, config, name))
   params = metrics.squeezenet_weights.load(squeezenet, sha256=sha256)
   return Network('squeezenet', squeezenet, metrics.squeezenet(params))
 

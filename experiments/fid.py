@@ -1,9 +1,10 @@
-"""FID, KID, Inception Score, precision and recall of one method's samples.
+"""FID, KID, Inception Score, precision and recall of one method's samples; CLIP score.
 
   python -m experiments.fid --workdir=runs/imagenet64 --method=self_consistency \
       --inception=inception.npz
   ... --method=real                # Of test data: the floor.
   ... --squeezenet=FILE.h5         # Proxies in its features; no published number.
+  ... --clip=clip.npz              # CLIP score, and proxies in its embeddings.
   ... --reference=fid_stats.npz    # mu and sigma of others, in place of our data's.
 
 Draws `config.fid.num_samples` images, rounds them to 8 bits, and keeps their features
@@ -11,6 +12,10 @@ in shards under fid/METHOD_seedN_NETWORK/: the same command again resumes. Sampl
 a key of its own, so that neither batches nor devices change it. Reference features, of
 the first `config.fid.num_reference` data of a split, are kept in the same way. Adds a
 row to fid/results.json.
+
+`clip_score` is the mean cosine of a sample with the caption that it was drawn for, of a
+test image with its first caption, in [-1, 1]: published scores are 100 or 2.5 times it.
+The embeddings of captions are those of `data.encoded_dir`, by the same weights.
 """
 
 import json
@@ -29,13 +34,16 @@ from experiments import encoded
 from experiments import feature_files
 from experiments import launch
 from experiments import methods
+from experiments import published_clip
 from experiments import sample
 from experiments import sampler
+from experiments import text_encoders
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import files
 from lgd import guidance
 from lgd import metrics
+from lgd import networks
 from lgd import reporting
 from lgd.data import splits
 
@@ -52,6 +60,9 @@ def run(
   """Samples, compares, writes and returns the row of a method."""
   workdir = workdir_lib.Workdir(workdir)
   config = workdir_lib.resolve_config(workdir, config)
+  encoder = None
+  if network.name in text_encoders.CLIP:
+    encoder = published_clip.encoder_of(config, network.path)
   dataset = datasets.load(config)
   section, root = config.fid, workdir.path / 'fid'
   reference_x = encoded.pixels(config, dataset, section.split)
@@ -85,6 +96,12 @@ def run(
     images,
     shard_size=section.shard_size,
   )
+  measured = compare(ours, real, reference, network, section)
+  if encoder:
+    label = captions_of(config, dataset, method, seed)[:num_samples]
+    text = encoded.lookup(config).pooled(label)[encoder]['pooled']
+    score = networks.clip_score(ours.features, text.astype(np.float32))
+    measured['clip_score'] = float(score.mean())
   row = {
     'method': method,
     'seed': seed,
@@ -93,7 +110,7 @@ def run(
     'labels': section.labels,
     'reference': reference or f'{num_reference} of {section.split}',
     'seconds': round(time.perf_counter() - start),
-    'metrics': compare(ours, real, reference, network, section),
+    'metrics': measured,
   }
   if jax.process_index() == 0:
     add_row(root / 'results.json', row)
@@ -189,6 +206,15 @@ def sample_labels(
   return rng.choice(dataset.train.label, num_samples)
 
 
+def captions_of(
+  config: config_dict.ConfigDict, dataset: splits.Dataset, method: str, seed: int
+) -> np.ndarray:
+  """Numbers of the captions of all samples, or of test images: the first of each."""
+  if method == 'real':
+    return dataset.test.label  # By (1) of `data.captions`.
+  return sample_labels(config, dataset, seed)
+
+
 def real_images(x: Any) -> feature_files.ImageFn:
   """Images of a split, in its order."""
   return lambda first, last: metrics.to_uint8(x[np.arange(first, last)])
@@ -251,6 +277,7 @@ if __name__ == '__main__':
   SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', lower_bound=0)
   INCEPTION = flags.DEFINE_string('inception', '', 'Weights, of convert_inception.')
   SQUEEZENET = flags.DEFINE_string('squeezenet', '', 'Weights, of Keras.')
+  CLIP = flags.DEFINE_string('clip', '', 'Weights, of convert_clip.')
   SHA256 = flags.DEFINE_string('sha256', None, 'Of the weights, at least 8 digits.')
   REFERENCE = flags.DEFINE_string('reference', '', 'npz with mu and sigma.')
   launch.main(
@@ -260,7 +287,7 @@ if __name__ == '__main__':
       method=METHOD.value,
       seed=SEED.value,
       network=feature_files.load_network(
-        INCEPTION.value, SQUEEZENET.value, SHA256.value
+        INCEPTION.value, SQUEEZENET.value, CLIP.value, SHA256.value
       ),
       reference=REFERENCE.value,
     ),

@@ -1,6 +1,5 @@
 """Small classifiers of the training data: a judge, a reward, noise-aware features."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -11,14 +10,9 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import clips
-from experiments import launch
-from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import networks
 from lgd import noising
-from lgd import sharding
-from lgd import statistics
 from lgd import training
 from lgd import types
 from lgd.data import splits
@@ -53,41 +47,6 @@ def train_reward(
   config.seed += 1
   _, params = _train_classifier(config, dataset, 'reward')
   return params
-
-
-def load_reward(
-  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, dataset: splits.Dataset
-) -> tuple[builders.RewardFn, types.Params]:
-  """The reward that `reward.name` names, and its parameters, on every device.
-
-  A classifier is trained anew, in seconds: config and data determine it. A CLIP is that
-  of the work directory.
-
-  Raises:
-    launch.UserError: no CLIP; a function that cannot be imported, that cannot be
-      differentiated forward, or does not give one number per sample.
-  """
-  name, params = config.reward.name, None
-  if name == 'classifier':
-    params = train_reward(config, dataset)
-    params = jax.device_put(params, sharding.replicated(builders.mesh(config)))
-  reward = builders.reward(config, dataset.spec)
-  if name == 'clip':
-    net, params = clips.load(workdir, config, 'reward')
-    reward = functools.partial(clips.score, net)
-
-  def profile(params, cond, x0_cond):
-    bound, nodes = functools.partial(reward, params), config.reward.nodes
-    return statistics.reward_profile(bound, cond, x0_cond, x0_cond, nodes)
-
-  of_two = dataset.conditions.zeros(2), jnp.zeros((2, 1, *dataset.shape))
-  try:
-    jax.eval_shape(profile, params, *of_two)
-  except launch.UserError:
-    raise
-  except (TypeError, ValueError) as error:
-    raise launch.UserError(f'reward.name={name!r}: {error}') from error
-  return reward, params
 
 
 def train_noisy_features(

@@ -24,8 +24,8 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
-from experiments import judge
 from experiments import launch
+from experiments import reward_models
 from experiments import stores
 from experiments import train_loop
 from experiments import validation
@@ -70,11 +70,13 @@ def refuse_other_weight(
   identity['rule'] = builders.rule_identity(config)
   if builders.has_reward(config):
     workdir_lib.require_same_reward(stored['config'], config, directory)
+    identity['reward_model'] = workdir_lib.reward_model_identity(workdir, config)
   if config.guidance.source == 'statistics':
     identity['statistics'] = workdir_lib.statistics_section(config)
-  workdir_lib.require_same(stored['config'], identity, directory)
+  stored = {**stored['config'], 'reward_model': stored.get('reward_model')}
+  workdir_lib.require_same(stored, identity, directory)
   if config.guidance.weight == 'table':
-    workdir_lib.require_same_grid(stored['config'], config, directory)
+    workdir_lib.require_same_grid(stored, config, directory)
 
 
 def require_finished_base(
@@ -118,7 +120,7 @@ def learn_directly(
   section, dataset = config.guidance, datasets.load(config)
   frozen, reward = workdir_lib.load_pair(workdir, config, dataset.spec), None
   if builders.has_reward(config):
-    reward, reward_params = judge.load_reward(workdir, config, dataset)
+    reward, reward_params = reward_models.load(workdir, config, dataset)
     frozen = frozen, reward_params
   batches = datasets.batches(
     config,

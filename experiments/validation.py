@@ -225,9 +225,10 @@ def _validate_reward(config, check, numbers) -> None:
   if section.name == 'clip':
     check(
       'reward.name',
-      lambda v: config.data.name == 'pairs',
+      lambda v: config.data.name == 'pairs' or encoded.is_captioned(config),
       f'scores captions; data.name={config.data.name!r} has none.',
     )
+  _validate_reward_weights(section, check, encoded.is_captioned(config))
   numbers('reward.nodes', lambda v: 0.0 <= v < math.inf, 'at least 0')
   check(
     'reward.nodes',
@@ -259,6 +260,24 @@ def _validate_reward(config, check, numbers) -> None:
     lambda v: len({f'{gamma:g}' for gamma in v}) == len(v),
     'must differ in their first 6 digits, which name the weights.',
   )
+
+
+def _validate_reward_weights(section, check, is_captioned) -> None:
+  """Published weights, where the reward is of some."""
+  if section.name == 'clip' and is_captioned:
+    check(
+      'reward.weights',
+      lambda v: epath.Path(v).expanduser().is_file(),
+      'no such file; it must be the npz of experiments.convert_clip that captions were'
+      ' embedded by, as in --config.reward.weights=clip.npz.',
+    )
+  else:
+    check(
+      'reward.weights',
+      lambda v: not v,
+      "is of reward.name='clip' and data.name='coco_captions/2014' alone, not of"
+      f' {section.name!r} here; leave it out.',
+    )
 
 
 def _validate_encoded(config, check, positive) -> None:

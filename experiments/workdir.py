@@ -26,10 +26,12 @@ from ml_collections import config_dict
 from configs import common
 from experiments import builders
 from experiments import datasets
+from experiments import encoded
 from experiments import launch
 from experiments import statistics_files
 from experiments import validation
 from lgd import checkpointing
+from lgd import files
 from lgd import sharding
 from lgd import training
 from lgd import types
@@ -439,13 +441,14 @@ def statistics_identity(
 
 
 def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """The reward and where it is stored, with the keys that decide what it is.
+  """The reward, with the keys that decide what it is; not where its weights lie.
 
   Of a function of the user's only the name is known, not what it does.
   """
   if not config.reward.name:
     return {'reward': {'name': ''}}
   identity = config_to_json(config, 'reward')
+  del identity['reward']['weights']
   if config.reward.name == 'classifier':
     keys = ('classifier_width', 'classifier_steps')
     identity['evaluation'] = {key: config.evaluation[key] for key in keys}
@@ -456,7 +459,11 @@ def reward_model_identity(
   workdir: Workdir, config: config_dict.ConfigDict
 ) -> dict[str, Any] | None:
   """Which CLIP is the reward, if one is that `config` names."""
-  return clip_identity(workdir, 'reward') if config.reward.name == 'clip' else None
+  if config.reward.name != 'clip':
+    return None
+  if encoded.is_captioned(config):
+    return {'weights': files.sha256(config.reward.weights)}
+  return clip_identity(workdir, 'reward')
 
 
 def clip_identity(workdir: Workdir, model: str) -> dict[str, Any]:
@@ -571,8 +578,10 @@ def require_base(
       f'{path}: was made with the base model at step {stored["denoiser_step"]}, which'
       f' is now at step {step}; remove it and make it again.'
     )
-  if stored.get('reward_model') is not None:
-    require_same(stored['reward_model'], clip_identity(workdir, 'reward'), path)
+  reward_model = stored.get('reward_model')
+  # Published weights do not change, and need not be at hand to sample.
+  if reward_model is not None and 'weights' not in reward_model:
+    require_same(reward_model, clip_identity(workdir, 'reward'), path)
   weak = weak_identity(rule)
   if weak is not None:
     try:

@@ -147,11 +147,12 @@ class FidTest(absltest.TestCase):
     self.assertLess(np.sum((drawn - expected) ** 2 / expected), 27.9)  # p = .001
 
   def test_weights_of_one_network(self):
-    for inception, squeezenet in (('', ''), ('a', 'b')):
+    for weights in (('', '', ''), ('a', 'b', ''), ('a', '', 'c'), ('', 'b', 'c')):
       with self.assertRaisesRegex(launch.UserError, 'give the weights of one'):
-        feature_files.load_network(inception, squeezenet, None)
-    with self.assertRaisesRegex(files.FileError, '/nowhere: no such file'):
-      feature_files.load_network('/nowhere', '', None)
+        feature_files.load_network(*weights, None)
+    for weights in (('/nowhere', '', ''), ('', '', '/nowhere')):
+      with self.assertRaisesRegex(files.FileError, '/nowhere: no such file'):
+        feature_files.load_network(*weights, None)
 
 
 if __name__ == '__main__':

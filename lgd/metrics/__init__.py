@@ -9,6 +9,7 @@ from lgd.metrics.energy import class_conditional_energy
 from lgd.metrics.energy import class_sets
 from lgd.metrics.energy import ClassSets
 from lgd.metrics.estimate import Estimate
+from lgd.metrics.features import clip
 from lgd.metrics.features import extract
 from lgd.metrics.features import Extractor
 from lgd.metrics.features import Features
@@ -42,6 +43,7 @@ __all__ = (
   'class_conditional_energy',
   'class_sets',
   'classification',
+  'clip',
   'clip_weights',
   'extract',
   'fit_gaussian',

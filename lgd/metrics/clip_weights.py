@@ -14,6 +14,7 @@ and so on, text_model to text/. Buffers of positions' numbers, which older files
 are left out. `experiments/convert_clip.py` writes the .npz that `load` reads.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -149,6 +150,26 @@ def load(
   if sha256 is not None:
     files.check_sha256(path, sha256)
   return files.to_params(files.read_npz(path), _abstract(config), str(path))
+
+
+def image_tower(
+  arrays: Mapping[str, np.ndarray], config: networks.ClipConfig, source: str
+) -> types.Params:
+  """Parameters that `encode_image` needs, from what is in the .npz.
+
+  Args:
+    arrays: those of `load`.
+    config: of the network.
+    source: what errors call them.
+
+  Raises:
+    files.FileError: not these arrays.
+  """
+  net, images = networks.CLIP(config), jnp.zeros((1, config.size, config.size, 3))
+  init = functools.partial(net.init, method='encode_image')
+  abstract = jax.eval_shape(init, jax.random.key(0), images)
+  arrays = {k: array for k, array in arrays.items() if not k.startswith('text/')}
+  return files.to_params(arrays, abstract, source)
 
 
 def _entries(config: networks.ClipConfig) -> dict[str, _Entry]:

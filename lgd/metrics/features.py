@@ -6,6 +6,7 @@ network's features they are proxies, and named so: they rank samples of one data
 among themselves, and are comparable with no published number.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,6 +48,15 @@ def squeezenet(params: types.Params) -> Extractor:
   return Extractor('frechet_squeezenet_proxy', params, _apply_squeezenet)
 
 
+def clip(params: types.Params, config: networks.ClipConfig, name: str) -> Extractor:
+  """CLIP's image embeddings, not normalised (`clip_weights.image_tower`): a proxy.
+
+  `name` tells it from other CLIPs, and says in which one a distance is.
+  """
+  apply = functools.partial(_apply_clip, config)
+  return Extractor(f'frechet_{name}_proxy', params, apply)
+
+
 def extract(
   extractor: Extractor, images: np.ndarray, *, batch_size: int = 64
 ) -> Features:
@@ -55,7 +65,7 @@ def extract(
   Of a stream, `merge(moments_so_far, moments(extract(...).features))`.
 
   Args:
-    extractor: of `inception` or `squeezenet`.
+    extractor: of `inception`, `squeezenet` or `clip`.
     images: `[n, height, width, 3]` uint8, n >= 1, in the order red, green, blue.
     batch_size: one compiled program whatever n is; the last batch is filled up.
 
@@ -88,3 +98,9 @@ def _apply_inception(params, images):
 def _apply_squeezenet(params, images):
   x = resize(images, _SQUEEZENET_SIZE)[..., ::-1] - jnp.asarray(_SQUEEZENET_MEAN)
   return networks.SqueezeNet().apply(params, x), None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply_clip(config, params, images):
+  x = networks.clip_images.preprocess(images / 127.5 - 1.0, config)
+  return networks.CLIP(config).apply(params, x, method='encode_image'), None

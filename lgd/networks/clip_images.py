@@ -30,7 +30,7 @@ def preprocess(images: jax.Array, config: ClipConfig) -> jax.Array:
     config: whose `size` it is.
 
   Returns:
-    `[batch, size, size, 3]` float32.
+    `[batch, size, size, 3]` float32; float64 of such.
 
   Gradient: that of (1)-(4), none where a value is clipped.
 
@@ -43,7 +43,8 @@ def preprocess(images: jax.Array, config: ClipConfig) -> jax.Array:
       f'images of dtype {images.dtype} and shape {images.shape}: must be floats in'
       ' [-1, 1], [batch, height, width, 3].'
     )
-  x = jnp.clip((images.astype(jnp.float32) + 1.0) / 2.0, 0.0, 1.0)
+  x = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+  x = jnp.clip((x + 1.0) / 2.0, 0.0, 1.0)
   short = min(x.shape[1:3])
   height, width = (config.size * side // short for side in x.shape[1:3])
   for axis, side in ((2, width), (1, height)):
