@@ -22,6 +22,7 @@ from absl.testing import parameterized
 from experiments import convert_clip
 from experiments import launch
 from lgd import files
+from lgd import metrics
 from lgd import networks
 from lgd.metrics import clip_weights
 
@@ -370,6 +371,23 @@ class ClipImagesTest(parameterized.TestCase):
     for shape, dtype in (((2, 8, 8, 3), 'uint8'), ((8, 8, 3), 'float32')):
       with self.assertRaisesRegex(ValueError, f'{dtype} and shape .*must be floats'):
         networks.clip_images.preprocess(jnp.zeros(shape, dtype), CONFIG)
+
+
+class ClipFeaturesTest(absltest.TestCase):
+  def test_are_embeddings_of_8_bit_images(self):
+    """In batches; of CLIP's own size, which is not resized."""
+    images = np.random.default_rng(4).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    arrays = clip_weights.arrays_from_transformers(_state(), CONFIG)
+    params = clip_weights.image_tower(arrays, CONFIG, 'arrays')
+    self.assertEqual(set(params['params']), {'image', 'logit_scale'})
+    extractor = metrics.clip(params, CONFIG, 'clip_small')
+    self.assertEqual(extractor.distance_name, 'frechet_clip_small_proxy')
+    features, log_prob = metrics.extract(extractor, images, batch_size=2)
+    self.assertIsNone(log_prob)
+    mean = np.asarray([0.48145466, 0.4578275, 0.40821073])
+    std = np.asarray([0.26862954, 0.26130258, 0.27577711])
+    reference = _Reference(_state())
+    _assert_close(features, [reference.image((x / 255.0 - mean) / std) for x in images])
 
 
 class ClipWeightsTest(parameterized.TestCase):

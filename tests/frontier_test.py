@@ -18,6 +18,7 @@ from experiments import datasets
 from experiments import frontier
 from experiments import judge
 from experiments import launch
+from experiments import reward_models
 from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import workdir as workdir_lib
@@ -260,7 +261,8 @@ class RunTest(helpers.WorkdirCase):
     """Is the same wherever it is made, and known by what makes it."""
     config = smoke_config(**{'reward.name': 'classifier'})
     data = datasets.load(config)
-    reward, params = judge.load_reward(config, data)
+    workdir = workdir_lib.Workdir(self.root)
+    reward, params = reward_models.load(workdir, config, data)
     again = judge.train_reward(config, data)
     jax.tree.map(np.testing.assert_array_equal, params, again)
     x, label = data.test.x[:50], data.test.label[:50]

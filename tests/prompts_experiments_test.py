@@ -164,6 +164,7 @@ class ValidationTest(parameterized.TestCase):
     ({'clip.patch_size': 3}, 'clip.patch_size=3: must divide data.size=8'),
     ({'clip.noise': -1.0}, 'clip.noise=-1.0: must not be negative'),
     ({'evaluation.num_prompts': 1}, 'evaluation.num_prompts=1: a distance needs'),
+    ({'reward.weights': 'a.npz'}, "reward.weights='a.npz': is of .* leave it out"),
     ({'fid.labels': 'balanced'}, "fid.labels='balanced': prompts and vectors"),
   )
   def test_rules(self, change, message):
