@@ -43,7 +43,8 @@ def load(
 ) -> tuple[builders.RewardFn, types.Params]:
   """The reward of `config`, and its parameters, on every device.
 
-  A classifier is trained anew: config and data determine it.
+  A classifier is trained anew: config and data determine it. A batch of statistics is
+  scored with all particles at once: `statistics.batch_size` must leave memory for that.
 
   Raises:
     launch.UserError: no CLIP, or one that has not embedded the captions; a decoder that

@@ -267,7 +267,7 @@ def _validate_reward_weights(section, check, is_captioned) -> None:
   if section.name == 'clip' and is_captioned:
     check(
       'reward.weights',
-      lambda v: epath.Path(v).expanduser().is_file(),
+      lambda v: epath.Path(v).is_file(),
       'no such file; it must be the npz of experiments.convert_clip that captions were'
       ' embedded by, as in --config.reward.weights=clip.npz.',
     )

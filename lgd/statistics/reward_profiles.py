@@ -52,7 +52,9 @@ def reward_profile(
     ValueError: while tracing, the reward is not one number per sample.
 
   Cost: K + 1 evaluations of the reward with their derivative per particle, a node at a
-  time.
+  time. What a reward makes of `cond` alone is computed once a node for all m: of a CLIP
+  of 3 layers for images and 2 for texts, of one width, the text tower is 10% of the
+  operations for m = 4 and 31% for m = 1.
   """
   delta = x0_cond - x0_null
 
