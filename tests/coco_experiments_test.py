@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +26,18 @@ from experiments import launch
 from experiments import sample
 from experiments import sampler
 from experiments import stores
+from experiments import text_encoders
 from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import files
 from lgd import metrics
+from lgd import networks
+from lgd import training
 from lgd.data import images
 from lgd.data import latents
+from lgd.data import text
 from tests import encode_text_test
 from tests import helpers
 
@@ -164,6 +169,75 @@ class BinariesTest(helpers.WorkdirCase):
     self.assertAlmostEqual(row['metrics']['far'], 0.0, places=3)  # To themselves.
     with self.assertRaisesRegex(launch.UserError, 'make no classes'):
       evaluate.run(config, workdir)
+
+  def test_clip_scores(self):
+    """Of real images and of samples, by both towers from the words."""
+    root = self.copy()
+    config, rng = shrunk(root), np.random.default_rng(0)
+    network = feature_files.load_network('', '', self.clip['weights'], None)
+    real = np.arange(6)[:, None, None, None] * np.full((32, 32, 3), 8)
+    samples = rng.integers(0, 256, (config.fid.num_samples, 32, 32, 3))
+    captioned = encoded.captions(config)
+    label = fid.sample_labels(config, datasets.load(config), 0)
+    numbers = [*(captioned.test.first + np.arange(6)), *label]
+    net = networks.CLIP(text_encoders.CLIP['clip_tiny'])
+    x = np.concatenate([real, samples]).astype(np.float32) / 127.5 - 1.0
+    images, texts, _ = jax.jit(net.apply)(
+      metrics.clip_weights.load(self.clip['weights'], net.config),
+      networks.clip_images.preprocess(jnp.asarray(x), net.config),
+      text.load(self.clip['tokenizer'], length=24)(
+        [captioned.texts[i] for i in numbers]
+      ),
+    )
+    cosines = [
+      a @ b / np.sqrt(a @ a * (b @ b))
+      for a, b in zip(np.float64(images), np.float64(texts), strict=True)
+    ]
+    with mock.patch.object(
+      fid, 'sampled_images', lambda *_: lambda i, j: samples[i:j].astype(np.uint8)
+    ):
+      for method, expected in (('real', cosines[:6]), ('unguided', cosines[6:])):
+        row = fid.run(config, root / 'workdir', method=method, seed=0, network=network)
+        score = row['metrics']['clip_score']
+        self.assertAlmostEqual(score, np.mean(expected), delta=1e-3)  # Of float16.
+        self.assertIn('frechet_clip_tiny_proxy', row['metrics'])
+    arrays, other = files.read_npz(self.clip['weights']), root / 'other.npz'
+    files.write_npz(other, {**arrays, 'logit_scale': np.float32(1.0)})
+    network = feature_files.load_network('', '', str(other), None)
+    with self.assertRaisesRegex(launch.UserError, 'other.npz: its sha256 starts with'):
+      fid.run(config, root / 'workdir', method='real', seed=0, network=network)
+
+  def test_clip_rewards(self):
+    """Known by their weights, wherever these lie; not needed to sample."""
+    root = self.copy()
+    config, workdir = shrunk(root), workdir_lib.Workdir(root / 'workdir')
+    moved, other = root / 'moved.npz', root / 'other.npz'
+    shutil.copy(self.clip['weights'], moved)
+    arrays = files.read_npz(moved)
+    files.write_npz(other, {**arrays, 'logit_scale': np.float32(1.0)})
+    config.reward.update(name='clip', weights=self.clip['weights'])
+    config.guidance.gamma = 1.0
+    collect_statistics.run(config, workdir.path)
+    directory = workdir.statistics('particles_reward')
+    profile = np.load(directory / 'shard-00000.npz')['profile']
+    self.assertBetween(np.abs(profile[:, 0]).max(), 1e-4, 1.0)
+    self.assertGreater(np.abs(profile[:, 1]).max(), 1e-6)
+
+    spec, name = datasets.spec(config), builders.guidance_name(config)
+    init = builders.weight_model(config, spec).init
+    params = jax.tree.map(
+      lambda p: jnp.zeros(p.shape), jax.eval_shape(init, jax.random.key(0))
+    )
+    state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
+    workdir_lib.save_weight(workdir, config, workdir.guidance(name), state, 0)
+    config.reward.weights = str(moved)
+    workdir_lib.require_statistics(workdir, config)
+    train_guidance.refuse_other_weight(workdir, config)
+    config.reward.weights = str(other)
+    for refuse in (workdir_lib.require_statistics, train_guidance.refuse_other_weight):
+      with self.assertRaisesRegex(launch.UserError, 'reward_model.weights=.* with'):
+        refuse(workdir, config)
+    workdir_lib.load_guidance(workdir, shrunk(root), name, spec)
 
   @parameterized.product(autoencoder=(AUTOENCODER, ''), group_size=(1, 2))
   def test_batches_match_their_captions(self, autoencoder, group_size):

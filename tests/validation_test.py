@@ -34,6 +34,7 @@ BAD = (
   ('data.latent_shape', (8, 4, 4), 'side, side, channels'),
   ('data.components', 0, 'positive'),
   ('reward.name', 'clap', "classifier, or 'module:function'"),
+  ('reward.weights', 'clip.npz', 'leave it out'),
   ('reward.nodes', (0.5, 1.0), 'start at 0 and increase'),
   ('reward.nodes', (0.0, 1.0, 1.0), 'start at 0 and increase'),
   ('reward.nodes', (0.0, float('inf')), 'at least 0'),
