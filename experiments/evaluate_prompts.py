@@ -80,7 +80,7 @@ def run(
           'seed': seed,
           'num_samples': len(x),
           'num_steps': config.evaluation.num_steps,
-          'nfe': of_rule.count_nfe(omega_of(method, len(x)), len(x)),
+          'nfe': count_nfe(config, of_rule, method, len(x)),
           'learning_evaluations': method.cost,
           'metrics': measures[name](x),
         }
@@ -158,18 +158,41 @@ def draw(
   label: np.ndarray,
   seed: int,
 ) -> np.ndarray:
-  """A sample of every prompt, `fid.batch_size` at a time; `[n, *data]`."""
-  size, omega = config.fid.batch_size, omega_of(method, len(label))
+  """A sample of every prompt, `[n, *data]`."""
+  omega = omega_of(method, len(label))
   keys = sampler.sample_keys(seed, np.arange(len(label)))
-  parts = []
-  for i in range(0, len(label), size):
-    # Whole batches, so that one compiled program serves all.
-    rows = np.resize(np.arange(i, min(i + size, len(label))), size)
-    of_rows = None if omega is None else omega[rows]
-    parts.append(of_rule.sample(of_rule.params, of_rows, keys[rows], label[rows]))
+  parts = [
+    of_rule.sample(
+      of_rule.params, None if omega is None else omega[rows], keys[rows], label[rows]
+    )
+    for rows in batches(config, len(label))
+  ]
   x = np.concatenate(parts)[: len(label)]
   arena_lib.require_finite(x, method, seed)
   return x
+
+
+def count_nfe(
+  config: config_dict.ConfigDict,
+  of_rule: arena_lib.Sampler,
+  method: arena_lib.Method,
+  num: int,
+) -> float:
+  """Network evaluations of a sample, in the batches of `draw`."""
+  omega = omega_of(method, num)
+  counts = [
+    of_rule.count_nfe(None if omega is None else omega[rows], len(rows))
+    for rows in batches(config, num)
+  ]
+  return float(np.mean(counts))
+
+
+def batches(config: config_dict.ConfigDict, num: int) -> list[np.ndarray]:
+  """Rows of `num` samples, cut into whole batches: one compiled program serves all."""
+  size = config.fid.batch_size
+  return [
+    np.resize(np.arange(i, min(i + size, num)), size) for i in range(0, num, size)
+  ]
 
 
 def omega_of(method: arena_lib.Method, num: int) -> np.ndarray | None:

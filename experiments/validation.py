@@ -183,16 +183,17 @@ def _validate_data(config, check, positive) -> None:
     lambda v: set(v) <= set(known) and len(set(v)) == len(v),
     f'must be different ones of {known}, of celeb_a alone.',
   )
-  if config.data.name == 'pairs':
-    check(
-      'data.file',
-      lambda v: epath.Path(v).expanduser().is_file(),
-      'no such file; it must be an npz with image [n, height, width, 3] uint8 and'
-      ' caption [n], as in --config.data.file=FILE.npz.',
-    )
-    positive('data.size')
-    check('data.vocab_size', lambda v: v >= 259, 'must hold all bytes: at least 259.')
-    check('data.caption_length', lambda v: v >= 3, 'needs a start, a token and an end.')
+  check(
+    'data.file',
+    lambda v: (
+      epath.Path(v).expanduser().is_file() if v else config.data.name != 'pairs'
+    ),
+    "no such file; it is the npz of data.name='pairs', with image [n, height, width, 3]"
+    ' uint8 and caption [n], as in --config.data.file=FILE.npz.',
+  )
+  positive('data.size')
+  check('data.vocab_size', lambda v: v >= 259, 'must hold all bytes: at least 259.')
+  check('data.caption_length', lambda v: v >= 3, 'needs a start, a token and an end.')
   if datasets.spec(config).conditions.num_classes is None:
     no_classes = (
       'prompts and vectors of attributes make no classes; choose another value, or some'
@@ -296,8 +297,6 @@ def _validate_encoded(config, check, positive) -> None:
     ' --config.data.encoders="(\'clip_l14\',)", and for nothing else.',
   )
   if is_captioned:
-    positive('data.size')
-    check('data.caption_length', lambda v: v >= 3, 'needs a start, a token and an end.')
     check('data.in_memory', lambda v: not v, 'captioned images stay on disk.')
   if config.data.autoencoder:
     check('data.autoencoder', lambda v: is_captioned, 'is for captioned images alone.')
@@ -369,7 +368,9 @@ def _validate_network(config, check, positive, numbers, one_of) -> None:
   """The base model's network and the weighting of its loss."""
   section = config.denoiser
   one_of('denoiser.network', ('mlp', 'unet', 'mmdit'))
-  for key in ('depth', 'channels', 'num_blocks', 'text_depth'):
+  for key in (
+    'depth', 'channels', 'num_blocks', 'patch_size', 'text_width', 'text_depth'
+  ):  # fmt: skip
     positive(f'denoiser.{key}')
   numbers(
     'denoiser.multipliers',
