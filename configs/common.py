@@ -117,9 +117,12 @@ def get_default() -> config_dict.ConfigDict:
   # Weights at which statistics keep the reward; beyond the last it counts as constant.
   config.reward.nodes = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 
-  # The one pass over the training data that guidance is learned from.
+  # The one pass over data that guidance is learned from.
   config.statistics = config_dict.ConfigDict()
   config.statistics.kind = 'particles'  # or 'class_groups', 'pooled_groups'
+  # Whose data guidance is learned from, directly as well; or 'validation', which the
+  # base has not seen.
+  config.statistics.split = 'train'
   config.statistics.num_data = 32768  # Data are drawn again, at other times, if fewer.
   config.statistics.num_particles = 4  # Of each datum, in 'particles'.
   config.statistics.antithetic = True  # Half of them take the others' negative noise.

@@ -321,7 +321,7 @@ def guidance_stream(config: config_dict.ConfigDict) -> str:
 def _guidance_suffix(config):
   section = config.guidance
   suffix = '_direct' if section.source == 'direct' else ''
-  suffix += _rule_suffix(config)
+  suffix += _split_suffix(config) + _rule_suffix(config)
   return suffix + ('_table' if section.weight == 'table' else '')
 
 
@@ -344,7 +344,11 @@ def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
 def statistics_name(config: config_dict.ConfigDict) -> str:
   """The directory of a statistics pass."""
   reward = '_reward' if config.reward.name else ''
-  return config.statistics.kind + reward + _rule_suffix(config)
+  return config.statistics.kind + reward + _split_suffix(config) + _rule_suffix(config)
+
+
+def _split_suffix(config):
+  return '' if config.statistics.split == 'train' else f'_{config.statistics.split}'
 
 
 def _rule_suffix(config):

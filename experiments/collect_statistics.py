@@ -1,9 +1,10 @@
-r"""One pass of the frozen base model over the training data, kept as Gram statistics.
+r"""One pass of the frozen base model over data, kept as Gram statistics.
 
   python -m experiments.collect_statistics --config=configs/digits.py \
       --workdir=runs/digits
   ... --config.statistics.kind=class_groups      # for the objective class_marginal
   ... --config.reward.name=classifier            # with rewards, for guidance.gamma
+  ... --config.statistics.split=validation       # of a base that memorises its data
 
 Writes statistics/KIND/. From it, train_guidance and sweep learn weights for any
 objective of that kind, beta, lambda, gap, s_min, churn and network, without the
@@ -55,7 +56,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
     workdir_lib.require_statistics(workdir, config)
   builders.log_config(config)
   dataset = datasets.load(config)
-  plan = Plan(config, dataset.train)
+  plan = Plan(config, getattr(dataset, config.statistics.split))
   params = workdir_lib.load_pair(workdir, config, dataset.spec)
   reward, reward_params = None, None
   if config.reward.name:
@@ -159,9 +160,9 @@ class Plan:
   shard is a range of items.
   """
 
-  def __init__(self, config: config_dict.ConfigDict, train: splits.Split):
+  def __init__(self, config: config_dict.ConfigDict, data: splits.Split):
     section = config.statistics
-    self._config, self._train = config, train
+    self._config, self._data = config, data
     self._by_class = section.kind == 'class_groups'
     self.group_size = builders.group_size(config)
     self.num_items = section.num_data // self.group_size
@@ -191,8 +192,8 @@ class Plan:
     t = np.modf((items + 1.0) * _GOLDEN_RATIO)[0] * self._config.statistics.t_max
     return (
       items.astype(np.uint32),
-      self._train.x[rows],
-      self._train.label[rows],
+      self._data.x[rows],
+      self._data.label[rows],
       t.astype(np.float32),
     )
 
@@ -201,7 +202,7 @@ class Plan:
       self._passes[epoch] = datasets.group_rows(
         self._config,
         'statistics',
-        self._train,
+        self._data,
         self.group_size,
         self._by_class,
         epoch=epoch,

@@ -125,7 +125,7 @@ def learn_directly(
   batches = datasets.batches(
     config,
     'guidance',
-    dataset.train,
+    getattr(dataset, config.statistics.split),
     group_size=_direct_group_size(config),
     by_class=section.objective == 'class_marginal',
   )

@@ -433,6 +433,7 @@ def _validate_statistics(config, check, positive, one_of) -> None:
   """The statistics pass, and that the guidance to be learned can use it."""
   section, guidance = config.statistics, config.guidance
   one_of('statistics.kind', builders.STATISTICS)
+  one_of('statistics.split', ('train', 'validation'))
   for key in ('num_data', 'num_particles', 'batch_size', 'shard_size'):
     positive(f'statistics.{key}')
   check('statistics.group_size', lambda v: v >= 2, 'a marginal needs at least 2.')

@@ -96,6 +96,7 @@ BAD = (
   ('clip.grad_clip', 0.0, 'positive'),
   ('clip.ema_decay', 1.0, r'\[0, 1\)'),
   ('statistics.kind', 'pairs', 'particles, class_groups, pooled_groups'),
+  ('statistics.split', 'test', 'train, validation'),
   ('statistics.num_data', 0, 'positive'),
   ('statistics.num_data', 1000, 'multiple of statistics.group_size=64'),
   ('statistics.num_particles', -1, 'positive'),
