@@ -20,6 +20,7 @@ TITLES = {
   'reward': 'reward',
 }
 _NUM_SHOWN = 10  # Prompts in figures.
+_NUM_GAMMAS = 3  # Of an objective in figures, beside 0.
 
 
 def write(
@@ -46,21 +47,23 @@ def write(
   files.write_json(path / 'results.json', rows)
   test = _summaries(rows, 'test')
   chosen = choose(rows)
-  (path / 'results.md').write_text(to_markdown(test, chosen))
+  by_gamma = sorted(gammas, key=gammas.get)  # The objective, then gamma.
+  (path / 'results.md').write_text(to_markdown(test, chosen, by_gamma))
 
   shown = np.linspace(0, len(prompts) - 1, min(_NUM_SHOWN, len(prompts))).astype(int)
   names = [prompts[i] for i in shown]
-  columns = ['real', 'unguided', *chosen, *tables]
+  learned = _some(gammas)
+  columns = {key: key for key in ('real', 'unguided', *chosen)} | learned
   prompt_plots.samples(
     path / 'plots' / 'prompts.png',
     names,
-    {name: samples[name][shown] for name in columns},
+    {title: samples[key][shown] for key, title in columns.items()},
   )
   if tables:
     prompt_plots.curves(
       path / 'plots' / 'omega_curves.png',
       names,
-      {name: table[shown] for name, table in tables.items()},
+      {title: tables[key][shown] for key, title in learned.items()},
       times,
     )
   _plot_frontier(path / 'plots' / 'frontier.png', test, gammas)
@@ -73,15 +76,29 @@ def choose(rows: list[dict[str, Any]]) -> list[str]:
   return [results.best(validation, grid, CHOSEN_BY).key for grid in grids]
 
 
+def _some(gammas: dict[str, tuple[str, float]]) -> dict[str, str]:
+  """Learned methods for figures, and their titles: of many gammas some."""
+  objectives = sorted({objective for objective, _ in gammas.values()})
+  some = {}
+  for objective in objectives:
+    by_gamma = sorted((g, name) for name, (of, g) in gammas.items() if of == objective)
+    picked = np.linspace(0, len(by_gamma) - 1, min(_NUM_GAMMAS + 1, len(by_gamma)))
+    for i in picked.round().astype(int):
+      gamma, name = by_gamma[i]
+      some[name] = f'{objective} (gamma={gamma:g})' if gamma else objective
+  return some
+
+
 def _summaries(rows, split):
   return results.summarise([row for row in rows if row['split'] == split])
 
 
-def to_markdown(test: Sequence[results.Summary], chosen: Sequence[str]) -> str:
+def to_markdown(
+  test: Sequence[results.Summary], chosen: Sequence[str], learned: Sequence[str]
+) -> str:
   """The table of methods on test prompts, and the whole grids."""
   by_key = {summary.key: summary for summary in test}
   measured = [name for name in TITLES if name in test[0].metrics]
-  learned = [s.key for s in test if s.learning_evaluations]
 
   def table(keys, notes):
     return results.table(

@@ -23,10 +23,10 @@ def samples(
   fig, axes = plt.subplots(
     n, m, figsize=(2.2 + 0.95 * m, 0.95 * n + 0.4), squeeze=False
   )
-  for row, name in zip(axes.T, columns, strict=True):
-    row[0].set_title(name.replace('(', '\n('), fontsize=7)
-    for ax, x in zip(row, columns[name], strict=True):
-      ax.imshow(np.clip(0.5 * x + 0.5, 0.0, 1.0))
+  for column, name in zip(axes.T, columns, strict=True):
+    column[0].set_title(name.replace('(', '\n('), fontsize=7)
+    for ax, x in zip(column, columns[name], strict=True):
+      ax.imshow(np.clip(0.5 * x + 0.5, 0.0, 1.0), interpolation='nearest')
       ax.axis('off')
   for ax, prompt in zip(axes[:, 0], prompts, strict=True):
     ax.text(
@@ -50,12 +50,13 @@ def curves(
     times: `[num_steps]` the times denoised from.
   """
   fig, axes = plt.subplots(
-    1, len(tables), figsize=(3.6 * len(tables) + 2.4, 3.4), sharey=True, squeeze=False
+    1, len(tables), figsize=(2.6 * len(tables) + 2.4, 3.2), squeeze=False
   )
   for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
     for i, (prompt, row) in enumerate(zip(prompts, table, strict=True)):
       ax.plot(times, row, color=plt.cm.tab20(i % 20), label=prompt)
-    ax.set(title=name, xlabel='t (0 data, 1 noise)')
+    ax.set_title(name.replace('(', '\n('), fontsize=9)
+    ax.set(xlabel='t (0 data, 1 noise)', ylim=(0.0, None))
   axes[0, 0].set(ylabel='omega (w = 1 + omega)')
   axes[0, -1].legend(fontsize=6, loc='center left', bbox_to_anchor=(1.0, 0.5))
   save(fig, path)
@@ -88,6 +89,6 @@ def frontier(
       ax.plot(
         values[:, column], values[:, 0], 'x', color=plt.cm.tab10(i % 10), label=name
       )
-    ax.set(xlabel=labels[column], ylabel=labels[0], yscale='log')
+    ax.set(xlabel=labels[column], ylabel=labels[0])
   axes[0, 0].legend(fontsize=7)
   save(fig, path)
