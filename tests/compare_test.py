@@ -429,7 +429,9 @@ class RunTest(helpers.WorkdirCase):
     name = 'self_consistency'
     weight = workdir_lib.load_guidance(workdir, config, name, dataset.spec)
     times = np.linspace(0.8, 0.2, 5)
-    weight = weight._replace(is_table=True, params={'times': times})
+    learned = weight.guidance.copy_and_resolve_references()
+    learned.weight = 'table'
+    weight = weight._replace(guidance=learned, params={'times': times})
     with self.assertRaisesRegex(launch.UserError, r't=1: outside of \[0.2'):
       sampler.tabulate_learned(config, weight, np.arange(10))
     guidance.require_cover(np.linspace(1.0, 0.0, 5), builders.time_grid(config))

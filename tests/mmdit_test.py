@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 from flax import traverse_util
 
 from lgd import networks
 from lgd.networks import mmdit
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 LENGTH, VOCAB = 6, 20
 TOKENS = np.array([[1, 5, 7, 2, 0, 0], [1, 9, 2, 0, 0, 0]], np.int32)
@@ -37,7 +40,7 @@ def _inputs():
 
 
 def _params(net):
-  return _perturbed(net.init(jax.random.key(0), *_inputs()))
+  return _perturbed(jax.jit(net.init)(jax.random.key(0), *_inputs()))
 
 
 class MMDiTTest(parameterized.TestCase):
@@ -67,8 +70,8 @@ class MMDiTTest(parameterized.TestCase):
     mask = np.array([[True, True, False]])
     block = mmdit.JointBlock(8, jnp.float32, ends_text)
     args = [jnp.asarray(a, jnp.float32) for a in (x, y, e)]
-    params = _perturbed(block.init(jax.random.key(0), *args, mask))
-    actual = block.apply(params, *args, mask)
+    params = _perturbed(jax.jit(block.init)(jax.random.key(0), *args, mask))
+    actual = jax.jit(block.apply)(params, *args, mask)
     expected = _block_in_loops(params['params'], x[0], y[0], e[0], ends_text)
     np.testing.assert_allclose(actual[0][0], expected[0], rtol=2e-4, atol=2e-4)
     np.testing.assert_allclose(actual[1][0, :2], expected[1][:2], rtol=2e-4, atol=2e-4)
@@ -95,7 +98,7 @@ class MMDiTTest(parameterized.TestCase):
   def test_a_null_prompt_is_finite(self):
     net = _network()
     xt, t, tokens = _inputs()
-    out = net.apply(_params(net), xt, t, jnp.zeros_like(tokens))
+    out = jax.jit(net.apply)(_params(net), xt, t, jnp.zeros_like(tokens))
     self.assertTrue(np.isfinite(out).all())
 
   def test_remat_changes_nothing(self):
@@ -105,7 +108,8 @@ class MMDiTTest(parameterized.TestCase):
     def loss(params, net):
       return jnp.mean(jnp.square(net.apply(params, *_inputs())))
 
-    plain, again = (jax.grad(loss)(params, net) for net in nets)
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    plain, again = (gradient(params, net) for net in nets)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, again
     )
@@ -123,7 +127,8 @@ class MMDiTTest(parameterized.TestCase):
 
   def test_every_parameter_is_learned(self):
     net = _network()
-    grad = jax.grad(lambda p: jnp.sum(jnp.sin(net.apply(p, *_inputs()))))(_params(net))
+    loss = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(net.apply(p, *_inputs())))))
+    grad = loss(_params(net))
     for name, g in traverse_util.flatten_dict(grad['params'], sep='/').items():
       if name.endswith('key/bias'):
         continue  # The same for all keys of a query: softmax does not see it.

@@ -199,7 +199,7 @@ class OracleTableTest(parameterized.TestCase):
       key, share, s, t, num_data=num_data, num_particles=num_particles
     )
     x0 = 1.0 + np.float64(jax.random.normal(jax.random.split(key)[0], (num_data, 1)))
-    xt, x0_cond, x0_null = (np.float64(a[..., 0]) for a in particles[3:])
+    xt, x0_cond, x0_null = (np.float64(a[..., 0]) for a in particles[3:6])
     delta, eps = x0_cond - x0_null, (xt - (1.0 - t) * x0) / t
     ratio, e = (1.0 - t) / (1.0 - s) * s / t, churn**2
     u = e * ratio + 1.0 - e

@@ -27,7 +27,7 @@ class PairsTest(parameterized.TestCase):
 
   def test_every_pair_is_in_one_split_with_its_own_caption(self):
     arrays = _arrays()
-    dataset, tokenizer = self._load(arrays)
+    dataset, tokenizer, _ = self._load(arrays)
     mean = arrays['image'].reshape(30, 4, 2, 4, 2, 3).astype(float).mean((2, 4))
     expected = np.floor(mean + 0.5) / 127.5 - 1.0
     seen = []
@@ -42,12 +42,12 @@ class PairsTest(parameterized.TestCase):
 
   def test_tokens_are_those_of_training_captions(self):
     arrays = _arrays()
-    dataset, tokenizer = self._load(arrays)
+    dataset, tokenizer, _ = self._load(arrays)
     held_out = tokenizer.decode(dataset.test.label)
     arrays['caption'] = np.array(
       ['zebra ' * 2 + c if c in held_out else c for c in arrays['caption']]
     )
-    _, other = pairs.load(self._write(arrays), **{**SETTINGS, 'length': 40})
+    _, other, _ = pairs.load(self._write(arrays), **{**SETTINGS, 'length': 40})
     self.assertEqual(other.encoding.to_str(), tokenizer.encoding.to_str())
 
   @parameterized.parameters(
