@@ -1,6 +1,7 @@
 """Where methods meet: one base model, one number of steps, the same noise for all."""
 
 import functools
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from experiments import methods as methods_lib
 from experiments import results as results_lib
 from experiments import sampler
 from experiments import workdir as workdir_lib
+from lgd import guidance
 from lgd import metrics
 from lgd import reporting
 from lgd import types
@@ -29,6 +31,33 @@ class Method(NamedTuple):
   # A row of num_steps for every class, or prompt; None leaves the null branch out.
   table: np.ndarray | None
   cost: int = 0  # Denoiser evaluations spent on learning it, or on its search.
+
+
+def given_method(
+  config: config_dict.ConfigDict,
+  num_rows: int,
+  name: str,
+  weight: types.Weight,
+  **params: float,
+) -> Method:
+  """A weight that is the same for every class or prompt, as `num_rows` rows."""
+  times = builders.time_grid(config)
+  table = np.asarray(guidance.tabulate(weight, np.arange(num_rows), times))
+  return Method(name, params, config.rule, table)
+
+
+def grid_methods(config: config_dict.ConfigDict, num_rows: int) -> list[Method]:
+  """Unguided, and the constants and intervals of `evaluation`, as `given_method`."""
+  section = config.evaluation
+  given = functools.partial(given_method, config, num_rows)
+  methods = [Method('unguided', {}, config.rule, None)]
+  for omega in section.constants:
+    methods.append(given('constant', guidance.constant(omega), omega=omega))
+  bounds = list(itertools.combinations(section.interval_bounds, 2))
+  for omega, (lo, hi) in itertools.product(section.interval_omegas, bounds):
+    weight = guidance.interval(omega, lo, hi)
+    methods.append(given('interval', weight, omega=omega, lo=lo, hi=hi))
+  return methods
 
 
 class Sampler(NamedTuple):

@@ -108,6 +108,11 @@ def schedule(config: config_dict.ConfigDict) -> types.Schedule:
 def network(config: config_dict.ConfigDict, spec: splits.Spec) -> nn.Module:
   """The base model's network."""
   section = config.denoiser
+  common = {
+    'head_dim': section.head_dim,
+    'dtype': jnp.dtype(section.dtype),
+    'remat': section.remat,
+  }
   if section.network == 'unet':
     return networks.UNet(
       num_classes=spec.conditions.num_classes,
@@ -115,9 +120,7 @@ def network(config: config_dict.ConfigDict, spec: splits.Spec) -> nn.Module:
       multipliers=section.multipliers,
       num_blocks=section.num_blocks,
       attention_sizes=section.attention_sizes,
-      head_dim=section.head_dim,
-      dtype=jnp.dtype(section.dtype),
-      remat=section.remat,
+      **common,
     )
   if section.network == 'mmdit':
     return networks.MMDiT(
@@ -125,9 +128,7 @@ def network(config: config_dict.ConfigDict, spec: splits.Spec) -> nn.Module:
       patch_size=section.patch_size,
       width=section.width,
       depth=section.depth,
-      head_dim=section.head_dim,
-      dtype=jnp.dtype(section.dtype),
-      remat=section.remat,
+      **common,
     )
   return networks.ResidualMLP(
     num_classes=spec.conditions.num_classes, width=section.width, depth=section.depth

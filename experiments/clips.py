@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import workdir as workdir_lib
+from lgd import arrays
 from lgd import networks
 from lgd import types
 from lgd.data import splits
@@ -105,8 +106,7 @@ class Embedder:
 
   def _in_batches(self, embed, x: np.ndarray) -> np.ndarray:
     """`[n, ...]` -> `[n, dim]`, in whole batches: one compiled program."""
-    rows = np.arange(len(x) + -len(x) % _BATCH) % len(x)
     parts = [
-      embed(self._params, x[rows[i : i + _BATCH]]) for i in range(0, len(rows), _BATCH)
+      embed(self._params, x[rows]) for rows in arrays.whole_batches(len(x), _BATCH)
     ]
     return np.concatenate(parts)[: len(x)]

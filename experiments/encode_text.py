@@ -24,6 +24,7 @@ from experiments import encoded
 from experiments import launch
 from experiments import text_encoders
 from experiments import validation
+from lgd import arrays
 from lgd import reporting
 from lgd import sharding
 from lgd.data import captions as captions_lib
@@ -85,15 +86,15 @@ def run(
   start = time.perf_counter()
   for done, shard in enumerate(missing, 1):
     rows = np.array(layout.rows(shard))
-    arrays = encode_shard(network, tokens[rows], lengths[rows], batch_size)
-    finite = np.isfinite(arrays['pooled']).all(axis=1)
-    if not (finite.all() and np.isfinite(arrays['tokens']).all()):
+    embedded = encode_shard(network, tokens[rows], lengths[rows], batch_size)
+    finite = np.isfinite(embedded['pooled']).all(axis=1)
+    if not (finite.all() and np.isfinite(embedded['tokens']).all()):
       bad = rows[np.argmin(finite)]
       raise reporting.NonFiniteError(
         f'shard {shard}, as of caption {bad}, {captioned.texts[bad]!r}: embeddings are'
         ' not finite in float16; nothing of it was written; check the weights.'
       )
-    shards.write(directory, shard, arrays)
+    shards.write(directory, shard, embedded)
     elapsed = time.perf_counter() - start
     logging.info(
       '%s %d/%d shards  %.0f captions/s  ETA %s',
@@ -120,10 +121,8 @@ def encode_shard(
     batch_size: captions in a call.
   """
   pooled, hidden = [], []
-  for i in range(0, len(tokens), batch_size):
-    # Whole batches, so that one compiled program serves all.
-    n = min(batch_size, len(tokens) - i)
-    index = np.resize(np.arange(i, i + n), batch_size)
+  for index in arrays.whole_batches(len(tokens), batch_size):
+    n = min(batch_size, len(tokens) - index[0])  # The rest fills the batch.
     p, h = network.encode(tokens[index], lengths[index])
     pooled.append(p[:n])
     hidden.append(h[:n][np.arange(h.shape[1]) < lengths[index[:n], None]])

@@ -15,7 +15,6 @@ from typing import Any
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import config_dict
@@ -79,24 +78,16 @@ def grid_methods(
 ) -> list[arena_lib.Method]:
   """Unguided, constants, intervals and clamp-linear schedules."""
   section = config.evaluation
-  times, cond = builders.time_grid(config), jnp.arange(num_classes)
-
-  def method(name, weight, **params):
-    table = np.asarray(guidance.tabulate(weight, cond, times))
-    return arena_lib.Method(name, params, config.rule, table)
-
-  methods = [arena_lib.Method('unguided', {}, config.rule, None)]
-  for omega in section.constants:
-    methods.append(method('constant', guidance.constant(omega), omega=omega))
-  bounds = list(itertools.combinations(section.interval_bounds, 2))
-  for omega, (lo, hi) in itertools.product(section.interval_omegas, bounds):
-    weight = guidance.interval(omega, lo, hi)
-    methods.append(method('interval', weight, omega=omega, lo=lo, hi=hi))
+  methods = arena_lib.grid_methods(config, num_classes)
   for omega, floor in itertools.product(
     section.clamp_linear_omegas, section.clamp_linear_floors
   ):
     weight = guidance.clamp_linear(omega, floor)
-    methods.append(method('clamp_linear', weight, omega=omega, floor=floor))
+    methods.append(
+      arena_lib.given_method(
+        config, num_classes, 'clamp_linear', weight, omega=omega, floor=floor
+      )
+    )
   return methods
 
 

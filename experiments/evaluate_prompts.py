@@ -16,6 +16,7 @@ plots/.
 import itertools
 import time
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -33,8 +34,8 @@ from experiments import results as results_lib
 from experiments import sampler
 from experiments import validation
 from experiments import workdir as workdir_lib
+from lgd import arrays
 from lgd import checkpointing
-from lgd import guidance
 from lgd import metrics
 from lgd import reporting
 from lgd.data import splits
@@ -50,16 +51,15 @@ def run(
   config = workdir_lib.resolve_config(workdir, config)
   validation.require_prompts(config)
   builders.log_config(config)
-  dataset, spec = datasets.load(config), datasets.spec(config)
+  dataset = datasets.load(config)
+  spec = dataset.spec
   workdir_lib.require_encoded(workdir.denoiser, config)
   params, step = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
   held_out = {name: head(getattr(dataset, name), config) for name in SPLITS}
-  measures = {
-    name: Measure(config, workdir, pairs, squeezenet)
-    for name, pairs in held_out.items()
-  }
+  networks = load_networks(config, workdir, squeezenet)
+  measures = {name: Measure(networks, pairs) for name, pairs in held_out.items()}
   learned = arena_lib.load_learned(workdir, config, spec)
-  grid = grid_methods(config)
+  grid = arena_lib.grid_methods(config, 1)  # A row of weights for all prompts.
   methods = grid + learned_methods(config, learned, held_out['test'].label)
   samplers = arena_lib.Samplers(config, spec, params)
   seeds = range(config.seed, config.seed + config.evaluation.num_seeds)
@@ -118,24 +118,6 @@ def head(split: splits.Split, config: config_dict.ConfigDict) -> splits.Split:
   return splits.Split(split.x[:num], split.label[:num])
 
 
-def grid_methods(config: config_dict.ConfigDict) -> list[arena_lib.Method]:
-  """Unguided, constants and intervals: a single row of weights, for all prompts."""
-  section, times = config.evaluation, builders.time_grid(config)
-
-  def method(name, weight, **params):
-    table = guidance.tabulate(weight, np.zeros(1), times)
-    return arena_lib.Method(name, params, config.rule, np.asarray(table))
-
-  methods = [arena_lib.Method('unguided', {}, config.rule, None)]
-  for omega in section.constants:
-    methods.append(method('constant', guidance.constant(omega), omega=omega))
-  bounds = list(itertools.combinations(section.interval_bounds, 2))
-  for omega, (lo, hi) in itertools.product(section.interval_omegas, bounds):
-    weight = guidance.interval(omega, lo, hi)
-    methods.append(method('interval', weight, omega=omega, lo=lo, hi=hi))
-  return methods
-
-
 def learned_methods(
   config: config_dict.ConfigDict,
   learned: dict[str, workdir_lib.LearnedWeight],
@@ -165,7 +147,7 @@ def draw(
     of_rule.sample(
       of_rule.params, None if omega is None else omega[rows], keys[rows], label[rows]
     )
-    for rows in batches(config, len(label))
+    for rows in arrays.whole_batches(len(label), config.fid.batch_size)
   ]
   x = np.concatenate(parts)[: len(label)]
   arena_lib.require_finite(x, method, seed)
@@ -182,17 +164,9 @@ def count_nfe(
   omega = omega_of(method, num)
   counts = [
     of_rule.count_nfe(None if omega is None else omega[rows], len(rows))
-    for rows in batches(config, num)
+    for rows in arrays.whole_batches(num, config.fid.batch_size)
   ]
   return float(np.mean(counts))
-
-
-def batches(config: config_dict.ConfigDict, num: int) -> list[np.ndarray]:
-  """Rows of `num` samples, cut into whole batches: one compiled program serves all."""
-  size = config.fid.batch_size
-  return [
-    np.resize(np.arange(i, min(i + size, num)), size) for i in range(0, num, size)
-  ]
 
 
 def omega_of(method: arena_lib.Method, num: int) -> np.ndarray | None:
@@ -202,27 +176,35 @@ def omega_of(method: arena_lib.Method, num: int) -> np.ndarray | None:
   return np.broadcast_to(method.table, (num, method.table.shape[1]))
 
 
+class Networks(NamedTuple):
+  """What samples are measured by; all but the judge where there is one."""
+
+  judge: clips.Embedder
+  reward: clips.Embedder | None
+  squeezenet: metrics.Extractor | None
+
+
+def load_networks(
+  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, squeezenet: str
+) -> Networks:
+  """Those of a work directory, and SqueezeNet if the path of its weights is given."""
+  judge = clips.Embedder(clips.load(workdir, config, 'judge'))
+  reward = extractor = None
+  if checkpointing.latest_step(workdir.clip('reward')) is not None:
+    reward = clips.Embedder(clips.load(workdir, config, 'reward'))
+  if squeezenet:
+    extractor = metrics.squeezenet(metrics.squeezenet_weights.load(squeezenet))
+  return Networks(judge, reward, extractor)
+
+
 class Measure:
   """Metrics of samples of the prompts of some real pairs, in their order."""
 
-  def __init__(
-    self,
-    config: config_dict.ConfigDict,
-    workdir: workdir_lib.Workdir,
-    pairs: splits.Split,
-    squeezenet: str,
-  ):
-    """`squeezenet` is the path of its weights, or empty."""
-    self._judge = clips.Embedder(clips.load(workdir, config, 'judge'))
-    self._reward = None
-    if checkpointing.latest_step(workdir.clip('reward')) is not None:
-      self._reward = clips.Embedder(clips.load(workdir, config, 'reward'))
-    self._network = None
-    if squeezenet:
-      params = metrics.squeezenet_weights.load(squeezenet)
-      self._network = metrics.squeezenet(params)
-    self._tokens = pairs.label
-    self._texts = self._judge.texts(pairs.label)
+  def __init__(self, networks: Networks, pairs: splits.Split):
+    self._networks = networks
+    self._texts = networks.judge.texts(pairs.label)
+    if networks.reward is not None:
+      self._reward_texts = networks.reward.texts(pairs.label)
     self._real = self._gaussians(pairs.x)
 
   def __call__(self, x: np.ndarray) -> dict[str, float]:
@@ -232,19 +214,19 @@ class Measure:
       name: metrics.frechet_distance(gaussian, self._real[name])
       for name, gaussian in self._gaussians(x).items()
     }
-    measured |= metrics.alignment(self._judge.images(x), self._texts)
-    if self._reward is not None:
-      of_reward = metrics.alignment(
-        self._reward.images(x), self._reward.texts(self._tokens)
-      )
+    judge, reward, _ = self._networks
+    measured |= metrics.alignment(judge.images(x), self._texts)
+    if reward is not None:
+      of_reward = metrics.alignment(reward.images(x), self._reward_texts)
       measured['reward'] = of_reward['clip_score']
     return {name: float(value) for name, value in measured.items()}
 
   def _gaussians(self, x: np.ndarray) -> dict[str, metrics.Gaussian]:
-    fits = {'frechet_judge': metrics.fit_gaussian(self._judge.images(x))}
-    if self._network is not None:
-      features = metrics.extract(self._network, metrics.to_uint8(x)).features
-      fits[self._network.distance_name] = metrics.fit_gaussian(features)
+    fits = {'frechet_judge': metrics.fit_gaussian(self._networks.judge.images(x))}
+    extractor = self._networks.squeezenet
+    if extractor is not None:
+      features = metrics.extract(extractor, metrics.to_uint8(x)).features
+      fits[extractor.distance_name] = metrics.fit_gaussian(features)
     return fits
 
 

@@ -39,6 +39,7 @@ from experiments import sample
 from experiments import sampler
 from experiments import text_encoders
 from experiments import workdir as workdir_lib
+from lgd import arrays
 from lgd import checkpointing
 from lgd import files
 from lgd import guidance
@@ -172,12 +173,11 @@ def sampled_images(
       )
       order = order[similar]
     x = np.empty((len(order), *encoded.image_shape(config, spec.shape)), np.uint8)
-    for i in range(0, len(order), size):
-      # Whole batches, so that one compiled program serves all.
-      index = np.resize(order[i : i + size], size)
+    for batch in arrays.whole_batches(len(order), size):
+      index = order[batch]
       rows = None if omega is None else omega[index]
       keys, cond = sampler.sample_keys(seed, index), look_up(labels[index])
-      part = order[i : i + size]
+      part = index[: len(order) - batch[0]]  # The rest fills the batch.
       samples = decode(sample_fn(params, rows, keys, cond)[: len(part)])
       if not np.all(np.isfinite(samples)):
         raise reporting.NonFiniteError(

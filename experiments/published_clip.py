@@ -41,9 +41,7 @@ def load(weights: epath.PathLike, *, sha256: str | None = None) -> Clip:
   Raises:
     files.FileError: no such file, another sha256, damaged, or of unknown sizes.
   """
-  if sha256 is not None:
-    files.check_sha256(weights, sha256)
-  arrays = files.read_npz(weights)
+  arrays = files.read_npz(weights, sha256=sha256)
   shape = np.shape(arrays.get('image/positions'))
   for name, config in text_encoders.CLIP.items():
     if shape == ((config.size // config.patch) ** 2 + 1, config.image_width):

@@ -158,11 +158,9 @@ def make_tabulate(
   def tabulate(params, label):
     distinct, index = np.unique(label, axis=0, return_inverse=True)
     n = len(distinct)
-    size = min(n, _CHUNK)
-    rows = np.arange(n + -n % size) % n  # Whole chunks: one compiled program.
     chunks = [
-      compiled(params, look_up.pooled(distinct[rows[i : i + size]]))
-      for i in range(0, len(rows), size)
+      compiled(params, look_up.pooled(distinct[rows]))
+      for rows in arrays.whole_batches(n, min(n, _CHUNK))
     ]
     return jnp.concatenate(chunks)[index.reshape(-1)]
 

@@ -75,10 +75,9 @@ def refuse_other_search(
 ) -> None:
   """Raises launch.UserError if the weight is there and was searched differently."""
   directory = workdir.guidance(builders.guidance_name(config))
-  if checkpointing.latest_step(directory) is None:
+  stored = workdir_lib.load_guidance_config(workdir, config)
+  if stored is None:
     return
-  stored = checkpointing.load_config(directory)
-  workdir_lib.require_base(workdir, stored, config.rule, directory)
   wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance')
   wanted['rule'] = builders.rule_identity(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')

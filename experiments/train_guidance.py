@@ -62,10 +62,9 @@ def refuse_other_weight(
 ) -> None:
   """Raises launch.UserError if the weight is there and was learned differently."""
   directory = workdir.guidance(builders.guidance_name(config))
-  if checkpointing.latest_step(directory) is None:
+  stored = workdir_lib.load_guidance_config(workdir, config)
+  if stored is None:
     return
-  stored = checkpointing.load_config(directory)
-  workdir_lib.require_base(workdir, stored, config.rule, directory)
   identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
   identity['rule'] = builders.rule_identity(config)
   if builders.has_reward(config):

@@ -359,6 +359,22 @@ def load_guidance(
   )
 
 
+def load_guidance_config(
+  workdir: Workdir, config: config_dict.ConfigDict
+) -> dict[str, Any] | None:
+  """What is stored with the weight that `config` names; None where there is none.
+
+  Raises:
+    launch.UserError: it was learned for another base model.
+  """
+  path = workdir.guidance(builders.guidance_name(config))
+  if checkpointing.latest_step(path) is None:
+    return None
+  stored = checkpointing.load_config(path)
+  require_base(workdir, stored, config.rule, path)
+  return stored
+
+
 def guidance_identity(
   workdir: Workdir,
   config: config_dict.ConfigDict,

@@ -1,9 +1,10 @@
-"""Broadcasting, named random streams, and draws from one key per element."""
+"""Broadcasting, named random streams, draws from one key per element, whole batches."""
 
 import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def expand_right(scale: jax.Array, x: jax.Array) -> jax.Array:
@@ -40,3 +41,13 @@ def fold_in(key: jax.Array, data) -> jax.Array:
   if key.ndim == 0:
     return jax.random.fold_in(key, data)
   return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, data)
+
+
+def whole_batches(num: int, size: int) -> list[np.ndarray]:
+  """Rows 0..num-1 in batches of `size`, so that one compiled program serves all.
+
+  The last batch is filled with its own rows again: results joined and cut to `num` are
+  those of the rows in their order.
+  """
+  firsts = range(0, num, size)
+  return [np.resize(np.arange(i, min(i + size, num)), size) for i in firsts]

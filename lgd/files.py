@@ -24,12 +24,21 @@ class FileError(ValueError):
   """A file that is missing, damaged, or does not hold what it should."""
 
 
-def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
+def read_npz(
+  path: epath.PathLike, *, sha256: str | None = None
+) -> dict[str, np.ndarray]:
   """All arrays of an .npz file.
 
+  Args:
+    path: of the file.
+    sha256: if given, what that of the file must start with, as of `check_sha256`.
+
   Raises:
-    FileError: missing, no npz, cut short or damaged (npz carries checksums).
+    FileError: missing, no npz, cut short or damaged (npz carries checksums), or of
+      another sha256.
   """
+  if sha256 is not None:
+    check_sha256(path, sha256)
   path = epath.Path(path)
   if not path.exists():
     raise FileError(f'{path}: no such file.')

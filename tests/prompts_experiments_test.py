@@ -13,6 +13,7 @@ from helpers import WorkdirCase
 from configs import digits
 from configs import emoji
 from experiments import arena
+from experiments import builders
 from experiments import clips
 from experiments import collect_statistics
 from experiments import datasets
@@ -114,9 +115,9 @@ class PromptsTest(WorkdirCase):
   def test_batches_change_no_sample(self):
     config, spec = self.config.copy_and_resolve_references(), datasets.spec(self.config)
     params, _ = workdir_lib.load_denoiser(
-      workdir_lib.Workdir(self.workdir), spec, evaluate_prompts.builders.mesh(config)
+      workdir_lib.Workdir(self.workdir), spec, builders.mesh(config)
     )
-    method = evaluate_prompts.grid_methods(config)[1]
+    method = arena.grid_methods(config, 1)[1]
     label = datasets.load(config).test.label[:5]
     samples = []
     for size in (8, 16):

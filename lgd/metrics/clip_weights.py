@@ -147,9 +147,8 @@ def load(
     files.FileError: no such file, another sha256, damaged, or not these arrays; one
       line that names the array.
   """
-  if sha256 is not None:
-    files.check_sha256(path, sha256)
-  return files.to_params(files.read_npz(path), _abstract(config), str(path))
+  arrays = files.read_npz(path, sha256=sha256)
+  return files.to_params(arrays, _abstract(config), str(path))
 
 
 def image_tower(

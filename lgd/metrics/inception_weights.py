@@ -84,9 +84,8 @@ def load(path: epath.PathLike, *, sha256: str | None = None) -> types.Params:
     files.FileError: no such file, another sha256, damaged, or not these arrays; one
       line that names the array.
   """
-  if sha256 is not None:
-    files.check_sha256(path, sha256)
-  return files.to_params(files.read_npz(path), _abstract(), str(path))
+  arrays = files.read_npz(path, sha256=sha256)
+  return files.to_params(arrays, _abstract(), str(path))
 
 
 def _abstract() -> types.Params:

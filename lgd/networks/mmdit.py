@@ -65,7 +65,7 @@ class MMDiT(nn.Module):
     x = x + positions(rows, columns, self.width).astype(self.dtype)
     y = nn.Dense(self.width, dtype=self.dtype, name='text_in')(text.tokens)
 
-    block = nn.remat(JointBlock, static_argnums=()) if self.remat else JointBlock
+    block = nn.remat(JointBlock) if self.remat else JointBlock
     for i in range(self.depth):
       x, y = block(
         self.head_dim, self.dtype, ends_text=i == self.depth - 1, name=f'block_{i}'
