@@ -19,7 +19,7 @@ TITLES = {
   'retrieval_at_5': 'retrieval at 5',
   'reward': 'reward',
 }
-_NUM_SHOWN = 10  # Prompts in figures.
+_NUM_SHOWN = 8  # Prompts in figures.
 _NUM_GAMMAS = 3  # Of an objective in figures, beside 0.
 
 

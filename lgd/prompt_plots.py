@@ -8,6 +8,8 @@ from etils import epath
 from lgd.plots import plt
 from lgd.plots import save
 
+_PANELS_IN_A_ROW = 3
+
 
 def samples(
   path: epath.PathLike, prompts: Sequence[str], columns: dict[str, np.ndarray]
@@ -21,10 +23,10 @@ def samples(
   """
   n, m = len(prompts), len(columns)
   fig, axes = plt.subplots(
-    n, m, figsize=(2.2 + 0.95 * m, 0.95 * n + 0.4), squeeze=False
+    n, m, figsize=(2.0 + 0.8 * m, 0.8 * n + 0.6), squeeze=False
   )
   for column, name in zip(axes.T, columns, strict=True):
-    column[0].set_title(name.replace('(', '\n('), fontsize=7)
+    column[0].set_title(_broken(name), fontsize=6)
     for ax, x in zip(column, columns[name], strict=True):
       ax.imshow(np.clip(0.5 * x + 0.5, 0.0, 1.0), interpolation='nearest')
       ax.axis('off')
@@ -49,16 +51,23 @@ def curves(
     tables: method -> `[n, num_steps]` weights at the sampler's times.
     times: `[num_steps]` the times denoised from.
   """
+  columns = min(len(tables), _PANELS_IN_A_ROW)
+  rows = -(-len(tables) // columns)
   fig, axes = plt.subplots(
-    1, len(tables), figsize=(2.6 * len(tables) + 2.4, 3.2), squeeze=False
+    rows, columns, figsize=(2.6 * columns + 2.4, 2.8 * rows), squeeze=False
   )
-  for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
+  for ax in axes.flat[len(tables) :]:
+    ax.axis('off')
+  for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
     for i, (prompt, row) in enumerate(zip(prompts, table, strict=True)):
       ax.plot(times, row, color=plt.cm.tab20(i % 20), label=prompt)
-    ax.set_title(name.replace('(', '\n('), fontsize=9)
-    ax.set(xlabel='t (0 data, 1 noise)', ylim=(0.0, None))
-  axes[0, 0].set(ylabel='omega (w = 1 + omega)')
-  axes[0, -1].legend(fontsize=6, loc='center left', bbox_to_anchor=(1.0, 0.5))
+    ax.set_title(name, fontsize=8)
+    ax.set(ylim=(0.0, None))
+  for ax in axes[-1]:
+    ax.set(xlabel='t (0 data, 1 noise)')
+  for ax in axes[:, 0]:
+    ax.set(ylabel='omega (w = 1 + omega)')
+  axes[0, columns - 1].legend(fontsize=6, loc='upper left', bbox_to_anchor=(1.0, 1.0))
   save(fig, path)
 
 
@@ -92,3 +101,8 @@ def frontier(
     ax.set(xlabel=labels[column], ylabel=labels[0])
   axes[0, 0].legend(fontsize=7)
   save(fig, path)
+
+
+def _broken(name: str) -> str:
+  """A name over several short lines."""
+  return name.replace('(', '\n(').replace(', ', ',\n')
