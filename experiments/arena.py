@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import learned_weights
 from experiments import methods as methods_lib
 from experiments import results as results_lib
 from experiments import sampler
@@ -160,10 +161,10 @@ def require_finite(x: np.ndarray, method: Method, seed: int) -> None:
 
 def load_learned(
   workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, spec: splits.Spec
-) -> dict[str, workdir_lib.LearnedWeight]:
+) -> dict[str, learned_weights.LearnedWeight]:
   """The learned weights of a work directory, by name."""
   return {
-    name: workdir_lib.load_guidance(workdir, config, name, spec)
+    name: learned_weights.load_guidance(workdir, config, name, spec)
     for name in workdir.guidance_names()
   }
 
@@ -172,7 +173,7 @@ def learned_method(
   config: config_dict.ConfigDict,
   spec: splits.Spec,
   name: str,
-  weight: workdir_lib.LearnedWeight,
+  weight: learned_weights.LearnedWeight,
 ) -> Method:
   """A learned weight at the sampler's steps."""
   classes = np.arange(spec.conditions.num_classes)

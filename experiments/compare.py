@@ -26,6 +26,7 @@ from experiments import datasets
 from experiments import evaluate
 from experiments import judge as judge_lib
 from experiments import launch
+from experiments import learned_weights
 from experiments import methods as methods_lib
 from experiments import results as results_lib
 from experiments import workdir as workdir_lib
@@ -87,7 +88,7 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
 def require_comparable(
   config: config_dict.ConfigDict,
   spec: splits.Spec,
-  learned: dict[str, workdir_lib.LearnedWeight],
+  learned: dict[str, learned_weights.LearnedWeight],
 ) -> None:
   """Refuses what would fail later.
 
@@ -132,7 +133,7 @@ def families(config: config_dict.ConfigDict) -> tuple[str, ...]:
 def gather(
   arena_at: Callable[[int], arena_lib.Arena],
   num_steps: int,
-  learned: dict[str, workdir_lib.LearnedWeight],
+  learned: dict[str, learned_weights.LearnedWeight],
 ) -> list[tuple[arena_lib.Arena, arena_lib.Method]]:
   """Unguided, all learned weights, and every family, searched or matched.
 

@@ -29,6 +29,7 @@ from experiments import builders
 from experiments import clips
 from experiments import datasets
 from experiments import launch
+from experiments import learned_weights
 from experiments import prompt_results
 from experiments import results as results_lib
 from experiments import sampler
@@ -120,7 +121,7 @@ def head(split: splits.Split, config: config_dict.ConfigDict) -> splits.Split:
 
 def learned_methods(
   config: config_dict.ConfigDict,
-  learned: dict[str, workdir_lib.LearnedWeight],
+  learned: dict[str, learned_weights.LearnedWeight],
   label: np.ndarray,
 ) -> list[arena_lib.Method]:
   """Every learned weight, for these prompts."""

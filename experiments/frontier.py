@@ -22,6 +22,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import launch
+from experiments import learned_weights
 from experiments import results as results_lib
 from experiments import side_by_side
 from experiments import stores
@@ -55,7 +56,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   spec = datasets.spec(config)
   names = [builders.guidance_name(point) for point in points]
   learned = [
-    workdir_lib.load_guidance(workdir, config, name, spec).params for name in names
+    learned_weights.load_guidance(workdir, config, name, spec).params for name in names
   ]
   rows = measure(config, store, learned)
   print_table(names, rows)
@@ -123,7 +124,7 @@ def train(
   for i, point in enumerate(points):
     state = jax.tree.map(lambda x, i=i: x[i], states)
     directory = workdir.guidance(builders.guidance_name(point))
-    workdir_lib.save_weight(workdir, point, directory, state, num_evaluations)
+    learned_weights.save_weight(workdir, point, directory, state, num_evaluations)
 
 
 def measure(

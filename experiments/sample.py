@@ -22,6 +22,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import encoded
 from experiments import launch
+from experiments import learned_weights
 from experiments import methods
 from experiments import sampler
 from experiments import validation
@@ -66,7 +67,7 @@ def resolve_method(
     omega = guidance.tabulate(weight, label, builders.time_grid(config))
     return np.asarray(omega), methods.with_rule(config, methods.rule_of(name, config))
   if method in workdir.guidance_names():
-    learned = workdir_lib.load_guidance(workdir, config, method, spec)
+    learned = learned_weights.load_guidance(workdir, config, method, spec)
     omega = sampler.tabulate_learned(config, learned, label)
     return np.asarray(omega), methods.with_rule(config, learned.rule)
   raise launch.UserError(

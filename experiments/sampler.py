@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import encoded
 from experiments import launch
-from experiments import workdir as workdir_lib
+from experiments import learned_weights
 from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
@@ -168,7 +168,9 @@ def make_tabulate(
 
 
 def tabulate_learned(
-  config: config_dict.ConfigDict, weight: workdir_lib.LearnedWeight, label: np.ndarray
+  config: config_dict.ConfigDict,
+  weight: learned_weights.LearnedWeight,
+  label: np.ndarray,
 ) -> jax.Array:
   """`[n, num_steps]` weights of a learned one for labels, on the sampler's grid.
 

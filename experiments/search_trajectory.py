@@ -24,6 +24,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import judge
 from experiments import launch
+from experiments import learned_weights
 from experiments import train_guidance
 from experiments import train_loop
 from experiments import validation
@@ -64,8 +65,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   if checkpointing.latest_step(directory) is None:
     values, num_evaluations = search(config, dataset, params)
     table = {'values': values, 'times': builders.time_grid(config)}
-    workdir_lib.save_table(workdir, table_config, directory, table, num_evaluations)
-  learned = workdir_lib.load_guidance(workdir, config, directory.name, dataset.spec)
+    learned_weights.save_table(workdir, table_config, directory, table, num_evaluations)
+  learned = learned_weights.load_guidance(workdir, config, directory.name, dataset.spec)
   fit(config, workdir, dataset, learned)
   return np.asarray(learned.params['values'])
 
@@ -75,7 +76,7 @@ def refuse_other_search(
 ) -> None:
   """Raises launch.UserError if the weight is there and was searched differently."""
   directory = workdir.guidance(builders.guidance_name(config))
-  stored = workdir_lib.load_guidance_config(workdir, config)
+  stored = learned_weights.load_guidance_config(workdir, config)
   if stored is None:
     return
   wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance')
@@ -191,7 +192,7 @@ def fit(
   config: config_dict.ConfigDict,
   workdir: workdir_lib.Workdir,
   dataset: splits.Dataset,
-  table: workdir_lib.LearnedWeight,
+  table: learned_weights.LearnedWeight,
 ) -> None:
   """Trains the network to follow the table; no denoiser."""
   section = config.guidance

@@ -25,6 +25,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import launch
+from experiments import learned_weights
 from experiments import reward_models
 from experiments import stores
 from experiments import train_loop
@@ -62,7 +63,7 @@ def refuse_other_weight(
 ) -> None:
   """Raises launch.UserError if the weight is there and was learned differently."""
   directory = workdir.guidance(builders.guidance_name(config))
-  stored = workdir_lib.load_guidance_config(workdir, config)
+  stored = learned_weights.load_guidance_config(workdir, config)
   if stored is None:
     return
   identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
@@ -183,7 +184,7 @@ def fit_table(
     'values': closed_form(config, store),
     'times': builders.time_grid(config),
   }
-  return workdir_lib.save_table(workdir, config, directory, params, num_evaluations)
+  return learned_weights.save_table(workdir, config, directory, params, num_evaluations)
 
 
 def closed_form(config: config_dict.ConfigDict, store: objectives.Store) -> jax.Array:

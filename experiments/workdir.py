@@ -15,10 +15,8 @@ plots/  samples/    of evaluate and sample
 import math
 from collections.abc import Callable
 from typing import Any
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from absl import logging
 from etils import epath
 from ml_collections import config_dict
@@ -33,7 +31,6 @@ from experiments import validation
 from lgd import checkpointing
 from lgd import files
 from lgd import sharding
-from lgd import training
 from lgd import types
 from lgd.data import splits
 
@@ -158,7 +155,7 @@ def load_denoiser(
     checkpointing.CheckpointError: one of another shape.
   """
   config = load_denoiser_config(workdir)
-  _warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
+  warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
   net = builders.network(config, spec)
   params = load_ema(
     workdir.denoiser, lambda key: builders.init_network(net, key, spec), mesh
@@ -304,77 +301,6 @@ def resolve_config(
   return stored
 
 
-class LearnedWeight(NamedTuple):
-  """A learned weight and where it comes from."""
-
-  model: builders.WeightModel
-  params: types.Params  # Averaged.
-  num_evaluations: int  # Denoiser evaluations spent on learning it.
-  rule: config_dict.ConfigDict  # That it was learned for.
-  guidance: config_dict.ConfigDict  # How it was learned.
-
-  @property
-  def is_table(self) -> bool:
-    """Or a network."""
-    return self.guidance.weight == 'table'
-
-  def __call__(self, cond, s, t):
-    return self.model.apply(self.params, cond, s, t)
-
-
-def load_guidance(
-  workdir: Workdir, config: config_dict.ConfigDict, name: str, spec: splits.Spec
-) -> LearnedWeight:
-  """A learned weight of this work directory.
-
-  Args:
-    workdir: of the base model.
-    config: its `rule.weak_workdir`, if any, is where the weak model is by now.
-    name: of the weight.
-    spec: of the data.
-
-  Raises:
-    launch.UserError: no such weight, or one learned for another base model.
-  """
-  path = workdir.guidance(name)
-  if checkpointing.latest_step(path) is None:
-    raise launch.UserError(
-      f'{path}: holds no learned weight; this work directory has'
-      f' {workdir.guidance_names()}.'
-    )
-  stored = checkpointing.load_config(path)
-  weak_workdir = config.rule.weak_workdir
-  config = config_from_json(stored['config'])
-  config.rule.weak_workdir = weak_workdir or config.rule.weak_workdir
-  require_base(workdir, stored, config.rule, path)
-  _warn_if_unfinished(path, stored['num_steps'])
-  model = builders.weight_model(config, spec)
-  params = load_ema(path, model.init, sharding.make_mesh())
-  return LearnedWeight(
-    model,
-    params,
-    stored['num_evaluations'],
-    config.rule,
-    config.guidance,
-  )
-
-
-def load_guidance_config(
-  workdir: Workdir, config: config_dict.ConfigDict
-) -> dict[str, Any] | None:
-  """What is stored with the weight that `config` names; None where there is none.
-
-  Raises:
-    launch.UserError: it was learned for another base model.
-  """
-  path = workdir.guidance(builders.guidance_name(config))
-  if checkpointing.latest_step(path) is None:
-    return None
-  stored = checkpointing.load_config(path)
-  require_base(workdir, stored, config.rule, path)
-  return stored
-
-
 def guidance_identity(
   workdir: Workdir,
   config: config_dict.ConfigDict,
@@ -399,45 +325,6 @@ def guidance_identity(
     'num_steps': num_steps,
     'num_evaluations': int(num_evaluations),
   }
-
-
-def save_table(
-  workdir: Workdir,
-  config: config_dict.ConfigDict,
-  directory: epath.Path,
-  params: types.Params,
-  num_evaluations: int,
-) -> training.TrainState:
-  """Stores a table as a learned weight, in one step.
-
-  Args:
-    workdir: with the base model.
-    config: that the table was made with; its `guidance.weight` is 'table'.
-    directory: of the weight.
-    params: of `builders.weight_model`.
-    num_evaluations: denoiser evaluations that it cost.
-  """
-  state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
-  if checkpointing.latest_step(directory) is not None:
-    return state  # Done before, with the same config.
-  return save_weight(workdir, config, directory, state, num_evaluations)
-
-
-def save_weight(
-  workdir: Workdir,
-  config: config_dict.ConfigDict,
-  directory: epath.Path,
-  state: training.TrainState,
-  num_evaluations: int,
-) -> training.TrainState:
-  """Stores a weight that is learned, as of `save_table`, and returns it as stored."""
-  state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
-  stored = guidance_identity(
-    workdir, config, num_steps=int(state.step), num_evaluations=num_evaluations
-  )
-  with checkpointing.Checkpointer(directory, config=stored, keep=1) as checkpointer:
-    checkpointer.save(state)
-  return state
 
 
 def statistics_identity(
@@ -606,7 +493,7 @@ def require_base(
       raise launch.UserError(f'of the weak model, {error}') from error
 
 
-def _warn_if_unfinished(path: epath.Path, num_steps: int) -> None:
+def warn_if_unfinished(path: epath.Path, num_steps: int) -> None:
   step = checkpointing.latest_step(path)
   if step < num_steps:
     logging.warning('%s: is at step %d of %d', path, step, num_steps)

@@ -23,6 +23,7 @@ from experiments import evaluate
 from experiments import feature_files
 from experiments import fid
 from experiments import launch
+from experiments import learned_weights
 from experiments import sample
 from experiments import sampler
 from experiments import stores
@@ -229,7 +230,7 @@ class BinariesTest(helpers.WorkdirCase):
       lambda p: jnp.zeros(p.shape), jax.eval_shape(init, jax.random.key(0))
     )
     state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
-    workdir_lib.save_weight(workdir, config, workdir.guidance(name), state, 0)
+    learned_weights.save_weight(workdir, config, workdir.guidance(name), state, 0)
     config.reward.weights = str(moved)
     workdir_lib.require_statistics(workdir, config)
     train_guidance.refuse_other_weight(workdir, config)
@@ -237,7 +238,7 @@ class BinariesTest(helpers.WorkdirCase):
     for refuse in (workdir_lib.require_statistics, train_guidance.refuse_other_weight):
       with self.assertRaisesRegex(launch.UserError, 'reward_model.weights=.* with'):
         refuse(workdir, config)
-    workdir_lib.load_guidance(workdir, shrunk(root), name, spec)
+    learned_weights.load_guidance(workdir, shrunk(root), name, spec)
 
   @parameterized.product(autoencoder=(AUTOENCODER, ''), group_size=(1, 2))
   def test_batches_match_their_captions(self, autoencoder, group_size):

@@ -23,6 +23,7 @@ from experiments import compare
 from experiments import datasets
 from experiments import judge as judge_lib
 from experiments import launch
+from experiments import learned_weights
 from experiments import methods
 from experiments import sampler
 from experiments import train_denoiser
@@ -274,11 +275,11 @@ class RunTest(helpers.WorkdirCase):
     config.rule.weak_workdir = self.create_tempdir().full_path
     shutil.copytree(self.weak, config.rule.weak_workdir, dirs_exist_ok=True)
     name = 'self_consistency_autoguidance'
-    weight = workdir_lib.load_guidance(workdir, config, name, dataset.spec)
+    weight = learned_weights.load_guidance(workdir, config, name, dataset.spec)
     self.assertEqual(weight.rule.weak_workdir, config.rule.weak_workdir)
     config.rule.weak_workdir = str(self.root)
     with self.assertRaisesRegex(launch.UserError, 'of the weak model, step=60: .* 30'):
-      workdir_lib.load_guidance(workdir, config, name, dataset.spec)
+      learned_weights.load_guidance(workdir, config, name, dataset.spec)
     config.rule.name = 'autoguidance'
     with self.assertRaisesRegex(launch.UserError, 'of the weak model, step=60: .* 30'):
       collect_statistics.run(config, self.root)
@@ -296,7 +297,7 @@ class RunTest(helpers.WorkdirCase):
     with mock.patch.object(checkpointing, 'load_config', lambda p: without(load(p))):
       stored = workdir_lib.resolve_config(workdir, None)
       self.assertEqual(stored.denoiser.adam_b2, config.denoiser.adam_b2)
-      workdir_lib.load_guidance(workdir, config, 'self_consistency', dataset.spec)
+      learned_weights.load_guidance(workdir, config, 'self_consistency', dataset.spec)
       train_guidance.run(smoke_config(), self.root)  # Done.
       with self.assertRaisesRegex(launch.UserError, r'denoiser\.width=8'):
         workdir_lib.require_base_of(workdir, smoke_config(**{'denoiser.width': 8}))
@@ -405,7 +406,7 @@ class RunTest(helpers.WorkdirCase):
     config, workdir, dataset, arena = self.parts
     config.compare.update(match='nfe', methods=('constant', 'interval', 'mpgd'))
     name = 'self_consistency'
-    learned = {name: workdir_lib.load_guidance(workdir, config, name, dataset.spec)}
+    learned = {name: learned_weights.load_guidance(workdir, config, name, dataset.spec)}
 
     @functools.cache
     def arena_at(num_steps):
@@ -427,7 +428,7 @@ class RunTest(helpers.WorkdirCase):
   def test_a_table_that_does_not_cover_the_sampler(self):
     config, workdir, dataset, _ = self.parts
     name = 'self_consistency'
-    weight = workdir_lib.load_guidance(workdir, config, name, dataset.spec)
+    weight = learned_weights.load_guidance(workdir, config, name, dataset.spec)
     times = np.linspace(0.8, 0.2, 5)
     learned = weight.guidance.copy_and_resolve_references()
     learned.weight = 'table'

@@ -18,6 +18,7 @@ from experiments import datasets
 from experiments import frontier
 from experiments import judge
 from experiments import launch
+from experiments import learned_weights
 from experiments import reward_models
 from experiments import train_denoiser
 from experiments import train_guidance
@@ -240,7 +241,7 @@ class RunTest(helpers.WorkdirCase):
     config.guidance.update(gamma=0.5, num_steps=5)
     name = 'class_marginal_reward0.5_direct'
     train_guidance.run(config, workdir)
-    weight = workdir_lib.load_guidance(
+    weight = learned_weights.load_guidance(
       workdir_lib.Workdir(workdir), config, name, datasets.spec(config)
     )
     self.assertEqual(weight.num_evaluations, 5 * 8 * 2 * 2)

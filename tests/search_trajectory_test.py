@@ -14,6 +14,7 @@ from absl.testing import parameterized
 from configs import mixture
 from experiments import datasets
 from experiments import launch
+from experiments import learned_weights
 from experiments import search_trajectory
 from experiments import train_denoiser
 from experiments import workdir as workdir_lib
@@ -48,7 +49,7 @@ class RunTest(helpers.WorkdirCase):
     # The two differ somewhere: each has its own noise and references.
     alone = np.abs(self.table[..., None] - candidates).min(axis=-1)
     self.assertGreater(alone.max(), 0.1)
-    weight = workdir_lib.load_guidance(
+    weight = learned_weights.load_guidance(
       workdir_lib.Workdir(self.root), smoke_config(), 'trajectory_pixels_table', SPEC
     )
     times = np.linspace(1.0, 0.0, 7)
@@ -73,7 +74,7 @@ class RunTest(helpers.WorkdirCase):
       search_trajectory.run(smoke_config(), workdir)
     label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
     fitted, again = (
-      workdir_lib.load_guidance(
+      learned_weights.load_guidance(
         workdir_lib.Workdir(w), smoke_config(), 'trajectory_pixels', SPEC
       )
       for w in (self.root, workdir)
@@ -89,7 +90,7 @@ class RunTest(helpers.WorkdirCase):
     self.addCleanup(jax.config.update, 'jax_disable_most_optimizations', True)
     config = smoke_config(**{'trajectory.fit_steps': 400, 'guidance.batch_size': 64})
     table = search_trajectory.run(config, workdir)
-    weight = workdir_lib.load_guidance(
+    weight = learned_weights.load_guidance(
       workdir_lib.Workdir(workdir), config, 'trajectory_pixels', SPEC
     )
     times = np.linspace(1.0, 0.0, 7)

@@ -13,6 +13,7 @@ from experiments import builders
 from experiments import collect_statistics
 from experiments import datasets
 from experiments import launch
+from experiments import learned_weights
 from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import workdir as workdir_lib
@@ -184,7 +185,7 @@ class RunTest(helpers.WorkdirCase):
     state = train_guidance.run(config, self.root)
     workdir = workdir_lib.Workdir(self.root)
     spec = datasets.spec(config)
-    weight = workdir_lib.load_guidance(workdir, config, 'score_matching', spec)
+    weight = learned_weights.load_guidance(workdir, config, 'score_matching', spec)
     label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
     model = builders.weight_model(config, datasets.spec(config))
     expected = model.apply(jax.device_get(state.ema_params), label, s, t)

@@ -1,0 +1,137 @@
+"""Learned weights: into a work directory and out of it, with what each belongs to.
+
+guidance/NAME/    Orbax steps; their config is `workdir.guidance_identity`
+
+A weight is given out for the base model, weak model and reward model that it was
+learned with, at the step where they were, and for no other.
+"""
+
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import launch
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+from lgd import sharding
+from lgd import training
+from lgd import types
+from lgd.data import splits
+
+
+class LearnedWeight(NamedTuple):
+  """A learned weight and where it comes from."""
+
+  model: builders.WeightModel
+  params: types.Params  # Averaged.
+  num_evaluations: int  # Denoiser evaluations spent on learning it.
+  rule: config_dict.ConfigDict  # That it was learned for.
+  guidance: config_dict.ConfigDict  # How it was learned.
+
+  @property
+  def is_table(self) -> bool:
+    """Or a network."""
+    return self.guidance.weight == 'table'
+
+  def __call__(self, cond, s, t):
+    return self.model.apply(self.params, cond, s, t)
+
+
+def load_guidance(
+  workdir: workdir_lib.Workdir,
+  config: config_dict.ConfigDict,
+  name: str,
+  spec: splits.Spec,
+) -> LearnedWeight:
+  """A learned weight of this work directory.
+
+  Args:
+    workdir: of the base model.
+    config: its `rule.weak_workdir`, if any, is where the weak model is by now.
+    name: of the weight.
+    spec: of the data.
+
+  Raises:
+    launch.UserError: no such weight, or one learned for another base model.
+  """
+  path = workdir.guidance(name)
+  if checkpointing.latest_step(path) is None:
+    raise launch.UserError(
+      f'{path}: holds no learned weight; this work directory has'
+      f' {workdir.guidance_names()}.'
+    )
+  stored = checkpointing.load_config(path)
+  weak_workdir = config.rule.weak_workdir
+  config = workdir_lib.config_from_json(stored['config'])
+  config.rule.weak_workdir = weak_workdir or config.rule.weak_workdir
+  workdir_lib.require_base(workdir, stored, config.rule, path)
+  workdir_lib.warn_if_unfinished(path, stored['num_steps'])
+  model = builders.weight_model(config, spec)
+  params = workdir_lib.load_ema(path, model.init, sharding.make_mesh())
+  return LearnedWeight(
+    model,
+    params,
+    stored['num_evaluations'],
+    config.rule,
+    config.guidance,
+  )
+
+
+def load_guidance_config(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> dict[str, Any] | None:
+  """What is stored with the weight that `config` names; None where there is none.
+
+  Raises:
+    launch.UserError: it was learned for another base model.
+  """
+  path = workdir.guidance(builders.guidance_name(config))
+  if checkpointing.latest_step(path) is None:
+    return None
+  stored = checkpointing.load_config(path)
+  workdir_lib.require_base(workdir, stored, config.rule, path)
+  return stored
+
+
+def save_table(
+  workdir: workdir_lib.Workdir,
+  config: config_dict.ConfigDict,
+  directory: epath.Path,
+  params: types.Params,
+  num_evaluations: int,
+) -> training.TrainState:
+  """Stores a table as a learned weight, in one step.
+
+  Args:
+    workdir: with the base model.
+    config: that the table was made with; its `guidance.weight` is 'table'.
+    directory: of the weight.
+    params: of `builders.weight_model`.
+    num_evaluations: denoiser evaluations that it cost.
+  """
+  state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
+  if checkpointing.latest_step(directory) is not None:
+    return state  # Done before, with the same config.
+  return save_weight(workdir, config, directory, state, num_evaluations)
+
+
+def save_weight(
+  workdir: workdir_lib.Workdir,
+  config: config_dict.ConfigDict,
+  directory: epath.Path,
+  state: training.TrainState,
+  num_evaluations: int,
+) -> training.TrainState:
+  """Stores a weight that is learned, as of `save_table`, and returns it as stored."""
+  state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+  stored = workdir_lib.guidance_identity(
+    workdir, config, num_steps=int(state.step), num_evaluations=num_evaluations
+  )
+  with checkpointing.Checkpointer(directory, config=stored, keep=1) as checkpointer:
+    checkpointer.save(state)
+  return state
