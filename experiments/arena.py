@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import learned_weights
 from experiments import methods as methods_lib
+from experiments import restoring
 from experiments import results as results_lib
 from experiments import sampler
 from experiments import workdir as workdir_lib
@@ -99,7 +100,7 @@ class Samplers:
   def _params_of(self, config):
     if config.rule.name in builders.REWARD_RULES:
       return self._params, self._classifier
-    return workdir_lib.with_weak(self._params, config, self._spec)
+    return restoring.with_weak(self._params, config, self._spec)
 
 
 class Arena:

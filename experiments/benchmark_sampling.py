@@ -21,6 +21,7 @@ from experiments import benchmark
 from experiments import builders
 from experiments import datasets
 from experiments import launch
+from experiments import restoring
 from experiments import sample
 from experiments import sampler
 from experiments import validation
@@ -46,10 +47,10 @@ def run(
   cond = conditions(config, spec)
   directory = workdir_lib.Workdir(workdir or '.')
   if workdir:
-    config = workdir_lib.resolve_config(directory, config)
+    config = restoring.resolve_config(directory, config)
   omega, config = sample.resolve_method(config, directory, spec, method, cond)
   if workdir:
-    params = workdir_lib.load_pair(directory, config, spec)
+    params = restoring.load_pair(directory, config, spec)
   else:
     params = untrained(config, spec)
     if config.rule.name == 'autoguidance':

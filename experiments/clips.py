@@ -11,6 +11,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import restoring
 from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import networks
@@ -63,7 +64,7 @@ def load(
   workdir_lib.require_encoded(path, config)
   net = networks.CLIP(clip_config(stored))
   init = make_init(datasets.spec(config), net)
-  return Clip(net, workdir_lib.load_ema(path, init, builders.mesh(config)))
+  return Clip(net, restoring.load_ema(path, init, builders.mesh(config)))
 
 
 def make_init(

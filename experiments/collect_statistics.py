@@ -28,6 +28,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import encoded
 from experiments import launch
+from experiments import restoring
 from experiments import reward_models
 from experiments import statistics_files
 from experiments import validation
@@ -57,7 +58,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   builders.log_config(config)
   dataset = datasets.load(config)
   plan = Plan(config, getattr(dataset, config.statistics.split))
-  params = workdir_lib.load_pair(workdir, config, dataset.spec)
+  params = restoring.load_pair(workdir, config, dataset.spec)
   reward, reward_params = None, None
   if config.reward.name:
     reward, reward_params = reward_models.load(workdir, config, dataset)

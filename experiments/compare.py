@@ -28,6 +28,7 @@ from experiments import judge as judge_lib
 from experiments import launch
 from experiments import learned_weights
 from experiments import methods as methods_lib
+from experiments import restoring
 from experiments import results as results_lib
 from experiments import workdir as workdir_lib
 from lgd import files
@@ -48,12 +49,12 @@ COLUMNS = (
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
   """Compares, writes and returns the rows."""
   workdir = workdir_lib.Workdir(workdir)
-  config = workdir_lib.resolve_config(workdir, config)
+  config = restoring.resolve_config(workdir, config)
   builders.log_config(config)
   dataset = datasets.load_classes(config)
   learned = arena_lib.load_learned(workdir, config, dataset.spec)
   require_comparable(config, dataset.spec, learned)
-  params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  params, _ = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   judge = judge_lib.train_judge(config, dataset)
   classifier = None
   if not set(methods_lib.REWARDED).isdisjoint(families(config)):
@@ -110,7 +111,7 @@ def require_comparable(
       )
   if 'autoguidance' in families(config):
     rule = methods_lib.rule_of('autoguidance', config)
-    workdir_lib.load_weak(methods_lib.with_rule(config, rule), spec)
+    restoring.load_weak(methods_lib.with_rule(config, rule), spec)
 
 
 def with_steps(config: config_dict.ConfigDict, num_steps: int):

@@ -24,6 +24,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import judge as judge_lib
 from experiments import launch
+from experiments import restoring
 from experiments import results as results_lib
 from experiments import workdir as workdir_lib
 from lgd import guidance
@@ -43,10 +44,10 @@ class Reference(NamedTuple):
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
   """Evaluates, writes results and figures, and returns the rows."""
   workdir = workdir_lib.Workdir(workdir)
-  config = workdir_lib.resolve_config(workdir, config)
+  config = restoring.resolve_config(workdir, config)
   builders.log_config(config)
   dataset = datasets.load_classes(config)
-  params, step = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  params, step = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   learned = [
     arena_lib.learned_method(config, dataset.spec, name, weight)
     for name, weight in arena_lib.load_learned(workdir, config, dataset.spec).items()

@@ -31,6 +31,7 @@ from experiments import datasets
 from experiments import launch
 from experiments import learned_weights
 from experiments import prompt_results
+from experiments import restoring
 from experiments import results as results_lib
 from experiments import sampler
 from experiments import validation
@@ -49,13 +50,13 @@ def run(
 ) -> list[dict[str, Any]]:
   """Evaluates, writes results and figures, and returns the rows."""
   workdir = workdir_lib.Workdir(workdir)
-  config = workdir_lib.resolve_config(workdir, config)
+  config = restoring.resolve_config(workdir, config)
   validation.require_prompts(config)
   builders.log_config(config)
   dataset = datasets.load(config)
   spec = dataset.spec
   workdir_lib.require_encoded(workdir.denoiser, config)
-  params, step = workdir_lib.load_denoiser(workdir, spec, builders.mesh(config))
+  params, step = restoring.load_denoiser(workdir, spec, builders.mesh(config))
   held_out = {name: head(getattr(dataset, name), config) for name in SPLITS}
   networks = load_networks(config, workdir, squeezenet)
   measures = {name: Measure(networks, pairs) for name, pairs in held_out.items()}

@@ -35,6 +35,7 @@ from experiments import feature_files
 from experiments import launch
 from experiments import methods
 from experiments import published_clip
+from experiments import restoring
 from experiments import sample
 from experiments import sampler
 from experiments import text_encoders
@@ -60,7 +61,7 @@ def run(
 ) -> dict[str, Any]:
   """Samples, compares, writes and returns the row of a method."""
   workdir = workdir_lib.Workdir(workdir)
-  config = workdir_lib.resolve_config(workdir, config)
+  config = restoring.resolve_config(workdir, config)
   encoder = None
   if network.name in text_encoders.CLIP:
     encoder = published_clip.encoder_of(config, network.path)
@@ -161,7 +162,7 @@ def sampled_images(
   spec, size = dataset.spec, config.fid.batch_size
   labels = sample_labels(config, dataset, seed)
   omega, config = sample.resolve_method(config, workdir, spec, method, labels)
-  params = workdir_lib.load_pair(workdir, config, spec)
+  params = restoring.load_pair(workdir, config, spec)
   sample_fn, look_up = sampler.make_sample_fn(config, spec), encoded.lookup(config)
   decode = encoded.decode(config)
 

@@ -16,6 +16,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import launch
+from experiments import restoring
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import sharding
@@ -70,9 +71,9 @@ def load_guidance(
   config = workdir_lib.config_from_json(stored['config'])
   config.rule.weak_workdir = weak_workdir or config.rule.weak_workdir
   workdir_lib.require_base(workdir, stored, config.rule, path)
-  workdir_lib.warn_if_unfinished(path, stored['num_steps'])
+  restoring.warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, spec)
-  params = workdir_lib.load_ema(path, model.init, sharding.make_mesh())
+  params = restoring.load_ema(path, model.init, sharding.make_mesh())
   return LearnedWeight(
     model,
     params,

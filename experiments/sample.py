@@ -24,6 +24,7 @@ from experiments import encoded
 from experiments import launch
 from experiments import learned_weights
 from experiments import methods
+from experiments import restoring
 from experiments import sampler
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -140,12 +141,12 @@ def run(
 ) -> np.ndarray:
   """Samples, writes and returns them: `samples_per_class` of each condition."""
   workdir = workdir_lib.Workdir(workdir)
-  config = workdir_lib.resolve_config(workdir, config)
+  config = restoring.resolve_config(workdir, config)
   spec = datasets.spec(config)
   each = labels(config, spec, prompts)
   label = np.repeat(each, config.evaluation.samples_per_class, axis=0)
   omega, config = resolve_method(config, workdir, spec, method, label)
-  params = workdir_lib.load_pair(workdir, config, spec)
+  params = restoring.load_pair(workdir, config, spec)
   sample_fn, look_up = sampler.make_sample_fn(config, spec), encoded.lookup(config)
   keys, cond = sampler.sample_keys(seed, np.arange(len(label))), look_up(label)
   x = encoded.decode(config)(sample_fn(params, omega, keys, cond))

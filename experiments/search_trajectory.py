@@ -25,6 +25,7 @@ from experiments import datasets
 from experiments import judge
 from experiments import launch
 from experiments import learned_weights
+from experiments import restoring
 from experiments import train_guidance
 from experiments import train_loop
 from experiments import validation
@@ -60,7 +61,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   builders.log_config(config)
 
   dataset = datasets.load_classes(config, in_memory=False)
-  params = workdir_lib.load_pair(workdir, config, dataset.spec)
+  params = restoring.load_pair(workdir, config, dataset.spec)
   directory = workdir.guidance(builders.guidance_name(table_config))
   if checkpointing.latest_step(directory) is None:
     values, num_evaluations = search(config, dataset, params)

@@ -23,6 +23,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import launch
+from experiments import restoring
 from experiments import results as results_lib
 from experiments import sampler
 from experiments import side_by_side
@@ -70,7 +71,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   for point in grid:
     reach = builders.overridden(config.guidance, point)
     stores.require_reach(t, reach, 'the statistics')
-  params = workdir_lib.load_pair(workdir, config, dataset.spec)
+  params = restoring.load_pair(workdir, config, dataset.spec)
 
   tabulate = sampler.make_tabulate(config, builders.weight_model(config, dataset.spec))
   classes = np.arange(dataset.num_classes)

@@ -26,6 +26,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import launch
 from experiments import learned_weights
+from experiments import restoring
 from experiments import reward_models
 from experiments import stores
 from experiments import train_loop
@@ -118,7 +119,7 @@ def learn_directly(
 ) -> training.TrainState:
   """Trains the network by Algorithm 1 as printed, with a reward by Algorithm 4."""
   section, dataset = config.guidance, datasets.load(config)
-  frozen, reward = workdir_lib.load_pair(workdir, config, dataset.spec), None
+  frozen, reward = restoring.load_pair(workdir, config, dataset.spec), None
   if builders.has_reward(config):
     reward, reward_params = reward_models.load(workdir, config, dataset)
     frozen = frozen, reward_params

@@ -21,6 +21,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import encoded
 from experiments import launch
+from experiments import restoring
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -43,7 +44,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, f
   workdir = workdir_lib.Workdir(workdir)
   workdir_lib.require_base_of(workdir, config)
   dataset = datasets.load(config)
-  params = workdir_lib.load_pair(workdir, config, dataset.spec)
+  params = restoring.load_pair(workdir, config, dataset.spec)
   results = {}
   for beta in config.sweep.beta:
     direct, *from_statistics = estimates(config, dataset, params, beta)

@@ -12,12 +12,8 @@ results.json|md     of evaluate
 plots/  samples/    of evaluate and sample
 """
 
-import math
-from collections.abc import Callable
 from typing import Any
 
-import jax
-from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
@@ -27,16 +23,12 @@ from experiments import datasets
 from experiments import encoded
 from experiments import launch
 from experiments import statistics_files
-from experiments import validation
 from lgd import checkpointing
 from lgd import files
-from lgd import sharding
-from lgd import types
-from lgd.data import splits
 
 # Keys that may differ between two calls on one work directory: they change when a
 # run stops, what it prints and where it finds its data, not what it computes.
-_FREE_KEYS = (
+FREE_KEYS = (
   'num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir', 'file',
   'encoded_dir',
 )  # fmt: skip
@@ -135,7 +127,7 @@ def require_same(
   stored, wanted = _flatten(stored), _flatten(wanted)
   default = _flatten(checkpointing.to_json(common.get_default().to_dict()))
   for key in sorted(wanted):
-    if key.split('.')[-1] in _FREE_KEYS:
+    if key.split('.')[-1] in FREE_KEYS:
       continue
     old = stored.get(key, default.get(key.removeprefix('base.')))
     if old != wanted[key]:
@@ -145,72 +137,12 @@ def require_same(
       )
 
 
-def load_denoiser(
-  workdir: Workdir, spec: splits.Spec, mesh: jax.sharding.Mesh
-) -> tuple[types.Params, int]:
-  """The base model's averaged parameters, sharded on `mesh`, and their step.
+def load_weak_config(rule: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """The whole config that the weak model of a section `rule` was trained with.
 
   Raises:
-    launch.UserError: no base model in this work directory.
-    checkpointing.CheckpointError: one of another shape.
+    launch.UserError: there is none in `rule.weak_workdir`.
   """
-  config = load_denoiser_config(workdir)
-  warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
-  net = builders.network(config, spec)
-  params = load_ema(
-    workdir.denoiser, lambda key: builders.init_network(net, key, spec), mesh
-  )
-  return params, checkpointing.latest_step(workdir.denoiser)
-
-
-def load_pair(
-  workdir: Workdir, config: config_dict.ConfigDict, spec: splits.Spec
-) -> types.Params:
-  """The parameters of `builders.pair`.
-
-  Raises:
-    launch.UserError: no base model here, one trained on other embeddings, or no weak
-      one where `rule` has it.
-  """
-  require_encoded(workdir.denoiser, config)
-  params, _ = load_denoiser(workdir, spec, builders.mesh(config))
-  return with_weak(params, config, spec)
-
-
-def with_weak(
-  params: types.Params, config: config_dict.ConfigDict, spec: splits.Spec
-) -> types.Params:
-  """The base model's parameters, beside the weak model's where `rule` has one."""
-  if config.rule.name != 'autoguidance':
-    return params
-  return params, load_weak(config, spec)
-
-
-def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params:
-  """The parameters of the base model in `rule.weak_workdir`.
-
-  Raises:
-    launch.UserError: none is there, or one that `config` does not describe.
-  """
-  stored = _load_weak_config(config.rule)
-
-  def described(config):
-    data = {k: v for k, v in config.data.items() if k not in _FREE_KEYS}
-    network = builders.network(config, spec)
-    return network, config.schedule, data, config.denoiser.prediction
-
-  if described(stored) != described(config):
-    raise launch.UserError(
-      f'rule.weak_workdir={config.rule.weak_workdir!r}: its base model is of another'
-      ' network, schedule, data set or prediction; give one that differs in training'
-      ' alone.'
-    )
-  weak = Workdir(config.rule.weak_workdir)
-  params, _ = load_denoiser(weak, spec, builders.mesh(config))
-  return params
-
-
-def _load_weak_config(rule):
   weak = Workdir(rule.weak_workdir)
   if checkpointing.latest_step(weak.denoiser) is None:
     raise launch.UserError(
@@ -226,7 +158,7 @@ def weak_identity(rule: config_dict.ConfigDict) -> dict[str, Any] | None:
     return None
   weak = Workdir(rule.weak_workdir)
   return {
-    'base': base_identity(_load_weak_config(rule)),
+    'base': base_identity(load_weak_config(rule)),
     'step': checkpointing.latest_step(weak.denoiser),
   }
 
@@ -273,32 +205,6 @@ def require_encoded(directory: epath.Path, config: config_dict.ConfigDict) -> No
     raise launch.UserError(
       f'data.{key}={config.data[key]!r}: is not what the model was trained on: {error}'
     ) from error
-
-
-def resolve_config(
-  workdir: Workdir, config: config_dict.ConfigDict | None
-) -> config_dict.ConfigDict:
-  """The config to evaluate a trained directory with.
-
-  The stored one; if `config` is given, with the sections `evaluation`, `compare`,
-  `fid`, `rule` and `mesh`, and the directories of `data`, of that.
-
-  Raises:
-    launch.UserError: no base model here, or one of another config.
-  """
-  if config is None:
-    stored = load_denoiser_config(workdir)
-    # It may have been trained on other devices.
-    stored.mesh.fsdp = math.gcd(stored.mesh.fsdp, jax.device_count())
-    return stored
-  validation.validate(config)
-  stored = require_base_of(workdir, config)
-  for section in ('evaluation', 'compare', 'fid', 'rule'):
-    stored[section] = config[section]
-  stored.mesh = config.mesh
-  for key in ('dir', 'file', 'encoded_dir'):
-    stored.data[key] = config.data[key]
-  return stored
 
 
 def guidance_identity(
@@ -491,21 +397,6 @@ def require_base(
       require_same(stored['weak'], weak, path)
     except launch.UserError as error:
       raise launch.UserError(f'of the weak model, {error}') from error
-
-
-def warn_if_unfinished(path: epath.Path, num_steps: int) -> None:
-  step = checkpointing.latest_step(path)
-  if step < num_steps:
-    logging.warning('%s: is at step %d of %d', path, step, num_steps)
-
-
-def load_ema(
-  path: epath.Path, init: Callable[[jax.Array], types.Params], mesh: jax.sharding.Mesh
-) -> types.Params:
-  """Averaged parameters of the newest step, of the form of `init`, on `mesh`."""
-  params = jax.eval_shape(init, jax.random.key(0))
-  abstract = checkpointing.abstract(params, sharding.fsdp(params, mesh))
-  return checkpointing.load_ema_params(path, abstract)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -24,6 +24,7 @@ from experiments import feature_files
 from experiments import fid
 from experiments import launch
 from experiments import learned_weights
+from experiments import restoring
 from experiments import sample
 from experiments import sampler
 from experiments import stores
@@ -282,7 +283,7 @@ class BinariesTest(helpers.WorkdirCase):
     np.testing.assert_array_equal(
       store.cond['clip_tiny']['pooled'], expected['clip_tiny']['pooled']
     )
-    params = workdir_lib.load_pair(workdir, config, data.spec)
+    params = restoring.load_pair(workdir, config, data.spec)
     pair = jax.jit(builders.pair(config, data.spec))
     null = pair(
       params, data.test.x[np.array([0])], np.array([0.5]), look_up(np.array([0]))

@@ -18,6 +18,7 @@ from experiments import builders
 from experiments import collect_statistics
 from experiments import datasets
 from experiments import launch
+from experiments import restoring
 from experiments import statistics_files
 from experiments import stores
 from experiments import train_denoiser
@@ -125,7 +126,7 @@ class ContentTest(WorkdirCase):
     )
 
     config = smoke_config()
-    params, _ = workdir_lib.load_denoiser(
+    params, _ = restoring.load_denoiser(
       workdir_lib.Workdir(self.root), datasets.spec(config), builders.mesh(config)
     )
     apply = jax.jit(builders.network(config, datasets.spec(config)).apply)

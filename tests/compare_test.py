@@ -25,6 +25,7 @@ from experiments import judge as judge_lib
 from experiments import launch
 from experiments import learned_weights
 from experiments import methods
+from experiments import restoring
 from experiments import sampler
 from experiments import train_denoiser
 from experiments import train_guidance
@@ -134,7 +135,7 @@ class RunTest(helpers.WorkdirCase):
   def parts(self):
     config = compare.with_steps(smoke_config(), 4)
     workdir, dataset = workdir_lib.Workdir(self.root), datasets.load(config)
-    params, _ = workdir_lib.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+    params, _ = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
     classifier = judge_lib.train_reward(config, dataset)
     arena = arena_lib.Arena(config, dataset, params, classifier)
     return config, workdir, dataset, arena
@@ -250,7 +251,7 @@ class RunTest(helpers.WorkdirCase):
     np.testing.assert_allclose(x[self.root], expected, atol=1e-5)
     self.assertEqual(arena.count_nfe(method), 8)
     weak = workdir_lib.Workdir(self.weak)
-    params, _ = workdir_lib.load_denoiser(weak, dataset.spec, builders.mesh(config))
+    params, _ = restoring.load_denoiser(weak, dataset.spec, builders.mesh(config))
     expected, _ = arena_lib.Arena(config, dataset, params).sample(unguided, 0)
     np.testing.assert_allclose(x[self.weak], expected, atol=1e-4)
     self.assertGreater(np.abs(x[self.weak] - x[self.root]).max(), 0.1)
@@ -264,10 +265,10 @@ class RunTest(helpers.WorkdirCase):
   def test_a_weak_model_of_another_kind(self, key, value):
     config, _, dataset, _ = self.parts
     config.rule.weak_workdir = str(self.weak)
-    workdir_lib.load_weak(config, dataset.spec)
+    restoring.load_weak(config, dataset.spec)
     config.update_from_flattened_dict({key: value})
     with self.assertRaisesRegex(launch.UserError, 'weak_workdir=.*another network'):
-      workdir_lib.load_weak(config, dataset.spec)
+      restoring.load_weak(config, dataset.spec)
 
   def test_the_weak_model_of_a_weight(self):
     """It may move, but not change."""
@@ -295,7 +296,7 @@ class RunTest(helpers.WorkdirCase):
       return {k: without(v) for k, v in tree.items() if k not in new}
 
     with mock.patch.object(checkpointing, 'load_config', lambda p: without(load(p))):
-      stored = workdir_lib.resolve_config(workdir, None)
+      stored = restoring.resolve_config(workdir, None)
       self.assertEqual(stored.denoiser.adam_b2, config.denoiser.adam_b2)
       learned_weights.load_guidance(workdir, config, 'self_consistency', dataset.spec)
       train_guidance.run(smoke_config(), self.root)  # Done.
@@ -373,7 +374,7 @@ class RunTest(helpers.WorkdirCase):
     with self.assertRaisesRegex(launch.UserError, message):
       config = smoke_config(**overrides)
       workdir = workdir_lib.Workdir(self.root)
-      config = workdir_lib.resolve_config(workdir, config)
+      config = restoring.resolve_config(workdir, config)
       learned = {'self_consistency': None}
       spec = datasets.spec(config)
       compare.require_comparable(config, spec, learned)

@@ -19,6 +19,7 @@ from experiments import frontier
 from experiments import judge
 from experiments import launch
 from experiments import learned_weights
+from experiments import restoring
 from experiments import reward_models
 from experiments import train_denoiser
 from experiments import train_guidance
@@ -89,7 +90,7 @@ class RunTest(helpers.WorkdirCase):
     config, stored = smoke_config(), read(self.root)
     self.assertEqual(stored['profile'].shape, (64, 2, len(NODES)))
     spec = datasets.spec(config)
-    params, _ = workdir_lib.load_denoiser(
+    params, _ = restoring.load_denoiser(
       workdir_lib.Workdir(self.root), spec, builders.mesh(config)
     )
     apply = jax.jit(builders.network(config, spec).apply)

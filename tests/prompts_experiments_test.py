@@ -21,6 +21,7 @@ from experiments import evaluate_prompts
 from experiments import frontier
 from experiments import launch
 from experiments import prompt_results
+from experiments import restoring
 from experiments import train_clip
 from experiments import train_denoiser
 from experiments import train_guidance
@@ -114,7 +115,7 @@ class PromptsTest(WorkdirCase):
 
   def test_batches_change_no_sample(self):
     config, spec = self.config.copy_and_resolve_references(), datasets.spec(self.config)
-    params, _ = workdir_lib.load_denoiser(
+    params, _ = restoring.load_denoiser(
       workdir_lib.Workdir(self.workdir), spec, builders.mesh(config)
     )
     method = arena.grid_methods(config, 1)[1]

@@ -1,0 +1,130 @@
+"""Out of a work directory: the config to use it with, and the base model's parameters.
+
+All parameters are the averaged ones of the newest step, sharded on a mesh. With
+autoguidance they are those of two base models: the one here, and the weak one of
+`rule.weak_workdir`.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+from absl import logging
+from etils import epath
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import launch
+from experiments import validation
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+from lgd import sharding
+from lgd import types
+from lgd.data import splits
+
+
+def resolve_config(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict | None
+) -> config_dict.ConfigDict:
+  """The config to evaluate a trained directory with.
+
+  The stored one; if `config` is given, with the sections `evaluation`, `compare`,
+  `fid`, `rule` and `mesh`, and the directories of `data`, of that.
+
+  Raises:
+    launch.UserError: no base model here, or one of another config.
+  """
+  if config is None:
+    stored = workdir_lib.load_denoiser_config(workdir)
+    # It may have been trained on other devices.
+    stored.mesh.fsdp = math.gcd(stored.mesh.fsdp, jax.device_count())
+    return stored
+  validation.validate(config)
+  stored = workdir_lib.require_base_of(workdir, config)
+  for section in ('evaluation', 'compare', 'fid', 'rule'):
+    stored[section] = config[section]
+  stored.mesh = config.mesh
+  for key in ('dir', 'file', 'encoded_dir'):
+    stored.data[key] = config.data[key]
+  return stored
+
+
+def load_denoiser(
+  workdir: workdir_lib.Workdir, spec: splits.Spec, mesh: jax.sharding.Mesh
+) -> tuple[types.Params, int]:
+  """The base model's averaged parameters, sharded on `mesh`, and their step.
+
+  Raises:
+    launch.UserError: no base model in this work directory.
+    checkpointing.CheckpointError: one of another shape.
+  """
+  config = workdir_lib.load_denoiser_config(workdir)
+  warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
+  net = builders.network(config, spec)
+  params = load_ema(
+    workdir.denoiser, lambda key: builders.init_network(net, key, spec), mesh
+  )
+  return params, checkpointing.latest_step(workdir.denoiser)
+
+
+def load_pair(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, spec: splits.Spec
+) -> types.Params:
+  """The parameters of `builders.pair`.
+
+  Raises:
+    launch.UserError: no base model here, one trained on other embeddings, or no weak
+      one where `rule` has it.
+  """
+  workdir_lib.require_encoded(workdir.denoiser, config)
+  params, _ = load_denoiser(workdir, spec, builders.mesh(config))
+  return with_weak(params, config, spec)
+
+
+def with_weak(
+  params: types.Params, config: config_dict.ConfigDict, spec: splits.Spec
+) -> types.Params:
+  """The base model's parameters, beside the weak model's where `rule` has one."""
+  if config.rule.name != 'autoguidance':
+    return params
+  return params, load_weak(config, spec)
+
+
+def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params:
+  """The parameters of the base model in `rule.weak_workdir`.
+
+  Raises:
+    launch.UserError: none is there, or one that `config` does not describe.
+  """
+  stored = workdir_lib.load_weak_config(config.rule)
+
+  def described(config):
+    data = {k: v for k, v in config.data.items() if k not in workdir_lib.FREE_KEYS}
+    network = builders.network(config, spec)
+    return network, config.schedule, data, config.denoiser.prediction
+
+  if described(stored) != described(config):
+    raise launch.UserError(
+      f'rule.weak_workdir={config.rule.weak_workdir!r}: its base model is of another'
+      ' network, schedule, data set or prediction; give one that differs in training'
+      ' alone.'
+    )
+  weak = workdir_lib.Workdir(config.rule.weak_workdir)
+  params, _ = load_denoiser(weak, spec, builders.mesh(config))
+  return params
+
+
+def load_ema(
+  path: epath.Path, init: Callable[[jax.Array], types.Params], mesh: jax.sharding.Mesh
+) -> types.Params:
+  """Averaged parameters of the newest step, of the form of `init`, on `mesh`."""
+  params = jax.eval_shape(init, jax.random.key(0))
+  abstract = checkpointing.abstract(params, sharding.fsdp(params, mesh))
+  return checkpointing.load_ema_params(path, abstract)
+
+
+def warn_if_unfinished(path: epath.Path, num_steps: int) -> None:
+  """Says in the log that the newest step is not the last of `num_steps`."""
+  step = checkpointing.latest_step(path)
+  if step < num_steps:
+    logging.warning('%s: is at step %d of %d', path, step, num_steps)
