@@ -11,6 +11,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import refusals
 from experiments import restoring
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -56,12 +57,12 @@ def load(
     launch.UserError: none was trained here, or on other data.
   """
   stored, path = workdir_lib.load_clip_config(workdir, model), workdir.clip(model)
-  workdir_lib.require_same(
+  refusals.require_same(
     workdir_lib.config_to_json(stored, 'seed', 'data'),
     workdir_lib.config_to_json(config, 'seed', 'data'),
     path,
   )
-  workdir_lib.require_encoded(path, config)
+  refusals.require_encoded(path, config)
   net = networks.CLIP(clip_config(stored))
   init = make_init(datasets.spec(config), net)
   return Clip(net, restoring.load_ema(path, init, builders.mesh(config)))

@@ -28,6 +28,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import encoded
 from experiments import launch
+from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
 from experiments import statistics_files
@@ -50,11 +51,11 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   validation.validate(config)
   validation.require_learnable(config)
   workdir = workdir_lib.Workdir(workdir)
-  workdir_lib.require_base_of(workdir, config)
+  refusals.require_base_of(workdir, config)
   directory = workdir.statistics(builders.statistics_name(config))
   identity = workdir_lib.statistics_identity(workdir, config)
   if (directory / 'config.json').exists():
-    workdir_lib.require_statistics(workdir, config)
+    refusals.require_statistics(workdir, config)
   builders.log_config(config)
   dataset = datasets.load(config)
   plan = Plan(config, getattr(dataset, config.statistics.split))

@@ -31,6 +31,7 @@ from experiments import datasets
 from experiments import launch
 from experiments import learned_weights
 from experiments import prompt_results
+from experiments import refusals
 from experiments import restoring
 from experiments import results as results_lib
 from experiments import sampler
@@ -55,7 +56,7 @@ def run(
   builders.log_config(config)
   dataset = datasets.load(config)
   spec = dataset.spec
-  workdir_lib.require_encoded(workdir.denoiser, config)
+  refusals.require_encoded(workdir.denoiser, config)
   params, step = restoring.load_denoiser(workdir, spec, builders.mesh(config))
   held_out = {name: head(getattr(dataset, name), config) for name in SPLITS}
   networks = load_networks(config, workdir, squeezenet)

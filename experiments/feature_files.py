@@ -17,7 +17,7 @@ from etils import epath
 
 from experiments import launch
 from experiments import published_clip
-from experiments import workdir as workdir_lib
+from experiments import refusals
 from lgd import files
 from lgd import metrics
 from lgd import reporting
@@ -83,7 +83,7 @@ def collect(
   path = directory / 'config.json'
   if path.exists():
     stored = json.loads(path.read_text())
-    workdir_lib.require_same(stored, identity, directory)
+    refusals.require_same(stored, identity, directory)
   elif jax.process_index() == 0:
     files.write_json(path, identity)
   num, size, begin = identity['num_samples'], shard_size, time.perf_counter()

@@ -16,6 +16,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import launch
+from experiments import refusals
 from experiments import restoring
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
@@ -70,7 +71,7 @@ def load_guidance(
   weak_workdir = config.rule.weak_workdir
   config = workdir_lib.config_from_json(stored['config'])
   config.rule.weak_workdir = weak_workdir or config.rule.weak_workdir
-  workdir_lib.require_base(workdir, stored, config.rule, path)
+  refusals.require_base(workdir, stored, config.rule, path)
   restoring.warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, spec)
   params = restoring.load_ema(path, model.init, sharding.make_mesh())
@@ -95,7 +96,7 @@ def load_guidance_config(
   if checkpointing.latest_step(path) is None:
     return None
   stored = checkpointing.load_config(path)
-  workdir_lib.require_base(workdir, stored, config.rule, path)
+  refusals.require_base(workdir, stored, config.rule, path)
   return stored
 
 

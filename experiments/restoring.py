@@ -15,6 +15,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import launch
+from experiments import refusals
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
@@ -40,7 +41,7 @@ def resolve_config(
     stored.mesh.fsdp = math.gcd(stored.mesh.fsdp, jax.device_count())
     return stored
   validation.validate(config)
-  stored = workdir_lib.require_base_of(workdir, config)
+  stored = refusals.require_base_of(workdir, config)
   for section in ('evaluation', 'compare', 'fid', 'rule'):
     stored[section] = config[section]
   stored.mesh = config.mesh
@@ -76,7 +77,7 @@ def load_pair(
     launch.UserError: no base model here, one trained on other embeddings, or no weak
       one where `rule` has it.
   """
-  workdir_lib.require_encoded(workdir.denoiser, config)
+  refusals.require_encoded(workdir.denoiser, config)
   params, _ = load_denoiser(workdir, spec, builders.mesh(config))
   return with_weak(params, config, spec)
 
@@ -99,7 +100,7 @@ def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params
   stored = workdir_lib.load_weak_config(config.rule)
 
   def described(config):
-    data = {k: v for k, v in config.data.items() if k not in workdir_lib.FREE_KEYS}
+    data = {k: v for k, v in config.data.items() if k not in refusals.FREE_KEYS}
     network = builders.network(config, spec)
     return network, config.schedule, data, config.denoiser.prediction
 

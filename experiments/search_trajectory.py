@@ -25,6 +25,7 @@ from experiments import datasets
 from experiments import judge
 from experiments import launch
 from experiments import learned_weights
+from experiments import refusals
 from experiments import restoring
 from experiments import train_guidance
 from experiments import train_loop
@@ -84,8 +85,8 @@ def refuse_other_search(
   wanted['rule'] = builders.rule_identity(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
-  workdir_lib.require_same(stored['config'], wanted, directory)
-  workdir_lib.require_same_grid(stored['config'], config, directory)
+  refusals.require_same(stored['config'], wanted, directory)
+  refusals.require_same_grid(stored['config'], config, directory)
 
 
 def search(

@@ -11,6 +11,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import encoded
 from experiments import launch
+from experiments import refusals
 from experiments import statistics_files
 from experiments import workdir as workdir_lib
 from lgd import objectives
@@ -24,8 +25,8 @@ def load(
   Raises:
     launch.UserError: none, unfinished or damaged ones, or too few particles.
   """
-  workdir_lib.require_statistics(workdir, config)
-  workdir_lib.require_encoded(workdir.denoiser, config)
+  refusals.require_statistics(workdir, config)
+  refusals.require_encoded(workdir.denoiser, config)
   directory = workdir.statistics(builders.statistics_name(config))
   stored = statistics_files.read(
     directory,

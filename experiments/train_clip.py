@@ -21,6 +21,7 @@ from experiments import builders
 from experiments import clips
 from experiments import datasets
 from experiments import launch
+from experiments import refusals
 from experiments import train_loop
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -43,12 +44,12 @@ def run(
   workdir.refuse_foreign()
   directory = workdir.clip(model)
   if checkpointing.latest_step(directory) is not None:
-    workdir_lib.require_same(
+    refusals.require_same(
       checkpointing.load_config(directory)['config'],
       workdir_lib.config_to_json(config, 'seed', 'data', 'clip'),
       directory,
     )
-    workdir_lib.require_encoded(directory, config)
+    refusals.require_encoded(directory, config)
   builders.log_config(config)
   dataset = datasets.load(config)
   seen = config.copy_and_resolve_references()

@@ -10,6 +10,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import launch
+from experiments import refusals
 from experiments import train_loop
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -25,8 +26,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   workdir = workdir_lib.Workdir(workdir)
   workdir.refuse_foreign()
   if checkpointing.latest_step(workdir.denoiser) is not None:
-    workdir_lib.require_base_of(workdir, config)
-    workdir_lib.require_encoded(workdir.denoiser, config)
+    refusals.require_base_of(workdir, config)
+    refusals.require_encoded(workdir.denoiser, config)
   builders.log_config(config)
 
   dataset = datasets.load(config)

@@ -26,6 +26,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import launch
 from experiments import learned_weights
+from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
 from experiments import stores
@@ -70,21 +71,21 @@ def refuse_other_weight(
   identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
   identity['rule'] = builders.rule_identity(config)
   if builders.has_reward(config):
-    workdir_lib.require_same_reward(stored['config'], config, directory)
+    refusals.require_same_reward(stored['config'], config, directory)
     identity['reward_model'] = workdir_lib.reward_model_identity(workdir, config)
   if config.guidance.source == 'statistics':
     identity['statistics'] = workdir_lib.statistics_section(config)
   stored = {**stored['config'], 'reward_model': stored.get('reward_model')}
-  workdir_lib.require_same(stored, identity, directory)
+  refusals.require_same(stored, identity, directory)
   if config.guidance.weight == 'table':
-    workdir_lib.require_same_grid(stored, config, directory)
+    refusals.require_same_grid(stored, config, directory)
 
 
 def require_finished_base(
   workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
 ) -> None:
   """Refuses to learn weights for a base model that is still being trained."""
-  base = workdir_lib.require_base_of(workdir, config)
+  base = refusals.require_base_of(workdir, config)
   step = checkpointing.latest_step(workdir.denoiser)
   if step < base.denoiser.num_steps:
     raise launch.UserError(

@@ -21,6 +21,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import encoded
 from experiments import launch
+from experiments import refusals
 from experiments import restoring
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -42,7 +43,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, f
   """Measures, prints and returns the ratios by beta."""
   validation.validate(config)
   workdir = workdir_lib.Workdir(workdir)
-  workdir_lib.require_base_of(workdir, config)
+  refusals.require_base_of(workdir, config)
   dataset = datasets.load(config)
   params = restoring.load_pair(workdir, config, dataset.spec)
   results = {}

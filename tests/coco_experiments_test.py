@@ -24,6 +24,7 @@ from experiments import feature_files
 from experiments import fid
 from experiments import launch
 from experiments import learned_weights
+from experiments import refusals
 from experiments import restoring
 from experiments import sample
 from experiments import sampler
@@ -233,10 +234,10 @@ class BinariesTest(helpers.WorkdirCase):
     state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
     learned_weights.save_weight(workdir, config, workdir.guidance(name), state, 0)
     config.reward.weights = str(moved)
-    workdir_lib.require_statistics(workdir, config)
+    refusals.require_statistics(workdir, config)
     train_guidance.refuse_other_weight(workdir, config)
     config.reward.weights = str(other)
-    for refuse in (workdir_lib.require_statistics, train_guidance.refuse_other_weight):
+    for refuse in (refusals.require_statistics, train_guidance.refuse_other_weight):
       with self.assertRaisesRegex(launch.UserError, 'reward_model.weights=.* with'):
         refuse(workdir, config)
     learned_weights.load_guidance(workdir, shrunk(root), name, spec)

@@ -25,6 +25,7 @@ from experiments import judge as judge_lib
 from experiments import launch
 from experiments import learned_weights
 from experiments import methods
+from experiments import refusals
 from experiments import restoring
 from experiments import sampler
 from experiments import train_denoiser
@@ -301,7 +302,7 @@ class RunTest(helpers.WorkdirCase):
       learned_weights.load_guidance(workdir, config, 'self_consistency', dataset.spec)
       train_guidance.run(smoke_config(), self.root)  # Done.
       with self.assertRaisesRegex(launch.UserError, r'denoiser\.width=8'):
-        workdir_lib.require_base_of(workdir, smoke_config(**{'denoiser.width': 8}))
+        refusals.require_base_of(workdir, smoke_config(**{'denoiser.width': 8}))
 
   @parameterized.parameters(('mpgd', 1), ('stein', 1), ('stein', 2))
   def test_rewards(self, name, num_particles):

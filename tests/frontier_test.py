@@ -19,6 +19,7 @@ from experiments import frontier
 from experiments import judge
 from experiments import launch
 from experiments import learned_weights
+from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
 from experiments import train_denoiser
@@ -276,7 +277,7 @@ class RunTest(helpers.WorkdirCase):
     with self.assertRaisesRegex(
       launch.UserError, 'evaluation.classifier_steps=21: there was written with 20'
     ):
-      workdir_lib.require_same_reward(stored, config, 'there')
+      refusals.require_same_reward(stored, config, 'there')
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from experiments import encode_text
 from experiments import encoded
 from experiments import launch
 from experiments import published_clip
+from experiments import refusals
 from experiments import reward_models
 from experiments import text_encoders
 from experiments import validation
@@ -175,7 +176,7 @@ class RewardTest(parameterized.TestCase):
     self.assertEqual(*(workdir_lib.reward_identity(c) for c in (self.config(), config)))
     stored = {'reward_model': one}
     with self.assertRaisesRegex(launch.UserError, 'weights=.*: there was written with'):
-      workdir_lib.require_same(stored, {'reward_model': another}, 'there')
+      refusals.require_same(stored, {'reward_model': another}, 'there')
     files.write_npz(other, {k: v for k, v in arrays.items() if 'block_0' not in k})
     with self.assertRaisesRegex(files.FileError, 'other.npz: has no array image/block'):
       published_clip.load(other)

@@ -1,0 +1,190 @@
+"""Refuses what is stored and does not belong to a config, or to the models beside it.
+
+Stored are models, statistics and learned weights. Each function compares what one says
+of itself with what it would say if it were made now, and raises launch.UserError where
+the two differ: one line with the first such key, both values and the way out.
+"""
+
+from typing import Any
+
+from etils import epath
+from ml_collections import config_dict
+
+from configs import common
+from experiments import builders
+from experiments import datasets
+from experiments import launch
+from experiments import statistics_files
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+
+# Keys that may differ between two calls on one work directory: they change when a
+# run stops, what it prints and where it finds its data, not what it computes.
+FREE_KEYS = (
+  'num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir', 'file',
+  'encoded_dir',
+)  # fmt: skip
+
+
+def require_same(
+  stored: dict[str, Any], wanted: dict[str, Any], path: epath.Path
+) -> None:
+  """Refuses a checkpoint that another config wrote, naming the first key.
+
+  Keys that the checkpoint is older than had their default.
+  """
+  stored, wanted = _flatten(stored), _flatten(wanted)
+  default = _flatten(checkpointing.to_json(common.get_default().to_dict()))
+  for key in sorted(wanted):
+    if key.split('.')[-1] in FREE_KEYS:
+      continue
+    old = stored.get(key, default.get(key.removeprefix('base.')))
+    if old != wanted[key]:
+      raise launch.UserError(
+        f'{key}={wanted[key]!r}: {path} was written with {old!r}; use that value, or'
+        ' another --workdir.'
+      )
+
+
+def require_base_of(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> config_dict.ConfigDict:
+  """The config stored with the base model, which must be that of `config`.
+
+  Raises:
+    launch.UserError: no base model here, or one of another config.
+  """
+  stored = workdir_lib.load_denoiser_config(workdir)
+  require_same(
+    workdir_lib.base_identity(stored),
+    workdir_lib.base_identity(config),
+    workdir.denoiser,
+  )
+  return stored
+
+
+def require_base(
+  workdir: workdir_lib.Workdir,
+  stored: dict[str, Any],
+  rule: config_dict.ConfigDict,
+  path: epath.Path,
+) -> None:
+  """Refuses what was made with another base, weak or reward model, or another step.
+
+  Args:
+    workdir: with the base model.
+    stored: what a learned weight or a statistics pass says of itself.
+    rule: the section, with the place of the weak model.
+    path: of what is stored.
+
+  Raises:
+    launch.UserError: it belongs elsewhere.
+  """
+  require_same(
+    stored['base'],
+    workdir_lib.base_identity(workdir_lib.load_denoiser_config(workdir)),
+    path,
+  )
+  step = checkpointing.latest_step(workdir.denoiser)
+  if stored['denoiser_step'] != step:
+    raise launch.UserError(
+      f'{path}: was made with the base model at step {stored["denoiser_step"]}, which'
+      f' is now at step {step}; remove it and make it again.'
+    )
+  reward_model = stored.get('reward_model')
+  # Published weights do not change, and need not be at hand to sample.
+  if reward_model is not None and 'weights' not in reward_model:
+    require_same(reward_model, workdir_lib.clip_identity(workdir, 'reward'), path)
+  weak = workdir_lib.weak_identity(rule)
+  if weak is not None:
+    try:
+      require_same(stored['weak'], weak, path)
+    except launch.UserError as error:
+      raise launch.UserError(f'of the weak model, {error}') from error
+
+
+def require_encoded(directory: epath.Path, config: config_dict.ConfigDict) -> None:
+  """Refuses captions, embeddings or latents that a model was not trained on.
+
+  Args:
+    directory: of the model's steps.
+    config: of the data.
+
+  Raises:
+    launch.UserError: they are of another encoder, or of other data.
+  """
+  stored = checkpointing.load_config(directory).get('encoded', {})
+  try:
+    require_same(stored, datasets.encoded_identity(config), directory)
+  except launch.UserError as error:
+    key = 'file' if config.data.name == 'pairs' else 'encoded_dir'
+    raise launch.UserError(
+      f'data.{key}={config.data[key]!r}: is not what the model was trained on: {error}'
+    ) from error
+
+
+def require_statistics(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> None:
+  """Refuses statistics of another config, base model, or step of it.
+
+  Raises:
+    launch.UserError: they belong elsewhere, or there are none.
+  """
+  directory = workdir.statistics(builders.statistics_name(config))
+  if not (directory / 'config.json').exists():
+    flags = [f'--config.statistics.kind={config.statistics.kind}']
+    if config.rule.name != 'linear':
+      flags.append(f'--config.rule.name={config.rule.name}')
+    if config.reward.name:
+      flags.append(f'--config.reward.name={config.reward.name}')
+    raise launch.UserError(
+      f'{directory}: holds no statistics; run python -m experiments.collect_statistics'
+      f' with {" ".join(flags)} first.'
+    )
+  stored = statistics_files.read_config(directory)
+  require_base(workdir, stored, config.rule, directory)
+  require_same_reward(stored, config, directory)
+  require_same(stored, workdir_lib.statistics_identity(workdir, config), directory)
+
+
+def require_same_reward(
+  stored: dict[str, Any], config: config_dict.ConfigDict, path: epath.Path
+) -> None:
+  """Refuses what was made with another reward, by its name before what it is made of.
+
+  Raises:
+    launch.UserError: as of `require_same`.
+  """
+  identity = workdir_lib.reward_identity(config)
+  require_same(stored, {'reward': identity.pop('reward')}, path)
+  require_same(stored, identity, path)
+
+
+def require_same_grid(
+  stored: dict[str, Any], config: config_dict.ConfigDict, path: epath.Path
+) -> None:
+  """Refuses a table for another sampler.
+
+  The number of steps is free elsewhere: here it makes another table.
+
+  Raises:
+    launch.UserError: one of other steps, start or churn.
+  """
+  for key in ('num_steps', 't_max', 'churn'):
+    value, old = config.evaluation[key], stored['evaluation'][key]
+    if value != old:
+      raise launch.UserError(
+        f'evaluation.{key}={value!r}: {path} was written with {old!r}; use that value,'
+        ' or another --workdir.'
+      )
+
+
+def _flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      flat.update(_flatten(value, f'{prefix}{key}.'))
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat
