@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import identities
 from experiments import learned_weights
 from experiments import methods as methods_lib
 from experiments import restoring
@@ -88,7 +89,7 @@ class Samplers:
   def of(self, rule: config_dict.ConfigDict) -> Sampler:
     """The sampler of a section `rule`."""
     config = methods_lib.with_rule(self._config, rule)
-    key = json.dumps([builders.rule_identity(config), rule.weak_workdir])
+    key = json.dumps([identities.rule_identity(config), rule.weak_workdir])
     if key not in self._made:
       self._made[key] = Sampler(
         sampler.make_sample_fn(config, self._spec),

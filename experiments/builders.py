@@ -331,17 +331,6 @@ def samples_together(rule: config_dict.ConfigDict) -> int:
   return rule.num_particles if rule.name == 'stein' else 1
 
 
-def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """The rule, with those of its constants that matter."""
-  used = {
-    'apg': ('apg_eta', 'apg_max_norm'),
-    'apg_momentum': ('apg_eta', 'apg_max_norm', 'apg_momentum'),
-    'power_normalized': ('power',),
-    'stein': ('num_particles',),
-  }
-  return {key: config.rule[key] for key in ('name', *used.get(config.rule.name, ()))}
-
-
 def statistics_name(config: config_dict.ConfigDict) -> str:
   """The directory of a statistics pass."""
   reward = '_reward' if config.reward.name else ''

@@ -27,6 +27,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import encoded
+from experiments import identities
 from experiments import launch
 from experiments import refusals
 from experiments import restoring
@@ -53,7 +54,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   workdir = workdir_lib.Workdir(workdir)
   refusals.require_base_of(workdir, config)
   directory = workdir.statistics(builders.statistics_name(config))
-  identity = workdir_lib.statistics_identity(workdir, config)
+  identity = identities.statistics_identity(workdir, config)
   if (directory / 'config.json').exists():
     refusals.require_statistics(workdir, config)
   builders.log_config(config)

@@ -28,10 +28,10 @@ from absl import flags
 from etils import epath
 from ml_collections import config_dict
 
-from experiments import builders
 from experiments import datasets
 from experiments import encoded
 from experiments import feature_files
+from experiments import identities
 from experiments import launch
 from experiments import methods
 from experiments import published_clip
@@ -70,7 +70,7 @@ def run(
   reference_x = encoded.pixels(config, dataset, section.split)
   num_reference = min(section.num_reference, len(reference_x))
   identity = {
-    'base': workdir_lib.base_identity(config),
+    'base': identities.base_identity(config),
     'network': network.name,
     'weights': str(network.path),
   }
@@ -139,8 +139,8 @@ def sampling_identity(
   name = method.partition(':')[0]
   if name in methods.FAMILIES:
     config = methods.with_rule(config, methods.rule_of(name, config))
-    identity['rule'] = builders.rule_identity(config)
-    identity['weak'] = workdir_lib.weak_identity(config.rule)
+    identity['rule'] = identities.rule_identity(config)
+    identity['weak'] = identities.weak_identity(config.rule)
   if method in workdir.guidance_names():
     path = workdir.guidance(method)
     stored = checkpointing.load_config(path)

@@ -1,6 +1,6 @@
 """Learned weights: into a work directory and out of it, with what each belongs to.
 
-guidance/NAME/    Orbax steps; their config is `workdir.guidance_identity`
+guidance/NAME/    Orbax steps; their config is `identities.guidance_identity`
 
 A weight is given out for the base model, weak model and reward model that it was
 learned with, at the step where they were, and for no other.
@@ -15,6 +15,7 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import identities
 from experiments import launch
 from experiments import refusals
 from experiments import restoring
@@ -131,7 +132,7 @@ def save_weight(
 ) -> training.TrainState:
   """Stores a weight that is learned, as of `save_table`, and returns it as stored."""
   state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
-  stored = workdir_lib.guidance_identity(
+  stored = identities.guidance_identity(
     workdir, config, num_steps=int(state.step), num_evaluations=num_evaluations
   )
   with checkpointing.Checkpointer(directory, config=stored, keep=1) as checkpointer:

@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from configs import common
 from experiments import builders
 from experiments import datasets
+from experiments import identities
 from experiments import launch
 from experiments import statistics_files
 from experiments import workdir as workdir_lib
@@ -56,8 +57,8 @@ def require_base_of(
   """
   stored = workdir_lib.load_denoiser_config(workdir)
   require_same(
-    workdir_lib.base_identity(stored),
-    workdir_lib.base_identity(config),
+    identities.base_identity(stored),
+    identities.base_identity(config),
     workdir.denoiser,
   )
   return stored
@@ -82,7 +83,7 @@ def require_base(
   """
   require_same(
     stored['base'],
-    workdir_lib.base_identity(workdir_lib.load_denoiser_config(workdir)),
+    identities.base_identity(workdir_lib.load_denoiser_config(workdir)),
     path,
   )
   step = checkpointing.latest_step(workdir.denoiser)
@@ -94,8 +95,8 @@ def require_base(
   reward_model = stored.get('reward_model')
   # Published weights do not change, and need not be at hand to sample.
   if reward_model is not None and 'weights' not in reward_model:
-    require_same(reward_model, workdir_lib.clip_identity(workdir, 'reward'), path)
-  weak = workdir_lib.weak_identity(rule)
+    require_same(reward_model, identities.clip_identity(workdir, 'reward'), path)
+  weak = identities.weak_identity(rule)
   if weak is not None:
     try:
       require_same(stored['weak'], weak, path)
@@ -145,7 +146,7 @@ def require_statistics(
   stored = statistics_files.read_config(directory)
   require_base(workdir, stored, config.rule, directory)
   require_same_reward(stored, config, directory)
-  require_same(stored, workdir_lib.statistics_identity(workdir, config), directory)
+  require_same(stored, identities.statistics_identity(workdir, config), directory)
 
 
 def require_same_reward(
@@ -156,7 +157,7 @@ def require_same_reward(
   Raises:
     launch.UserError: as of `require_same`.
   """
-  identity = workdir_lib.reward_identity(config)
+  identity = identities.reward_identity(config)
   require_same(stored, {'reward': identity.pop('reward')}, path)
   require_same(stored, identity, path)
 

@@ -22,6 +22,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import identities
 from experiments import judge
 from experiments import launch
 from experiments import learned_weights
@@ -82,7 +83,7 @@ def refuse_other_search(
   if stored is None:
     return
   wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance')
-  wanted['rule'] = builders.rule_identity(config)
+  wanted['rule'] = identities.rule_identity(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
   refusals.require_same(stored['config'], wanted, directory)
@@ -224,7 +225,7 @@ def fit(
     workdir=workdir.path,
     directory=workdir.guidance(name),
     stage=f'guidance/{name}',
-    stored_config=workdir_lib.guidance_identity(
+    stored_config=identities.guidance_identity(
       workdir,
       config,
       num_steps=section.num_steps,

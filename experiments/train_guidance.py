@@ -24,6 +24,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import identities
 from experiments import launch
 from experiments import learned_weights
 from experiments import refusals
@@ -69,12 +70,12 @@ def refuse_other_weight(
   if stored is None:
     return
   identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
-  identity['rule'] = builders.rule_identity(config)
+  identity['rule'] = identities.rule_identity(config)
   if builders.has_reward(config):
     refusals.require_same_reward(stored['config'], config, directory)
-    identity['reward_model'] = workdir_lib.reward_model_identity(workdir, config)
+    identity['reward_model'] = identities.reward_model_identity(workdir, config)
   if config.guidance.source == 'statistics':
-    identity['statistics'] = workdir_lib.statistics_section(config)
+    identity['statistics'] = identities.statistics_section(config)
   stored = {**stored['config'], 'reward_model': stored.get('reward_model')}
   refusals.require_same(stored, identity, directory)
   if config.guidance.weight == 'table':
@@ -160,7 +161,7 @@ def _train(
     directory=directory,
     stage=f'guidance/{builders.guidance_name(config)}',
     stream=builders.guidance_stream(config),
-    stored_config=workdir_lib.guidance_identity(
+    stored_config=identities.guidance_identity(
       workdir,
       config,
       num_steps=config.guidance.num_steps,

@@ -18,11 +18,8 @@ from etils import epath
 from ml_collections import config_dict
 
 from configs import common
-from experiments import builders
-from experiments import encoded
 from experiments import launch
 from lgd import checkpointing
-from lgd import files
 
 # All that experiments write; anything else makes a directory foreign.
 _ENTRIES = (
@@ -90,11 +87,6 @@ def config_to_json(config: config_dict.ConfigDict, *sections: str) -> dict[str, 
   return {name: tree[name] for name in sections}
 
 
-def base_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """What makes one base model another."""
-  return config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
-
-
 def config_from_json(tree: dict[str, Any]) -> config_dict.ConfigDict:
   """The inverse: lists are tuples, and keys that the file lacks have their default."""
 
@@ -123,17 +115,6 @@ def load_weak_config(rule: config_dict.ConfigDict) -> config_dict.ConfigDict:
   return load_denoiser_config(weak)
 
 
-def weak_identity(rule: config_dict.ConfigDict) -> dict[str, Any] | None:
-  """Which weak model a section `rule` has, if it is of autoguidance; not where."""
-  if rule.name != 'autoguidance':
-    return None
-  weak = Workdir(rule.weak_workdir)
-  return {
-    'base': base_identity(load_weak_config(rule)),
-    'step': checkpointing.latest_step(weak.denoiser),
-  }
-
-
 def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
   """The whole config that the base model was trained with."""
   if checkpointing.latest_step(workdir.denoiser) is None:
@@ -143,83 +124,6 @@ def load_denoiser_config(workdir: Workdir) -> config_dict.ConfigDict:
       f' --workdir={workdir.path} first.'
     )
   return config_from_json(checkpointing.load_config(workdir.denoiser)['config'])
-
-
-def guidance_identity(
-  workdir: Workdir,
-  config: config_dict.ConfigDict,
-  *,
-  num_steps: int,
-  num_evaluations: int,
-) -> dict[str, Any]:
-  """What is stored with a learned weight.
-
-  Args:
-    workdir: with the base model.
-    config: that the weight is learned with.
-    num_steps: of the whole training.
-    num_evaluations: denoiser evaluations that it takes.
-  """
-  return {
-    'config': checkpointing.to_json(config.to_dict()),
-    'base': base_identity(load_denoiser_config(workdir)),
-    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
-    'weak': weak_identity(config.rule),
-    'reward_model': reward_model_identity(workdir, config),
-    'num_steps': num_steps,
-    'num_evaluations': int(num_evaluations),
-  }
-
-
-def statistics_identity(
-  workdir: Workdir, config: config_dict.ConfigDict
-) -> dict[str, Any]:
-  """What a statistics pass belongs to."""
-  return {
-    'seed': config.seed,
-    'statistics': statistics_section(config),
-    'rule': builders.rule_identity(config),
-    **reward_identity(config),
-    'reward_model': reward_model_identity(workdir, config),
-    'base': base_identity(load_denoiser_config(workdir)),
-    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
-    'weak': weak_identity(config.rule),
-  }
-
-
-def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """The reward, with the keys that decide what it is; not where its weights lie.
-
-  Of a function of the user's only the name is known, not what it does.
-  """
-  if not config.reward.name:
-    return {'reward': {'name': ''}}
-  identity = config_to_json(config, 'reward')
-  del identity['reward']['weights']
-  if config.reward.name == 'classifier':
-    keys = ('classifier_width', 'classifier_steps')
-    identity['evaluation'] = {key: config.evaluation[key] for key in keys}
-  return identity
-
-
-def reward_model_identity(
-  workdir: Workdir, config: config_dict.ConfigDict
-) -> dict[str, Any] | None:
-  """Which CLIP is the reward, if one is that `config` names."""
-  if config.reward.name != 'clip':
-    return None
-  if encoded.is_captioned(config):
-    return {'weights': files.sha256(config.reward.weights)}
-  return clip_identity(workdir, 'reward')
-
-
-def clip_identity(workdir: Workdir, model: str) -> dict[str, Any]:
-  """How the CLIP of a work directory was trained, and how far."""
-  stored = load_clip_config(workdir, model)
-  return {
-    **config_to_json(stored, 'seed', 'data', 'clip'),
-    'step': checkpointing.latest_step(workdir.clip(model)),
-  }
 
 
 def load_clip_config(workdir: Workdir, model: str) -> config_dict.ConfigDict:
@@ -235,12 +139,3 @@ def load_clip_config(workdir: Workdir, model: str) -> config_dict.ConfigDict:
       f' --model={model} first.'
     )
   return config_from_json(checkpointing.load_config(path)['config'])
-
-
-def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """The keys that decide what a pass holds; how it is cut into calls does not."""
-  section = config_to_json(config, 'statistics')['statistics']
-  unused = ('num_particles', 'antithetic')
-  if config.statistics.kind == 'particles':
-    unused = ('group_size',)
-  return {k: v for k, v in section.items() if k not in ('batch_size', *unused)}

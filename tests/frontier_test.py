@@ -16,6 +16,7 @@ from experiments import builders
 from experiments import collect_statistics
 from experiments import datasets
 from experiments import frontier
+from experiments import identities
 from experiments import judge
 from experiments import launch
 from experiments import learned_weights
@@ -272,7 +273,7 @@ class RunTest(helpers.WorkdirCase):
     own, others = reward(params, x, label), reward(params, x, (label + 3) % 8)
     self.assertGreater(np.mean(own), np.mean(others) + 0.05)
     self.assertTrue(np.all(np.asarray(own) < 0.0))
-    stored = workdir_lib.reward_identity(config)
+    stored = identities.reward_identity(config)
     config.evaluation.classifier_steps = 21
     with self.assertRaisesRegex(
       launch.UserError, 'evaluation.classifier_steps=21: there was written with 20'

@@ -16,6 +16,7 @@ from experiments import datasets
 from experiments import encode_latents
 from experiments import encode_text
 from experiments import encoded
+from experiments import identities
 from experiments import launch
 from experiments import published_clip
 from experiments import refusals
@@ -170,10 +171,10 @@ class RewardTest(parameterized.TestCase):
     ):
       self.load(config)
     one, another = (
-      workdir_lib.reward_model_identity(None, c) for c in (self.config(), config)
+      identities.reward_model_identity(None, c) for c in (self.config(), config)
     )
     self.assertNotEqual(one, another)
-    self.assertEqual(*(workdir_lib.reward_identity(c) for c in (self.config(), config)))
+    self.assertEqual(*(identities.reward_identity(c) for c in (self.config(), config)))
     stored = {'reward_model': one}
     with self.assertRaisesRegex(launch.UserError, 'weights=.*: there was written with'):
       refusals.require_same(stored, {'reward_model': another}, 'there')

@@ -1,0 +1,128 @@
+"""What makes one base model, rule, reward, statistics pass or learned weight another.
+
+An identity is JSON, stored beside what it describes: the keys of a config that decide
+what was computed, and the steps of the models that it was computed with. Some sections
+hold keys that decide nothing, as where data lie: `refusals.FREE_KEYS`.
+"""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+from experiments import encoded
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+from lgd import files
+
+
+def base_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """What makes one base model another."""
+  return workdir_lib.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
+
+
+def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The rule, with those of its constants that matter."""
+  used = {
+    'apg': ('apg_eta', 'apg_max_norm'),
+    'apg_momentum': ('apg_eta', 'apg_max_norm', 'apg_momentum'),
+    'power_normalized': ('power',),
+    'stein': ('num_particles',),
+  }
+  return {key: config.rule[key] for key in ('name', *used.get(config.rule.name, ()))}
+
+
+def weak_identity(rule: config_dict.ConfigDict) -> dict[str, Any] | None:
+  """Which weak model a section `rule` has, if it is of autoguidance; not where."""
+  if rule.name != 'autoguidance':
+    return None
+  weak = workdir_lib.Workdir(rule.weak_workdir)
+  return {
+    'base': base_identity(workdir_lib.load_weak_config(rule)),
+    'step': checkpointing.latest_step(weak.denoiser),
+  }
+
+
+def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The reward, with the keys that decide what it is; not where its weights lie.
+
+  Of a function of the user's only the name is known, not what it does.
+  """
+  if not config.reward.name:
+    return {'reward': {'name': ''}}
+  identity = workdir_lib.config_to_json(config, 'reward')
+  del identity['reward']['weights']
+  if config.reward.name == 'classifier':
+    keys = ('classifier_width', 'classifier_steps')
+    identity['evaluation'] = {key: config.evaluation[key] for key in keys}
+  return identity
+
+
+def reward_model_identity(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> dict[str, Any] | None:
+  """Which CLIP is the reward, if one is that `config` names."""
+  if config.reward.name != 'clip':
+    return None
+  if encoded.is_captioned(config):
+    return {'weights': files.sha256(config.reward.weights)}
+  return clip_identity(workdir, 'reward')
+
+
+def clip_identity(workdir: workdir_lib.Workdir, model: str) -> dict[str, Any]:
+  """How the CLIP of a work directory was trained, and how far."""
+  stored = workdir_lib.load_clip_config(workdir, model)
+  return {
+    **workdir_lib.config_to_json(stored, 'seed', 'data', 'clip'),
+    'step': checkpointing.latest_step(workdir.clip(model)),
+  }
+
+
+def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The keys that decide what a pass holds; how it is cut into calls does not."""
+  section = workdir_lib.config_to_json(config, 'statistics')['statistics']
+  unused = ('num_particles', 'antithetic')
+  if config.statistics.kind == 'particles':
+    unused = ('group_size',)
+  return {k: v for k, v in section.items() if k not in ('batch_size', *unused)}
+
+
+def statistics_identity(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> dict[str, Any]:
+  """What a statistics pass belongs to."""
+  return {
+    'seed': config.seed,
+    'statistics': statistics_section(config),
+    'rule': rule_identity(config),
+    **reward_identity(config),
+    'reward_model': reward_model_identity(workdir, config),
+    'base': base_identity(workdir_lib.load_denoiser_config(workdir)),
+    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+    'weak': weak_identity(config.rule),
+  }
+
+
+def guidance_identity(
+  workdir: workdir_lib.Workdir,
+  config: config_dict.ConfigDict,
+  *,
+  num_steps: int,
+  num_evaluations: int,
+) -> dict[str, Any]:
+  """What is stored with a learned weight.
+
+  Args:
+    workdir: with the base model.
+    config: that the weight is learned with.
+    num_steps: of the whole training.
+    num_evaluations: denoiser evaluations that it takes.
+  """
+  return {
+    'config': checkpointing.to_json(config.to_dict()),
+    'base': base_identity(workdir_lib.load_denoiser_config(workdir)),
+    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+    'weak': weak_identity(config.rule),
+    'reward_model': reward_model_identity(workdir, config),
+    'num_steps': num_steps,
+    'num_evaluations': int(num_evaluations),
+  }
