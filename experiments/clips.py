@@ -13,6 +13,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import refusals
 from experiments import restoring
+from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import networks
@@ -56,10 +57,10 @@ def load(
   Raises:
     launch.UserError: none was trained here, or on other data.
   """
-  stored, path = workdir_lib.load_clip_config(workdir, model), workdir.clip(model)
+  stored, path = stored_configs.load_clip_config(workdir, model), workdir.clip(model)
   refusals.require_same(
-    workdir_lib.config_to_json(stored, 'seed', 'data'),
-    workdir_lib.config_to_json(config, 'seed', 'data'),
+    stored_configs.config_to_json(stored, 'seed', 'data'),
+    stored_configs.config_to_json(config, 'seed', 'data'),
     path,
   )
   refusals.require_encoded(path, config)

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from experiments import encoded
+from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import files
@@ -17,7 +18,7 @@ from lgd import files
 
 def base_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """What makes one base model another."""
-  return workdir_lib.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
+  return stored_configs.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
 
 
 def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def weak_identity(rule: config_dict.ConfigDict) -> dict[str, Any] | None:
     return None
   weak = workdir_lib.Workdir(rule.weak_workdir)
   return {
-    'base': base_identity(workdir_lib.load_weak_config(rule)),
+    'base': base_identity(stored_configs.load_weak_config(rule)),
     'step': checkpointing.latest_step(weak.denoiser),
   }
 
@@ -49,7 +50,7 @@ def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """
   if not config.reward.name:
     return {'reward': {'name': ''}}
-  identity = workdir_lib.config_to_json(config, 'reward')
+  identity = stored_configs.config_to_json(config, 'reward')
   del identity['reward']['weights']
   if config.reward.name == 'classifier':
     keys = ('classifier_width', 'classifier_steps')
@@ -70,16 +71,16 @@ def reward_model_identity(
 
 def clip_identity(workdir: workdir_lib.Workdir, model: str) -> dict[str, Any]:
   """How the CLIP of a work directory was trained, and how far."""
-  stored = workdir_lib.load_clip_config(workdir, model)
+  stored = stored_configs.load_clip_config(workdir, model)
   return {
-    **workdir_lib.config_to_json(stored, 'seed', 'data', 'clip'),
+    **stored_configs.config_to_json(stored, 'seed', 'data', 'clip'),
     'step': checkpointing.latest_step(workdir.clip(model)),
   }
 
 
 def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The keys that decide what a pass holds; how it is cut into calls does not."""
-  section = workdir_lib.config_to_json(config, 'statistics')['statistics']
+  section = stored_configs.config_to_json(config, 'statistics')['statistics']
   unused = ('num_particles', 'antithetic')
   if config.statistics.kind == 'particles':
     unused = ('group_size',)
@@ -96,7 +97,7 @@ def statistics_identity(
     'rule': rule_identity(config),
     **reward_identity(config),
     'reward_model': reward_model_identity(workdir, config),
-    'base': base_identity(workdir_lib.load_denoiser_config(workdir)),
+    'base': base_identity(stored_configs.load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
     'weak': weak_identity(config.rule),
   }
@@ -119,7 +120,7 @@ def guidance_identity(
   """
   return {
     'config': checkpointing.to_json(config.to_dict()),
-    'base': base_identity(workdir_lib.load_denoiser_config(workdir)),
+    'base': base_identity(stored_configs.load_denoiser_config(workdir)),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
     'weak': weak_identity(config.rule),
     'reward_model': reward_model_identity(workdir, config),

@@ -19,6 +19,7 @@ from experiments import identities
 from experiments import launch
 from experiments import refusals
 from experiments import restoring
+from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from lgd import sharding
@@ -70,7 +71,7 @@ def load_guidance(
     )
   stored = checkpointing.load_config(path)
   weak_workdir = config.rule.weak_workdir
-  config = workdir_lib.config_from_json(stored['config'])
+  config = stored_configs.config_from_json(stored['config'])
   config.rule.weak_workdir = weak_workdir or config.rule.weak_workdir
   refusals.require_base(workdir, stored, config.rule, path)
   restoring.warn_if_unfinished(path, stored['num_steps'])

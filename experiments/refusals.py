@@ -16,6 +16,7 @@ from experiments import datasets
 from experiments import identities
 from experiments import launch
 from experiments import statistics_files
+from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
 
@@ -55,12 +56,9 @@ def require_base_of(
   Raises:
     launch.UserError: no base model here, or one of another config.
   """
-  stored = workdir_lib.load_denoiser_config(workdir)
-  require_same(
-    identities.base_identity(stored),
-    identities.base_identity(config),
-    workdir.denoiser,
-  )
+  stored = stored_configs.load_denoiser_config(workdir)
+  wanted = identities.base_identity(config)
+  require_same(identities.base_identity(stored), wanted, workdir.denoiser)
   return stored
 
 
@@ -81,11 +79,8 @@ def require_base(
   Raises:
     launch.UserError: it belongs elsewhere.
   """
-  require_same(
-    stored['base'],
-    identities.base_identity(workdir_lib.load_denoiser_config(workdir)),
-    path,
-  )
+  base = stored_configs.load_denoiser_config(workdir)
+  require_same(stored['base'], identities.base_identity(base), path)
   step = checkpointing.latest_step(workdir.denoiser)
   if stored['denoiser_step'] != step:
     raise launch.UserError(

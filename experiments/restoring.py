@@ -16,6 +16,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import launch
 from experiments import refusals
+from experiments import stored_configs
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
@@ -36,7 +37,7 @@ def resolve_config(
     launch.UserError: no base model here, or one of another config.
   """
   if config is None:
-    stored = workdir_lib.load_denoiser_config(workdir)
+    stored = stored_configs.load_denoiser_config(workdir)
     # It may have been trained on other devices.
     stored.mesh.fsdp = math.gcd(stored.mesh.fsdp, jax.device_count())
     return stored
@@ -59,7 +60,7 @@ def load_denoiser(
     launch.UserError: no base model in this work directory.
     checkpointing.CheckpointError: one of another shape.
   """
-  config = workdir_lib.load_denoiser_config(workdir)
+  config = stored_configs.load_denoiser_config(workdir)
   warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
   net = builders.network(config, spec)
   params = load_ema(
@@ -97,7 +98,7 @@ def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params
   Raises:
     launch.UserError: none is there, or one that `config` does not describe.
   """
-  stored = workdir_lib.load_weak_config(config.rule)
+  stored = stored_configs.load_weak_config(config.rule)
 
   def described(config):
     data = {k: v for k, v in config.data.items() if k not in refusals.FREE_KEYS}

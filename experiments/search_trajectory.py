@@ -28,6 +28,7 @@ from experiments import launch
 from experiments import learned_weights
 from experiments import refusals
 from experiments import restoring
+from experiments import stored_configs
 from experiments import train_guidance
 from experiments import train_loop
 from experiments import validation
@@ -82,7 +83,7 @@ def refuse_other_search(
   stored = learned_weights.load_guidance_config(workdir, config)
   if stored is None:
     return
-  wanted = workdir_lib.config_to_json(config, 'seed', 'trajectory', 'guidance')
+  wanted = stored_configs.config_to_json(config, 'seed', 'trajectory', 'guidance')
   wanted['rule'] = identities.rule_identity(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}

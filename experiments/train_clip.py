@@ -22,6 +22,7 @@ from experiments import clips
 from experiments import datasets
 from experiments import launch
 from experiments import refusals
+from experiments import stored_configs
 from experiments import train_loop
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -46,7 +47,7 @@ def run(
   if checkpointing.latest_step(directory) is not None:
     refusals.require_same(
       checkpointing.load_config(directory)['config'],
-      workdir_lib.config_to_json(config, 'seed', 'data', 'clip'),
+      stored_configs.config_to_json(config, 'seed', 'data', 'clip'),
       directory,
     )
     refusals.require_encoded(directory, config)

@@ -30,6 +30,7 @@ from experiments import learned_weights
 from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
+from experiments import stored_configs
 from experiments import stores
 from experiments import train_loop
 from experiments import validation
@@ -69,7 +70,7 @@ def refuse_other_weight(
   stored = learned_weights.load_guidance_config(workdir, config)
   if stored is None:
     return
-  identity = workdir_lib.config_to_json(config, 'seed', 'guidance')
+  identity = stored_configs.config_to_json(config, 'seed', 'guidance')
   identity['rule'] = identities.rule_identity(config)
   if builders.has_reward(config):
     refusals.require_same_reward(stored['config'], config, directory)

@@ -28,6 +28,7 @@ from experiments import methods
 from experiments import refusals
 from experiments import restoring
 from experiments import sampler
+from experiments import stored_configs
 from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import workdir as workdir_lib
@@ -114,7 +115,7 @@ class StoredConfigTest(absltest.TestCase):
     config = digits.get_config('well_trained')
     tree = json.loads(json.dumps(config.to_dict()))
     del tree['rule'], tree['evaluation']['order']
-    self.assertEqual(workdir_lib.config_from_json(tree), config)
+    self.assertEqual(stored_configs.config_from_json(tree), config)
 
 
 class RunTest(helpers.WorkdirCase):

@@ -30,7 +30,7 @@ class ReadmeTest(absltest.TestCase):
       self.assertTrue((ROOT / 'experiments' / f'{name}.py').exists(), name)
     for path in re.findall(r'!\[[^]]*\]\(([^)]+)\)', README):
       self.assertTrue((ROOT / path).exists(), path)
-    for path in re.findall(r'(?:configs|requirements)[\w/-]*\.(?:py|txt)', README):
+    for path in re.findall(r'\b(?:configs|requirements)[\w/-]*\.(?:py|txt)', README):
       self.assertTrue((ROOT / path).exists(), path)
     run_sh = (ROOT / 'run.sh').read_text()
     for command in re.findall(r'\./run\.sh (\w+)', README):

@@ -23,7 +23,7 @@ from experiments import refusals
 from experiments import reward_models
 from experiments import text_encoders
 from experiments import validation
-from experiments import workdir as workdir_lib
+from experiments import workdir
 from lgd import files
 from lgd import networks
 from lgd import rewards
@@ -81,7 +81,7 @@ class RewardTest(parameterized.TestCase):
   @classmethod
   def load(cls, config):
     dataset = datasets.load(config)
-    reward, params = reward_models.load(workdir_lib.Workdir('/none'), config, dataset)
+    reward, params = reward_models.load(workdir.Workdir('/none'), config, dataset)
     return functools.partial(jax.jit(reward), params)
 
   def expected(self, x, rows):

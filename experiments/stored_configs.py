@@ -1,0 +1,75 @@
+"""Configs as they are stored beside checkpoints: to JSON, back, and read.
+
+A checkpoint may be older than a key: what a file lacks has its default.
+"""
+
+from typing import Any
+
+from ml_collections import config_dict
+
+from configs import common
+from experiments import launch
+from experiments import workdir as workdir_lib
+from lgd import checkpointing
+
+
+def config_to_json(config: config_dict.ConfigDict, *sections: str) -> dict[str, Any]:
+  """The sections of a config that determine a checkpoint."""
+  tree = checkpointing.to_json(config.to_dict())
+  return {name: tree[name] for name in sections}
+
+
+def config_from_json(tree: dict[str, Any]) -> config_dict.ConfigDict:
+  """The inverse: lists are tuples, and keys that the file lacks have their default."""
+
+  def convert(node):
+    if isinstance(node, dict):
+      return {k: convert(v) for k, v in node.items()}
+    return tuple(node) if isinstance(node, list) else node
+
+  config = common.get_default()
+  config.update(convert(tree))
+  return config
+
+
+def load_denoiser_config(workdir: workdir_lib.Workdir) -> config_dict.ConfigDict:
+  """The whole config that the base model was trained with."""
+  if checkpointing.latest_step(workdir.denoiser) is None:
+    raise launch.UserError(
+      f'--workdir={workdir.path}: holds no trained base model; run'
+      ' python -m experiments.train_denoiser --config=configs/NAME.py'
+      f' --workdir={workdir.path} first.'
+    )
+  return config_from_json(checkpointing.load_config(workdir.denoiser)['config'])
+
+
+def load_weak_config(rule: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """The whole config that the weak model of a section `rule` was trained with.
+
+  Raises:
+    launch.UserError: there is none in `rule.weak_workdir`.
+  """
+  weak = workdir_lib.Workdir(rule.weak_workdir)
+  if checkpointing.latest_step(weak.denoiser) is None:
+    raise launch.UserError(
+      f'rule.weak_workdir={rule.weak_workdir!r}: holds no trained base model; give the'
+      ' work directory of one, as by --config.rule.weak_workdir=DIR.'
+    )
+  return load_denoiser_config(weak)
+
+
+def load_clip_config(
+  workdir: workdir_lib.Workdir, model: str
+) -> config_dict.ConfigDict:
+  """The whole config that a CLIP was trained with.
+
+  Raises:
+    launch.UserError: none was trained here.
+  """
+  path = workdir.clip(model)
+  if checkpointing.latest_step(path) is None:
+    raise launch.UserError(
+      f'{path}: holds no CLIP; run python -m experiments.train_clip with'
+      f' --model={model} first.'
+    )
+  return config_from_json(checkpointing.load_config(path)['config'])
