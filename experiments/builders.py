@@ -307,42 +307,9 @@ def _embedding(of: conditions.Conditions, width: int) -> nn.Module:
       return guidance.PooledEmbedding(width)
 
 
-def guidance_name(config: config_dict.ConfigDict) -> str:
-  """The name of a learned weight, and of its directory."""
-  section = config.guidance
-  reward = f'_reward{section.gamma:g}' if section.gamma else ''
-  return section.objective + reward + _guidance_suffix(config)
-
-
-def guidance_stream(config: config_dict.ConfigDict) -> str:
-  """Names its random draws, which weights that differ in gamma alone share."""
-  return f'guidance/{config.guidance.objective}{_guidance_suffix(config)}'
-
-
-def _guidance_suffix(config):
-  section = config.guidance
-  suffix = '_direct' if section.source == 'direct' else ''
-  suffix += _split_suffix(config) + _rule_suffix(config)
-  return suffix + ('_table' if section.weight == 'table' else '')
-
-
 def samples_together(rule: config_dict.ConfigDict) -> int:
   """Samples that a rule makes depend on each other: consecutive rows of a batch."""
   return rule.num_particles if rule.name == 'stein' else 1
-
-
-def statistics_name(config: config_dict.ConfigDict) -> str:
-  """The directory of a statistics pass."""
-  reward = '_reward' if config.reward.name else ''
-  return config.statistics.kind + reward + _split_suffix(config) + _rule_suffix(config)
-
-
-def _split_suffix(config):
-  return '' if config.statistics.split == 'train' else f'_{config.statistics.split}'
-
-
-def _rule_suffix(config):
-  return '' if config.rule.name == 'linear' else f'_{config.rule.name}'
 
 
 def time_grid(config: config_dict.ConfigDict) -> jax.Array:

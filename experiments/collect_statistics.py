@@ -29,6 +29,7 @@ from experiments import datasets
 from experiments import encoded
 from experiments import identities
 from experiments import launch
+from experiments import naming
 from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
@@ -53,7 +54,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   validation.require_learnable(config)
   workdir = workdir_lib.Workdir(workdir)
   refusals.require_base_of(workdir, config)
-  directory = workdir.statistics(builders.statistics_name(config))
+  directory = workdir.statistics(naming.statistics_name(config))
   identity = identities.statistics_identity(workdir, config)
   if (directory / 'config.json').exists():
     refusals.require_statistics(workdir, config)

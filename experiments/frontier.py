@@ -23,6 +23,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import launch
 from experiments import learned_weights
+from experiments import naming
 from experiments import results as results_lib
 from experiments import side_by_side
 from experiments import stores
@@ -54,7 +55,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   if missing:
     train(config, workdir, store, missing, num_evaluations)
   spec = datasets.spec(config)
-  names = [builders.guidance_name(point) for point in points]
+  names = [naming.guidance_name(point) for point in points]
   learned = [
     learned_weights.load_guidance(workdir, config, name, spec).params for name in names
   ]
@@ -96,7 +97,7 @@ def with_gamma(config: config_dict.ConfigDict, gamma: float) -> config_dict.Conf
 
 def is_done(workdir: workdir_lib.Workdir, point: config_dict.ConfigDict) -> bool:
   """Whether the weight of a config is there, with all its steps."""
-  step = checkpointing.latest_step(workdir.guidance(builders.guidance_name(point)))
+  step = checkpointing.latest_step(workdir.guidance(naming.guidance_name(point)))
   return step is not None and step >= point.guidance.num_steps
 
 
@@ -108,7 +109,7 @@ def train(
   num_evaluations: int,
 ) -> None:
   """Trains and stores the weights of all `points`, which differ in gamma alone."""
-  stream = builders.guidance_stream(points[0])
+  stream = naming.guidance_stream(points[0])
   init_key = arrays.stream(config.seed, f'{stream}/init')
   key = arrays.stream(config.seed, stream)
   states = side_by_side.train(
@@ -123,7 +124,7 @@ def train(
   )
   for i, point in enumerate(points):
     state = jax.tree.map(lambda x, i=i: x[i], states)
-    directory = workdir.guidance(builders.guidance_name(point))
+    directory = workdir.guidance(naming.guidance_name(point))
     learned_weights.save_weight(workdir, point, directory, state, num_evaluations)
 
 

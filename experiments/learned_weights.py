@@ -17,6 +17,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import identities
 from experiments import launch
+from experiments import naming
 from experiments import refusals
 from experiments import restoring
 from experiments import stored_configs
@@ -94,7 +95,7 @@ def load_guidance_config(
   Raises:
     launch.UserError: it was learned for another base model.
   """
-  path = workdir.guidance(builders.guidance_name(config))
+  path = workdir.guidance(naming.guidance_name(config))
   if checkpointing.latest_step(path) is None:
     return None
   stored = checkpointing.load_config(path)

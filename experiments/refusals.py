@@ -11,10 +11,10 @@ from etils import epath
 from ml_collections import config_dict
 
 from configs import common
-from experiments import builders
 from experiments import datasets
 from experiments import identities
 from experiments import launch
+from experiments import naming
 from experiments import statistics_files
 from experiments import stored_configs
 from experiments import workdir as workdir_lib
@@ -127,7 +127,7 @@ def require_statistics(
   Raises:
     launch.UserError: they belong elsewhere, or there are none.
   """
-  directory = workdir.statistics(builders.statistics_name(config))
+  directory = workdir.statistics(naming.statistics_name(config))
   if not (directory / 'config.json').exists():
     flags = [f'--config.statistics.kind={config.statistics.kind}']
     if config.rule.name != 'linear':

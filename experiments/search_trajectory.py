@@ -26,6 +26,7 @@ from experiments import identities
 from experiments import judge
 from experiments import launch
 from experiments import learned_weights
+from experiments import naming
 from experiments import refusals
 from experiments import restoring
 from experiments import stored_configs
@@ -65,7 +66,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
 
   dataset = datasets.load_classes(config, in_memory=False)
   params = restoring.load_pair(workdir, config, dataset.spec)
-  directory = workdir.guidance(builders.guidance_name(table_config))
+  directory = workdir.guidance(naming.guidance_name(table_config))
   if checkpointing.latest_step(directory) is None:
     values, num_evaluations = search(config, dataset, params)
     table = {'values': values, 'times': builders.time_grid(config)}
@@ -79,7 +80,7 @@ def refuse_other_search(
   workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
 ) -> None:
   """Raises launch.UserError if the weight is there and was searched differently."""
-  directory = workdir.guidance(builders.guidance_name(config))
+  directory = workdir.guidance(naming.guidance_name(config))
   stored = learned_weights.load_guidance_config(workdir, config)
   if stored is None:
     return
@@ -219,7 +220,7 @@ def fit(
     while True:
       yield label
 
-  name = builders.guidance_name(config)
+  name = naming.guidance_name(config)
   train_loop.train(
     config=config,
     section=section,

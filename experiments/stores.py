@@ -11,6 +11,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import encoded
 from experiments import launch
+from experiments import naming
 from experiments import refusals
 from experiments import statistics_files
 from experiments import workdir as workdir_lib
@@ -27,7 +28,7 @@ def load(
   """
   refusals.require_statistics(workdir, config)
   refusals.require_encoded(workdir.denoiser, config)
-  directory = workdir.statistics(builders.statistics_name(config))
+  directory = workdir.statistics(naming.statistics_name(config))
   stored = statistics_files.read(
     directory,
     builders.num_shards(config),

@@ -27,6 +27,7 @@ from experiments import datasets
 from experiments import identities
 from experiments import launch
 from experiments import learned_weights
+from experiments import naming
 from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
@@ -51,7 +52,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   workdir = workdir_lib.Workdir(workdir)
   require_finished_base(workdir, config)
   config = stores.with_kind_of_objective(config)
-  directory = workdir.guidance(builders.guidance_name(config))
+  directory = workdir.guidance(naming.guidance_name(config))
   refuse_other_weight(workdir, config)
   builders.log_config(config)
   if config.guidance.source == 'direct':
@@ -66,7 +67,7 @@ def refuse_other_weight(
   workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
 ) -> None:
   """Raises launch.UserError if the weight is there and was learned differently."""
-  directory = workdir.guidance(builders.guidance_name(config))
+  directory = workdir.guidance(naming.guidance_name(config))
   stored = learned_weights.load_guidance_config(workdir, config)
   if stored is None:
     return
@@ -160,8 +161,8 @@ def _train(
     section=config.guidance,
     workdir=workdir.path,
     directory=directory,
-    stage=f'guidance/{builders.guidance_name(config)}',
-    stream=builders.guidance_stream(config),
+    stage=f'guidance/{naming.guidance_name(config)}',
+    stream=naming.guidance_stream(config),
     stored_config=identities.guidance_identity(
       workdir,
       config,

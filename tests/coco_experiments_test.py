@@ -24,6 +24,7 @@ from experiments import feature_files
 from experiments import fid
 from experiments import launch
 from experiments import learned_weights
+from experiments import naming
 from experiments import refusals
 from experiments import restoring
 from experiments import sample
@@ -226,7 +227,7 @@ class BinariesTest(helpers.WorkdirCase):
     self.assertBetween(np.abs(profile[:, 0]).max(), 1e-4, 1.0)
     self.assertGreater(np.abs(profile[:, 1]).max(), 1e-6)
 
-    spec, name = datasets.spec(config), builders.guidance_name(config)
+    spec, name = datasets.spec(config), naming.guidance_name(config)
     init = builders.weight_model(config, spec).init
     params = jax.tree.map(
       lambda p: jnp.zeros(p.shape), jax.eval_shape(init, jax.random.key(0))
