@@ -1,6 +1,7 @@
 """Who may import whom: parsed, not trusted."""
 
 import ast
+import graphlib
 import pathlib
 
 from absl.testing import absltest
@@ -81,6 +82,14 @@ class ImportsTest(absltest.TestCase):
         top_level(names) & {'configs', 'experiments', 'ml_collections', 'tests'}, path
       )
       self.assertNotIn('absl.flags', names, path)
+
+  def test_experiments_import_each_other_one_way(self):
+    graph = {}
+    for path in (ROOT / 'experiments').glob('*.py'):
+      ours = (n for n in imported_modules(path) if n.startswith('experiments.'))
+      graph[path.stem] = {n.split('.')[1] for n in ours}
+    self.assertIn('workdir', graph['stores'])
+    graphlib.TopologicalSorter(graph).prepare()  # A CycleError names the cycle.
 
   def test_configs_import_only_configs(self):
     for path in (ROOT / 'configs').rglob('*.py'):
