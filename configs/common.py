@@ -139,6 +139,9 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance.weight = 'network'  # or 'table', the closed form per class and bin
   # or 'l2', 'score_matching', 'class_marginal', 'marginal', 'reward' (that alone)
   config.guidance.objective = 'self_consistency'
+  # How weights read prompts of tokens: as a bag of them, 'tokens', or by the text
+  # embedding of train_clip's reward, 'clip'.
+  config.guidance.prompts = 'tokens'
   config.guidance.num_particles = 4
   config.guidance.group_size = 64  # Of the marginal objectives.
   config.guidance.num_bins = 20  # Of t, for 'table'.

@@ -282,16 +282,17 @@ def weight_model(config: config_dict.ConfigDict, spec: splits.Spec) -> WeightMod
       lambda key: {'values': jnp.zeros((num_classes, len(times) - 1)), 'times': times},
       lambda params, *args: guidance.table(params['values'], params['times'])(*args),
     )
+  read = spec.conditions
+  if section.prompts == 'clip':
+    read = conditions.Embeddings((('clip', config.clip.dim, 0),), length=0)
   net = guidance.GuidanceNet(
     schedule=schedule(config),
-    embed=_embedding(spec.conditions, section.width),
+    embed=_embedding(read, section.width),
     width=section.width,
     depth=section.depth,
   )
   half = jnp.full(1, 0.5)
-  return WeightModel(
-    lambda key: net.init(key, spec.conditions.zeros(1), half, half), net.apply
-  )
+  return WeightModel(lambda key: net.init(key, read.zeros(1), half, half), net.apply)
 
 
 def _embedding(of: conditions.Conditions, width: int) -> nn.Module:

@@ -1,4 +1,8 @@
-"""The small CLIPs of a work directory: one that rewards, and one that judges."""
+"""The small CLIPs of a work directory: one that rewards, and one that judges.
+
+The text embeddings of the first are also what weights of `guidance.prompts='clip'`
+read.
+"""
 
 import functools
 from collections.abc import Callable
@@ -11,6 +15,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import encoded
 from experiments import refusals
 from experiments import restoring
 from experiments import stored_configs
@@ -87,6 +92,28 @@ def score(
   """CLIP scores of images in [-1, 1] and prompts, `[batch]`."""
   images = networks.clip_images.preprocess(x, net.config)
   return networks.clip_score(*net.apply(params, images, tokens)[:2])
+
+
+def make_read(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> Callable[[np.ndarray], types.Cond]:
+  """From labels `[..., *label]` to what the weights of `config` read; on the host.
+
+  Raises:
+    launch.UserError: they read embeddings, and there are none.
+  """
+  if config.guidance.prompts == 'tokens':
+    return encoded.lookup(config).pooled
+  clip, path = load(workdir, config, 'reward'), workdir.clip('reward')
+  dims = ({'clip': {'dim': of.dim}} for of in (clip.net.config, config.clip))
+  refusals.require_same(*dims, path)
+  embed = Embedder(clip).texts
+
+  def read(label):
+    pooled = embed(label.reshape(-1, label.shape[-1]))
+    return {'clip': {'pooled': pooled.reshape(*label.shape[:-1], -1)}}
+
+  return read
 
 
 class Embedder:

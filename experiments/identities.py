@@ -69,6 +69,15 @@ def reward_model_identity(
   return clip_identity(workdir, 'reward')
 
 
+def prompt_model_identity(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> dict[str, Any] | None:
+  """Which CLIP the weight reads prompts by, if by one."""
+  if config.guidance.prompts == 'tokens':
+    return None
+  return clip_identity(workdir, 'reward')
+
+
 def clip_identity(workdir: workdir_lib.Workdir, model: str) -> dict[str, Any]:
   """How the CLIP of a work directory was trained, and how far."""
   stored = stored_configs.load_clip_config(workdir, model)
@@ -124,6 +133,7 @@ def guidance_identity(
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
     'weak': weak_identity(config.rule),
     'reward_model': reward_model_identity(workdir, config),
+    'prompt_model': prompt_model_identity(workdir, config),
     'num_steps': num_steps,
     'num_evaluations': int(num_evaluations),
   }

@@ -6,15 +6,18 @@ A weight is given out for the base model, weak model and reward model that it wa
 learned with, at the step where they were, and for no other.
 """
 
+from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import clips
 from experiments import identities
 from experiments import launch
 from experiments import naming
@@ -34,6 +37,7 @@ class LearnedWeight(NamedTuple):
 
   model: builders.WeightModel
   params: types.Params  # Averaged.
+  read: Callable[[np.ndarray], types.Cond]  # From labels to what it is a function of.
   num_evaluations: int  # Denoiser evaluations spent on learning it.
   rule: config_dict.ConfigDict  # That it was learned for.
   guidance: config_dict.ConfigDict  # How it was learned.
@@ -44,6 +48,7 @@ class LearnedWeight(NamedTuple):
     return self.guidance.weight == 'table'
 
   def __call__(self, cond, s, t):
+    """omega for what `read` gives."""
     return self.model.apply(self.params, cond, s, t)
 
 
@@ -57,7 +62,7 @@ def load_guidance(
 
   Args:
     workdir: of the base model.
-    config: its `rule.weak_workdir`, if any, is where the weak model is by now.
+    config: says where data and the weak model, if any, are by now.
     name: of the weight.
     spec: of the data.
 
@@ -71,9 +76,9 @@ def load_guidance(
       f' {workdir.guidance_names()}.'
     )
   stored = checkpointing.load_config(path)
-  weak_workdir = config.rule.weak_workdir
-  config = stored_configs.config_from_json(stored['config'])
-  config.rule.weak_workdir = weak_workdir or config.rule.weak_workdir
+  now, config = config, stored_configs.config_from_json(stored['config'])
+  restoring.with_places(config, now)
+  config.rule.weak_workdir = now.rule.weak_workdir or config.rule.weak_workdir
   refusals.require_base(workdir, stored, config.rule, path)
   restoring.warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, spec)
@@ -81,6 +86,7 @@ def load_guidance(
   return LearnedWeight(
     model,
     params,
+    clips.make_read(workdir, config),
     stored['num_evaluations'],
     config.rule,
     config.guidance,

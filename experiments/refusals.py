@@ -87,10 +87,10 @@ def require_base(
       f'{path}: was made with the base model at step {stored["denoiser_step"]}, which'
       f' is now at step {step}; remove it and make it again.'
     )
-  reward_model = stored.get('reward_model')
-  # Published weights do not change, and need not be at hand to sample.
-  if reward_model is not None and 'weights' not in reward_model:
-    require_same(reward_model, identities.clip_identity(workdir, 'reward'), path)
+  for clip in (stored.get('reward_model'), stored.get('prompt_model')):
+    # Published weights do not change, and need not be at hand to sample.
+    if clip is not None and 'weights' not in clip:
+      require_same(clip, identities.clip_identity(workdir, 'reward'), path)
   weak = identities.weak_identity(rule)
   if weak is not None:
     try:
@@ -129,7 +129,10 @@ def require_statistics(
   """
   directory = workdir.statistics(naming.statistics_name(config))
   if not (directory / 'config.json').exists():
-    flags = [f'--config.statistics.kind={config.statistics.kind}']
+    section = config.statistics
+    flags = [f'--config.statistics.kind={section.kind}']
+    if section.split != 'train':
+      flags.append(f'--config.statistics.split={section.split}')
     if config.rule.name != 'linear':
       flags.append(f'--config.rule.name={config.rule.name}')
     if config.reward.name:

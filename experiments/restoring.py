@@ -46,9 +46,14 @@ def resolve_config(
   for section in ('evaluation', 'compare', 'fid', 'rule'):
     stored[section] = config[section]
   stored.mesh = config.mesh
+  with_places(stored, config)
+  return stored
+
+
+def with_places(stored: config_dict.ConfigDict, config: config_dict.ConfigDict) -> None:
+  """Puts where data are by now, as of `config`, into a stored config."""
   for key in ('dir', 'file', 'encoded_dir'):
     stored.data[key] = config.data[key]
-  return stored
 
 
 def load_denoiser(

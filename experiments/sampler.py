@@ -10,7 +10,6 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import encoded
 from experiments import launch
 from experiments import learned_weights
 from lgd import arrays
@@ -142,13 +141,14 @@ def make_count_nfe(
 
 
 def make_tabulate(
-  config: config_dict.ConfigDict, model: builders.WeightModel
+  config: config_dict.ConfigDict,
+  model: builders.WeightModel,
+  read: Callable[[np.ndarray], types.Cond] = lambda label: label,
 ) -> Callable[[types.Params, np.ndarray], jax.Array]:
   """`(params, label [n, ...]) -> omega [n, num_steps]` at the sampler's transitions.
 
-  Every distinct label is looked at once.
+  Every distinct label is looked at once; weights read it as `read` makes it.
   """
-  look_up = encoded.lookup(config)
   times = builders.time_grid(config)
 
   @jax.jit
@@ -159,7 +159,7 @@ def make_tabulate(
     distinct, index = np.unique(label, axis=0, return_inverse=True)
     n = len(distinct)
     chunks = [
-      compiled(params, look_up.pooled(distinct[rows]))
+      compiled(params, read(distinct[rows]))
       for rows in arrays.whole_batches(n, min(n, _CHUNK))
     ]
     return jnp.concatenate(chunks)[index.reshape(-1)]
@@ -184,4 +184,4 @@ def tabulate_learned(
       raise launch.UserError(
         f'evaluation.t_max={config.evaluation.t_max}: {error}'
       ) from error
-  return make_tabulate(config, weight.model)(weight.params, label)
+  return make_tabulate(config, weight.model, weight.read)(weight.params, label)

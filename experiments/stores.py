@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import encoded
+from experiments import clips
 from experiments import launch
 from experiments import naming
 from experiments import refusals
@@ -43,7 +43,7 @@ def load(
     num_evaluations,
   )
   require_reach(stored.t, config.guidance, directory)
-  cond = encoded.lookup(config).pooled(stored.label)
+  cond = clips.make_read(workdir, config)(stored.label)
   store = objectives.make_store(
     *jax.tree.map(jnp.asarray, (stored.gram, stored.t, cond, stored.profile))
   )

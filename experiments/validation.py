@@ -76,6 +76,18 @@ def validate(config: config_dict.ConfigDict) -> None:
       'only l2 and score_matching have a closed form, from statistics; use'
       ' --config.guidance.weight=network.',
     )
+  check.one_of('guidance.prompts', ('tokens', 'clip'))
+  if config.guidance.prompts == 'clip':
+    check(
+      'guidance.prompts',
+      lambda v: (
+        config.data.name == 'pairs'
+        and config.guidance.source == 'statistics'
+        and config.guidance.weight == 'network'
+      ),
+      "is for networks that learn from statistics of data.name='pairs'; use"
+      ' --config.guidance.prompts=tokens.',
+    )
   check.positive('guidance.num_bins')
   validation_stages.validate_statistics(config, check)
   validation_stages.validate_trajectory(check)

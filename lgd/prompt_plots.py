@@ -22,9 +22,7 @@ def samples(
     columns: method -> `[n, height, width, 3]` in [-1, 1].
   """
   n, m = len(prompts), len(columns)
-  fig, axes = plt.subplots(
-    n, m, figsize=(2.0 + 0.8 * m, 0.8 * n + 0.6), squeeze=False
-  )
+  fig, axes = plt.subplots(n, m, figsize=(2.0 + 0.8 * m, 0.8 * n + 0.6), squeeze=False)
   for column, name in zip(axes.T, columns, strict=True):
     column[0].set_title(_broken(name), fontsize=6)
     for ax, x in zip(column, columns[name], strict=True):

@@ -303,7 +303,8 @@ class BinariesTest(helpers.WorkdirCase):
     model = builders.weight_model(config, spec)
     params = jax.tree.map(lambda p: p + 0.1, model.init(jax.random.key(0)))
     label = np.array([5, 40, 5, 0], np.int32)
-    omega = np.asarray(sampler.make_tabulate(config, model)(params, label))
+    tabulate = sampler.make_tabulate(config, model, encoded.lookup(config).pooled)
+    omega = np.asarray(tabulate(params, label))
     times = np.linspace(1.0, 0.0, config.evaluation.num_steps + 1)
     for i in range(config.evaluation.num_steps):
       args = np.full(4, times[i + 1]), np.full(4, times[i])

@@ -4,6 +4,7 @@ import itertools
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from absl.testing import absltest
@@ -20,8 +21,11 @@ from experiments import datasets
 from experiments import evaluate_prompts
 from experiments import frontier
 from experiments import launch
+from experiments import learned_weights
 from experiments import prompt_results
+from experiments import refusals
 from experiments import restoring
+from experiments import sampler
 from experiments import train_clip
 from experiments import train_denoiser
 from experiments import train_guidance
@@ -75,7 +79,7 @@ class PromptsTest(WorkdirCase):
     frontier.run(config, cls.workdir)
 
   def test_statistics_keep_prompts_and_clip_scores(self):
-    directory = self.workdir / 'statistics' / 'particles_reward'
+    directory = self.workdir / 'statistics' / 'particles_reward_validation'
     shard = np.load(directory / 'shard-00001.npz')
     self.assertEqual(shard['label'].shape, (8, 20))
     self.assertEqual(shard['profile'].shape, (8, 2, len(self.config.reward.nodes)))
@@ -87,10 +91,43 @@ class PromptsTest(WorkdirCase):
     config, workdir = self.config, workdir_lib.Workdir(self.workdir)
     spec = datasets.spec(config)
     learned = arena.load_learned(workdir, config, spec)
-    self.assertEqual(set(learned), {'self_consistency', 'self_consistency_reward1'})
+    names = {'self_consistency_validation', 'self_consistency_reward1_validation'}
+    self.assertEqual(set(learned), names)
+    clip = clips.load(workdir, config, 'reward')
+    label = datasets.load(config).test.label[:3]
+    embedding, _ = clip.net.apply(clip.params, label, method='encode_text')
     for weight in learned.values():
-      table = weight.params['params']['embed']['table']['embedding']
-      self.assertEqual(table.shape[0], config.data.vocab_size)
+      omega = sampler.tabulate_learned(config, weight, label)
+      t = np.asarray(builders.time_grid(config))
+      for i in range(len(t) - 1):
+        s, t_i = np.full(3, t[i + 1]), np.full(3, t[i])
+        now = weight({'clip': {'pooled': embedding}}, s, t_i)
+        np.testing.assert_allclose(omega[:, i], now, rtol=1e-5, atol=1e-7)
+    self.assertGreater(np.ptp(omega[:, 0]), 0.0)
+
+  def test_a_weight_goes_with_the_clip_that_it_reads(self):
+    workdir = workdir_lib.Workdir(self.workdir)
+    stored = learned_weights.load_guidance_config(workdir, self.config)
+    stored['prompt_model']['clip']['width'] = 4096
+    with self.assertRaisesRegex(launch.UserError, 'clip.width=.*4096'):
+      refusals.require_base(
+        workdir, {**stored, 'reward_model': None}, self.config.rule, workdir.path
+      )
+    other = self.config.copy_and_resolve_references()
+    other.clip.dim = 4
+    with self.assertRaisesRegex(launch.UserError, 'clip.dim=4'):
+      clips.make_read(workdir, other)
+
+  def test_a_bag_of_tokens_needs_no_clip(self):
+    config = self.config.copy_and_resolve_references()
+    config.guidance.prompts = 'tokens'
+    read = clips.make_read(workdir_lib.Workdir(self.workdir / 'none'), config)
+    label = np.ones((2, 20), np.int32)
+    np.testing.assert_array_equal(read(label), label)
+    model = builders.weight_model(config, datasets.spec(config))
+    params = model.init(jax.random.key(0))
+    table = params['params']['embed']['table']['embedding']
+    self.assertEqual(table.shape[0], config.data.vocab_size)
 
   def test_evaluation(self):
     with absltest.mock.patch.object(prompt_results, 'write') as write:
@@ -163,6 +200,7 @@ class ValidationTest(parameterized.TestCase):
       'patch_size=3: must divide the side of data, 8',
     ),
     ({'denoiser.text_width': 12}, 'text_width=12: must be a multiple of .*head_dim=8'),
+    ({'guidance.source': 'direct'}, "prompts='clip': is for .*prompts=tokens"),
     ({'clip.patch_size': 3}, 'clip.patch_size=3: must divide data.size=8'),
     ({'reward.weights': 'a.npz'}, "reward.weights='a.npz': is of .* leave it out"),
     ({'fid.labels': 'balanced'}, "fid.labels='balanced': prompts and vectors"),

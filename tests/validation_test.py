@@ -106,6 +106,7 @@ BAD = (
   ('statistics.shard_size', 100, 'multiple of statistics.group_size=64'),
   ('guidance.source', 'images', 'statistics, direct'),
   ('guidance.weight', 'mlp', 'network, table'),
+  ('guidance.prompts', 'clip', 'prompts=tokens'),
   ('guidance.num_bins', 0, 'positive'),
   ('guidance.num_particles', 5, '--config.statistics.num_particles=5'),
   ('guidance.group_size', 1, 'at least 2'),
