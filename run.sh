@@ -7,6 +7,7 @@
 #   ./run.sh mnist          the same on MNIST, prepared by TFDS (DATA=its directory)
 #   ./run.sh mnist_unet     with a small U-Net in place of the MLP: 90 minutes on 2 cores
 #   ./run.sh emoji          prompts and a reward, on images with captions (DATA=FILE.npz)
+#   ./run.sh reward         a classifier as a reward on digits, and what it costs
 #   ./run.sh compare [mixture]  every rule and schedule on digits, at 10 to 100 steps
 #   ./run.sh sweep          720 guidance trainings on digits from one set of statistics
 #   ./run.sh smoke          train, evaluate and sample on shrunken configs
@@ -129,9 +130,25 @@ case $command in
     done
     binary collect_statistics "${flags[@]}"
     binary frontier "${flags[@]}"
+    binary frontier "${flags[@]}" --config.guidance.objective=l2 \
+        '--config.frontier.gammas=(0.0,30.0,300.0)'
     binary train_guidance "${flags[@]}" --config.guidance.objective=reward
     binary evaluate_prompts --workdir="$workdir"
     awk '/^\| method/ {show = 1} show && /^## / {exit} show' "$workdir/results.md"
+    ;;
+  reward)
+    install "${REQUIREMENTS:-requirements.txt}"
+    workdir=$runs/digits_reward
+    flags=(--config=configs/digits.py --workdir="$workdir"
+           --config.reward.name=classifier)
+    binary train_denoiser "${flags[@]}"
+    binary collect_statistics "${flags[@]}"
+    binary frontier "${flags[@]}" \
+        '--config.frontier.gammas=(0.0,0.1,0.3,1.0,3.0,10.0,30.0)'
+    binary train_guidance "${flags[@]}" --config.guidance.objective=reward
+    binary evaluate --workdir="$workdir"
+    awk '/^\| method/ {show = 1} show && /^## / {exit} show' "$workdir/results.md"
+    echo "figures: $workdir/plots"
     ;;
   compare)
     name=${1:-digits}
@@ -193,7 +210,7 @@ case $command in
     ;;
   *)
     echo "error: ./run.sh $command: must be digits, mixture, mixture40, mnist, mnist_unet," \
-         "emoji, compare, sweep, smoke, benchmark or test." >&2
+         "emoji, reward, compare, sweep, smoke, benchmark or test." >&2
     exit 2
     ;;
 esac

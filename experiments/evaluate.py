@@ -26,6 +26,7 @@ from experiments import judge as judge_lib
 from experiments import launch
 from experiments import restoring
 from experiments import results as results_lib
+from experiments import reward_frontiers
 from experiments import workdir as workdir_lib
 from lgd import guidance
 from lgd import metrics
@@ -48,9 +49,10 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   builders.log_config(config)
   dataset = datasets.load_classes(config)
   params, step = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
+  weights = arena_lib.load_learned(workdir, config, dataset.spec)
   learned = [
     arena_lib.learned_method(config, dataset.spec, name, weight)
-    for name, weight in arena_lib.load_learned(workdir, config, dataset.spec).items()
+    for name, weight in weights.items()
   ]
   learned = at_strengths(learned, config.evaluation.kappas)
   methods = grid_methods(config, dataset.num_classes) + learned
@@ -71,6 +73,14 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
       tables={m.name: np.asarray(m.table) for m in learned if not m.params},
       times=np.asarray(builders.time_grid(config))[:-1],
     )
+    gammas = reward_frontiers.gammas(weights)
+    if any(gamma for _, gamma in gammas.values()):
+      reward_frontiers.plot(
+        workdir.path / 'plots' / 'rewards.png',
+        results_lib.summarise(rows),
+        gammas,
+        {'energy_test': 'energy distance to test data', 'accuracy': 'accuracy'},
+      )
   return rows
 
 

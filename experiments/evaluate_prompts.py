@@ -34,6 +34,7 @@ from experiments import prompt_results
 from experiments import refusals
 from experiments import restoring
 from experiments import results as results_lib
+from experiments import reward_frontiers
 from experiments import sampler
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -106,10 +107,7 @@ def run(
       prompts=datasets.tokenizer(config).decode(held_out['test'].label),
       samples={'real': held_out['test'].x, **samples},
       tables={m.name: m.table for m in methods if m.name in learned},
-      gammas={
-        name: (weight.guidance.objective, weight.guidance.gamma)
-        for name, weight in learned.items()
-      },
+      gammas=reward_frontiers.gammas(learned),
       times=np.asarray(builders.time_grid(config))[:-1],
     )
   return rows

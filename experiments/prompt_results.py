@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from experiments import results
+from experiments import reward_frontiers
 from lgd import files
 from lgd import prompt_plots
 
@@ -20,7 +21,7 @@ TITLES = {
   'reward': 'reward',
 }
 _NUM_SHOWN = 8  # Prompts in figures.
-_NUM_GAMMAS = 3  # Of an objective in figures, beside 0.
+_NUM_GAMMAS = 2  # Of one kind of weight in figures, beside 0.
 
 
 def write(
@@ -41,13 +42,13 @@ def write(
     prompts: of the test split, n of them.
     samples: row key, and 'real' -> `[n, *data]` of the first seed.
     tables: learned method -> `[n, num_steps]`.
-    gammas: learned method -> its objective, and gamma of its reward.
+    gammas: as of `reward_frontiers`.
     times: `[num_steps]` times denoised from.
   """
   files.write_json(path / 'results.json', rows)
   test = _summaries(rows, 'test')
   chosen = choose(rows)
-  by_gamma = sorted(gammas, key=gammas.get)  # The objective, then gamma.
+  by_gamma = sorted(gammas, key=gammas.get)
   (path / 'results.md').write_text(to_markdown(test, chosen, by_gamma))
 
   shown = np.linspace(0, len(prompts) - 1, min(_NUM_SHOWN, len(prompts))).astype(int)
@@ -66,7 +67,9 @@ def write(
       {title: tables[key][shown] for key, title in learned.items()},
       times,
     )
-  _plot_frontier(path / 'plots' / 'frontier.png', test, gammas)
+  prices = [name for name in ('clip_score', 'reward') if name in test[0].metrics]
+  titles = {name: TITLES[name] for name in (CHOSEN_BY, *prices)}
+  reward_frontiers.plot(path / 'plots' / 'frontier.png', test, gammas, titles)
 
 
 def choose(rows: list[dict[str, Any]]) -> list[str]:
@@ -78,14 +81,14 @@ def choose(rows: list[dict[str, Any]]) -> list[str]:
 
 def _some(gammas: dict[str, tuple[str, float]]) -> dict[str, str]:
   """Learned methods for figures, and their titles: of many gammas some."""
-  objectives = sorted({objective for objective, _ in gammas.values()})
+  families = sorted({family for family, _ in gammas.values()})
   some = {}
-  for objective in objectives:
-    by_gamma = sorted((g, name) for name, (of, g) in gammas.items() if of == objective)
+  for family in families:
+    by_gamma = sorted((g, name) for name, (of, g) in gammas.items() if of == family)
     picked = np.linspace(0, len(by_gamma) - 1, min(_NUM_GAMMAS + 1, len(by_gamma)))
     for i in picked.round().astype(int):
       gamma, name = by_gamma[i]
-      some[name] = f'{objective} (gamma={gamma:g})' if gamma else objective
+      some[name] = f'{family} (gamma={gamma:g})' if gamma else family
   return some
 
 
@@ -133,35 +136,3 @@ def to_markdown(
     *table(grids, note),
   ]
   return '\n'.join(lines) + '\n'
-
-
-def _plot_frontier(
-  path: epath.Path,
-  test: Sequence[results.Summary],
-  gammas: dict[str, tuple[str, float]],
-) -> None:
-  """Distance against alignment and reward.
-
-  A line of constants, and one of every objective in the order of gamma; what has no
-  order, or no other of its kind, as points.
-  """
-  prices = [name for name in ('clip_score', 'reward') if name in test[0].metrics]
-  axes = (CHOSEN_BY, *prices)
-  groups = {'constant': [s for s in test if s.method in ('unguided', 'constant')]}
-  groups['constant'].sort(key=lambda s: s.params.get('omega', 0.0))
-  groups['interval'] = [s for s in test if s.method == 'interval']
-  by_gamma = sorted(test, key=lambda s: gammas.get(s.method, ('', 0.0))[1])
-  for summary in by_gamma:
-    if summary.method in gammas:
-      groups.setdefault(gammas[summary.method][0], []).append(summary)
-
-  def points(summaries):
-    return np.array([[s.mean(name) for name in axes] for s in summaries])
-
-  is_line = {name: name != 'interval' and len(g) > 1 for name, g in groups.items()}
-  prompt_plots.frontier(
-    path,
-    {name: points(g) for name, g in groups.items() if is_line[name]},
-    {name: points(g) for name, g in groups.items() if g and not is_line[name]},
-    tuple(TITLES[name] for name in axes),
-  )

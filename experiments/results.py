@@ -269,12 +269,14 @@ def _recovered(
 ) -> list[str]:
   if unguided.mean('energy_test') <= upper_bound.mean('energy_test'):
     return ['No constant of the grid gains anything over unguided on test data.']
-  return [
-    f'- {summary.key} recovers'
-    f' {100.0 * recovered_fraction(summary, upper_bound, unguided):.0f}% of what the'
-    ' best constant on test data gains over unguided.'
-    for summary in learned
-  ]
+  lines = []
+  for summary in learned:
+    share = recovered_fraction(summary, upper_bound, unguided)
+    verb = f'recovers {share:.0%} of' if share > -1.0 else f'loses {-share:.3g} times'
+    lines.append(
+      f'- {summary.key} {verb} what the best constant on test data gains over unguided.'
+    )
+  return lines
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

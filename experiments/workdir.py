@@ -13,6 +13,8 @@ results.json|md     of evaluate
 plots/  samples/    of evaluate and sample
 """
 
+import re
+
 from etils import epath
 
 from experiments import launch
@@ -69,10 +71,14 @@ class Workdir:
       )
 
   def guidance_names(self) -> list[str]:
-    """Learned weights that have a checkpoint, in alphabetical order."""
+    """Learned weights that have a checkpoint, by letters and numbers in their order."""
     root = self.path / 'guidance'
     if not root.is_dir():
       return []
-    return sorted(
-      p.name for p in root.iterdir() if checkpointing.latest_step(p) is not None
-    )
+    names = [p.name for p in root.iterdir() if checkpointing.latest_step(p) is not None]
+
+    def parts(name):  # Of letters and numbers, in turn.
+      split = re.split(r'(\d+(?:\.\d+)?)', name)
+      return [float(x) if i % 2 else x for i, x in enumerate(split)]
+
+    return sorted(names, key=parts)

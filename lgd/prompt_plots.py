@@ -1,5 +1,6 @@
 """Figures of what prompts give, each a function from arrays to a PNG file."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,6 +78,8 @@ def frontier(
 ) -> None:
   """Distance from data against what it buys, a panel for every price.
 
+  Distances are on a log scale where they are positive and span more than a decade.
+
   Args:
     path: of the PNG.
     lines: method -> `[k, 1 + prices]`: the distance, and each price, in order of
@@ -87,6 +90,8 @@ def frontier(
   fig, axes = plt.subplots(
     1, len(labels) - 1, figsize=(5.0 * (len(labels) - 1), 4.0), squeeze=False
   )
+  distances = np.concatenate([v[:, 0] for v in (*lines.values(), *points.values())])
+  is_wide = 0.0 < 10.0 * distances.min() < distances.max()
   for column, ax in enumerate(axes[0], 1):
     for i, (name, values) in enumerate(lines.items()):
       ax.plot(
@@ -97,10 +102,13 @@ def frontier(
         values[:, column], values[:, 0], 'x', color=plt.cm.tab10(i % 10), label=name
       )
     ax.set(xlabel=labels[column], ylabel=labels[0])
+    if is_wide:
+      ax.set_yscale('log')
   axes[0, 0].legend(fontsize=7)
   save(fig, path)
 
 
 def _broken(name: str) -> str:
   """A name over several short lines."""
-  return name.replace('(', '\n(').replace(', ', ',\n')
+  name = re.sub(r'(\w{9,}?)_', r'\1\n', name)
+  return name.replace(' (', '(').replace('(', '\n(').replace(', ', ',\n')

@@ -27,7 +27,13 @@ _COMMAND = 'python -m experiments.encode_latents again: it makes what is missing
 
 
 class Autoencoder(NamedTuple):
-  """Between images and latents; called on NumPy arrays, and free to compile inside."""
+  """Between images and latents; called on NumPy arrays, and free to compile inside.
+
+  A reward of latents is differentiated through `decode`, which must then be of
+  jax.numpy. As a `jax.tree_util.Partial` of a function and its parameters, these are
+  an argument of the compiled program; those that a plain function holds are copied
+  into it as constants.
+  """
 
   # images [batch, height, width, 3] float32 in [-1, 1] -> [batch, *latent]
   encode: Callable[[np.ndarray], Any]
