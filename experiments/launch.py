@@ -15,6 +15,7 @@ import jax
 from absl import app
 from absl import flags
 from absl import logging
+from etils import epath
 from ml_collections import config_dict
 from ml_collections import config_flags
 
@@ -22,6 +23,9 @@ from lgd import checkpointing
 from lgd import files
 from lgd import reporting
 from lgd.data import sources
+
+_CONFIGS = epath.Path(__file__).parents[1] / 'configs'
+_NO_CONFIGS = ('__init__.py', 'common.py')
 
 
 class UserError(ValueError):
@@ -215,10 +219,9 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
   ):
     return f'{overrides[0]}: must come after --config=configs/NAME.py.'
   if isinstance(error, OSError) and config_args:
-    return (
-      f'{config_args[0]}: no such file; the configs are digits.py, mixture.py,'
-      ' mixture40.py and mnist.py in configs/.'
-    )
+    files_there = sorted(p.name for p in _CONFIGS.glob('*.py'))
+    names = ', '.join(name for name in files_there if name not in _NO_CONFIGS)
+    return f'{config_args[0]}: no such file; configs/ has {names}.'
   config = _load_config(config_args)
   if config is not None:
     for override in overrides:

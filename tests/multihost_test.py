@@ -25,14 +25,22 @@ CONFIG = (
   '--config.denoiser.label_dropout=0.3',
   '--config.checkpoint_every=2',
 )
-# Every binary that calls the base model, and one that restores what they wrote.
-BINARIES = (
-  ('train_denoiser', CONFIG),
-  ('collect_statistics', CONFIG),
-  ('train_guidance', CONFIG),
-  ('train_guidance', (*CONFIG, '--config.guidance.source=direct')),
-  ('sample', ('--method=self_consistency_direct',)),
-)
+# Every binary that calls the base model, and one that restores what they wrote, as one
+# program.
+PROGRAM = """
+from experiments import collect_statistics, launch, sample, train_denoiser
+from experiments import train_guidance
+
+def run(flags):
+  train_denoiser.run(flags.config, flags.workdir)
+  collect_statistics.run(flags.config, flags.workdir)
+  for source in ('statistics', 'direct'):
+    flags.config.guidance.source = source
+    train_guidance.run(flags.config, flags.workdir)
+  sample.run(None, flags.workdir, method='self_consistency_direct', seed=0)
+
+launch.main(run, needs_config=True)
+"""
 
 
 def free_port():
@@ -42,14 +50,8 @@ def free_port():
 
 
 def start(workdir, num_devices, flags=()):
-  """All binaries, one after the other, in one shell process."""
-  lines = [
-    ' '.join([sys.executable, '-m', f'experiments.{name}', *args, *flags])
-    + f' --workdir={workdir}'
-    for name, args in BINARIES
-  ]
   return subprocess.Popen(
-    ['bash', '-c', ' && '.join(lines)],
+    [sys.executable, '-c', PROGRAM, *CONFIG, f'--workdir={workdir}', *flags],
     cwd=ROOT,
     env={
       **os.environ,
