@@ -2,11 +2,12 @@
 
 import numpy as np
 from absl.testing import absltest
+from absl.testing import parameterized
 
 from lgd import metrics
 
 
-class AlignmentTest(absltest.TestCase):
+class AlignmentTest(parameterized.TestCase):
   def test_loops_give_the_same(self):
     rng = np.random.default_rng(0)
     text = rng.normal(size=(40, 6))
@@ -33,6 +34,24 @@ class AlignmentTest(absltest.TestCase):
     measured = metrics.alignment(np.ones((20, 3)), np.ones((20, 3)))
     self.assertEqual(measured['retrieval_at_1'], 0.0)
     self.assertEqual(measured['retrieval_at_5'], 0.0)
+
+  @parameterized.parameters((37, 512), (203, 512))
+  def test_one_text_many_times_is_a_tie(self, num, dim):
+    """Of sizes at which a product of matrices rounds equal columns differently."""
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(num, dim)), rng.normal(size=(1, dim))
+    measured = metrics.alignment(image, np.repeat(text, num, axis=0))
+    self.assertEqual(measured['retrieval_at_1'], 0.0)
+    self.assertEqual(measured['retrieval_at_5'], 0.0)
+
+  @parameterized.parameters(np.nan, np.inf, 0.0)
+  def test_an_embedding_without_direction_is_refused(self, value):
+    good, bad = np.eye(6), np.eye(6)
+    bad[4] = value
+    with self.assertRaisesRegex(ValueError, 'image_embed: row 4 has norm'):
+      metrics.alignment(bad, good)
+    with self.assertRaisesRegex(ValueError, 'text_embed: row 4 has norm'):
+      metrics.alignment(good, bad)
 
 
 if __name__ == '__main__':
