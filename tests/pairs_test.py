@@ -7,13 +7,13 @@ from absl.testing import parameterized
 from lgd.data import pairs
 from lgd.data import sources
 
+ITEMS = [f'item {i}' for i in range(30)]
 SETTINGS = {'size': 4, 'vocab_size': 280, 'length': 12}
 
 
-def _arrays(n=30, side=8):
-  rng = np.random.default_rng(0)
-  image = rng.integers(0, 256, (n, side, side, 3), np.uint8)
-  return {'image': image, 'caption': np.array([f'item {i}' for i in range(n)])}
+def _arrays():
+  image = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
+  return {'image': image, 'caption': np.array(ITEMS)}
 
 
 class PairsTest(parameterized.TestCase):
@@ -40,6 +40,17 @@ class PairsTest(parameterized.TestCase):
     self.assertLen(dataset.validation.x, 3)
     self.assertLen(dataset.test.x, 3)
 
+  def test_images_of_one_caption_are_of_one_split(self):
+    """Also where it is written in another way; each of 15 is that of two images."""
+    arrays = _arrays()
+    arrays['caption'] = np.array([*ITEMS[:15], *(f' ITEM {i} ' for i in range(15))])
+    dataset, tokenizer, _ = self._load(arrays)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    prompts = [tokenizer.decode(split.label) for split in splits]
+    self.assertEqual([len(p) for p in prompts], [26, 2, 2])
+    self.assertEqual([len(set(p)) for p in prompts], [13, 1, 1])
+    self.assertCountEqual([c for p in prompts for c in p], 2 * ITEMS[:15])
+
   def test_tokens_are_those_of_training_captions(self):
     arrays = _arrays()
     dataset, tokenizer, _ = self._load(arrays)
@@ -51,12 +62,15 @@ class PairsTest(parameterized.TestCase):
     self.assertEqual(other.encoding.to_str(), tokenizer.encoding.to_str())
 
   @parameterized.parameters(
-    ({'caption': np.array(['a'] * 29)}, '29 captions of 30 images'),
-    ({'caption': np.array([''] + ['a'] * 29)}, 'caption 0 is .*no text'),
+    ({'caption': np.array(ITEMS[1:])}, '29 captions of 30 images'),
+    ({'caption': np.array(['', *ITEMS[1:]])}, 'caption 0 is .*no text'),
     (
-      {'caption': np.array(['a'] * 29 + ['abcdefghijklmnopqrstuvwxyz0123456789'])},
+      {'caption': np.array([*ITEMS[1:], 'abcdefghijklmnopqrstuvwxyz0123456789'])},
       'caption 29 .* 10 fit',
     ),
+    ({'caption': np.array(ITEMS[:8] + ['A', 'a '] * 11)}, 'has 9 different captions'),
+    ({'caption': np.array([c.encode() for c in ITEMS])}, 'caption is .S7 .*strings'),
+    ({'caption': np.array([[c] for c in ITEMS])}, r'caption is <U7 \(30, 1\)'),
     ({'image': np.zeros((30, 8, 8, 3))}, 'image is float64'),
     ({'image': np.zeros((30, 8, 8, 1), np.uint8)}, r'\(30, 8, 8, 1\)'),
     ({'image': np.zeros((30, 2, 8, 3), np.uint8)}, 'asked for 4'),

@@ -39,14 +39,14 @@ PLACES = {'top': slice(0, 4), 'middle': slice(2, 6), 'bottom': slice(4, 8)}
 
 
 def write_pairs(path, num=60):
-  """8x8 images, white but for a bar that the caption describes."""
+  """8x8 images, white but for a bar that the caption describes, and numbers."""
   rng = np.random.default_rng(0)
   kinds = list(itertools.product(COLOURS, PLACES))
   image, caption = np.full((num, 8, 8, 3), 255, np.uint8), []
   for i in range(num):
     colour, place = kinds[i % len(kinds)]
     image[i, PLACES[place], rng.integers(4) :] = COLOURS[colour]
-    caption.append(f'{colour} bar at the {place}')
+    caption.append(f'{colour} bar at the {place} {i}')
   np.savez(path, image=image, caption=np.array(caption))
 
 

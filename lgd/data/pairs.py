@@ -1,11 +1,13 @@
 """Images with a caption each, from one file, in memory.
 
 The file is an npz with `image [n, height, width, 3]` uint8 and `caption [n]` strings. A
-tenth of the pairs validates, a tenth tests, chosen once for all by a fixed permutation:
+tenth of the captions validates, a tenth tests, chosen once for all by a fixed
+permutation. Images of one caption, but for what a tokenizer leaves out, go together:
 prompts of these splits occur in no other. Tokens are those of the training captions.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,10 +40,10 @@ def load(path: epath.PathLike, *, size: int, vocab_size: int, length: int) -> Pa
 
   Raises:
     sources.DataError: no such file, one of other arrays, an image smaller than `size`,
-      a caption that is empty or too long.
+      a caption that is empty or too long, fewer than 10 different ones.
   """
   x, captions = _read(epath.Path(path), size)
-  train, validation, test = _split(len(x))
+  train, validation, test = _split(path, captions)
   tokenizer = text.train(
     [captions[i] for i in train], vocab_size=vocab_size, length=length
   )
@@ -61,7 +63,7 @@ def load(path: epath.PathLike, *, size: int, vocab_size: int, length: int) -> Pa
 def _read(path: epath.Path, size: int) -> tuple[np.ndarray, list[str]]:
   try:
     arrays = files.read_npz(path)
-    image, captions = arrays['image'], [str(c) for c in arrays['caption']]
+    image, captions = arrays['image'], arrays['caption']
   except (files.FileError, KeyError) as error:
     raise sources.DataError(
       f'{path}: must be an npz with image [n, height, width, 3] uint8 and caption [n]'
@@ -72,20 +74,36 @@ def _read(path: epath.Path, size: int) -> tuple[np.ndarray, list[str]]:
       f'{path}: image is {image.dtype} {image.shape}, must be uint8 [n, height, width,'
       ' 3].'
     )
-  if len(captions) != len(image) or len(image) < 10:
+  if captions.dtype.kind != 'U' or captions.ndim != 1:
     raise sources.DataError(
-      f'{path}: {len(captions)} captions of {len(image)} images; must be as many, and'
-      ' at least 10.'
+      f'{path}: caption is {captions.dtype} {captions.shape}, must be strings [n];'
+      ' decode bytes first.'
+    )
+  if len(captions) != len(image):
+    raise sources.DataError(
+      f'{path}: {len(captions)} captions of {len(image)} images; must be as many.'
     )
   if min(image.shape[1:3]) < size:
     raise sources.DataError(f'{path}: images of {image.shape[1:3]}, asked for {size}.')
   if image.shape[1:3] != (size, size):
     image = np.stack([images.area_square(x, size) for x in image])
-  return images.to_float(image), captions
+  return images.to_float(image), captions.tolist()
 
 
-def _split(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _split(
+  path: epath.PathLike, captions: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Rows of the three splits."""
-  order = np.random.default_rng(0).permutation(n)
-  held_out = n // 10
-  return order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
+  numbers = {}  # Of different captions, in the order of their first rows.
+  of_row = [numbers.setdefault(text.normalize(c), len(numbers)) for c in captions]
+  if len(numbers) < 10:
+    raise sources.DataError(
+      f'{path}: has {len(numbers)} different captions; must have at least 10, for a'
+      ' tenth of them validates and a tenth tests.'
+    )
+  order = np.random.default_rng(0).permutation(len(numbers))
+  rank = np.argsort(order)[of_row]  # Where in the order a row's caption is.
+  rows = np.argsort(rank, kind='stable')
+  held_out = len(numbers) // 10
+  validation, test = np.searchsorted(rank[rows], [held_out, 2 * held_out])
+  return rows[test:], rows[:validation], rows[validation:test]

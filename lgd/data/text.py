@@ -18,6 +18,9 @@ from tokenizers import pre_tokenizers
 from tokenizers import trainers
 
 PAD, START, END = '<pad>', '<|startoftext|>', '<|endoftext|>'
+_NORMALIZER = normalizers.Sequence(
+  [normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()]
+)
 
 
 class CaptionError(ValueError):
@@ -72,6 +75,11 @@ class Tokenizer:
     return [text.strip() for text in self.encoding.decode_batch(tokens.tolist())]
 
 
+def normalize(caption: str) -> str:
+  """What a tokenizer of `train` encodes: captions of one such text are the same."""
+  return _NORMALIZER.normalize_str(caption)
+
+
 def train(captions: Sequence[str], *, vocab_size: int, length: int) -> Tokenizer:
   """A tokenizer of the most frequent pairs in `captions`; the same for the same ones.
 
@@ -81,9 +89,7 @@ def train(captions: Sequence[str], *, vocab_size: int, length: int) -> Tokenizer
     length: of a row.
   """
   encoding = tokenizers.Tokenizer(models.BPE())
-  encoding.normalizer = normalizers.Sequence(
-    [normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()]
-  )
+  encoding.normalizer = _NORMALIZER
   encoding.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
   encoding.decoder = tokenizers.decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
