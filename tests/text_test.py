@@ -14,6 +14,7 @@ CAPTIONS = ['red apple', 'green apple', 'red square', 'two green squares']
 AWKWARD = (
   'Crème Brûlée', 'e\u0301tude', '日本語', '👩🏽‍🚀 in space', 'مرحبا', 
   "don't &amp; won't",   'tabs\tand\nnewlines', '#1: 50% — off!', '\x07bell', 'x' * 40,
+  '<pad>', 'a <|endoftext|> b',
 )  # fmt: skip
 
 
@@ -39,6 +40,19 @@ class TokenizerTest(parameterized.TestCase):
   def test_nothing_of_a_caption_is_lost_but_case(self, caption):
     (decoded,) = _trained(length=200).decode(_trained(length=200)([caption]))
     self.assertEqual(decoded, unicodedata.normalize('NFC', caption).lower())
+
+  @parameterized.parameters(*AWKWARD)
+  def test_text_holds_no_special_token(self, caption):
+    row = list(_trained(length=200)([caption])[0])
+    end = row.index(2)
+    self.assertTrue(all(token > 2 for token in row[1:end]))
+    self.assertFalse(any(row[end + 1 :]))
+
+  def test_sizes_that_hold_no_text_are_refused(self):
+    with self.assertRaisesRegex(ValueError, 'length=2: must be at least 3'):
+      _trained(length=2)
+    with self.assertRaisesRegex(ValueError, 'vocab_size=258: must be at least 259'):
+      text.train(CAPTIONS, vocab_size=258, length=9)
 
   def test_frequent_pairs_are_one_token(self):
     known, unknown = _trained()(['green apple', 'tango zebra'])

@@ -33,14 +33,21 @@ class Tokenizer:
 
   Attributes:
     encoding: the byte-pair encoding.
-    length: of a row.
+    length: of a row, at least 3: a start, a token and an end.
     truncate: whether the ends of long captions are cut off, as CLIP's are; else they
       are refused.
+
+  Raises:
+    ValueError: rows without room for text.
   """
 
   encoding: tokenizers.Tokenizer
   length: int
   truncate: bool = False
+
+  def __post_init__(self):
+    if self.length < 3:
+      raise ValueError(f'length={self.length}: must be at least 3.')
 
   def __call__(self, captions: Sequence[str]) -> np.ndarray:
     """The tokens of each caption.
@@ -87,10 +94,17 @@ def train(captions: Sequence[str], *, vocab_size: int, length: int) -> Tokenizer
     captions: to learn from; any others can be encoded, in more tokens.
     vocab_size: at most, and at least 259: all bytes and three special tokens.
     length: of a row.
+
+  Raises:
+    ValueError: a vocabulary that cannot hold all bytes, or rows without room for text.
   """
+  if vocab_size < 259:
+    raise ValueError(f'vocab_size={vocab_size}: must be at least 259, for all bytes.')
   encoding = tokenizers.Tokenizer(models.BPE())
   encoding.normalizer = _NORMALIZER
   encoding.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+  # A caption that spells a special token has its letters, not a padding in the middle.
+  encoding.encode_special_tokens = True
   encoding.decoder = tokenizers.decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
     vocab_size=vocab_size,
