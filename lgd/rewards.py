@@ -171,18 +171,23 @@ def value_and_slope(
 
 
 def evaluate(reward: types.Reward, x0_hat: jax.Array, cond: types.Cond) -> jax.Array:
-  """The reward of each row, `[batch]`.
+  """The reward of each row, `[batch]`, in float32 or more.
 
   Raises:
-    ValueError: while tracing, it is of another shape.
+    ValueError: while tracing, it is of another shape, or of no floats.
   """
-  values = reward(x0_hat, cond)
-  if jnp.shape(values) != x0_hat.shape[:1]:
+  values = jnp.asarray(reward(x0_hat, cond))
+  if values.shape != x0_hat.shape[:1]:
     raise ValueError(
-      f'reward: is of shape {jnp.shape(values)} for x0_hat of {x0_hat.shape}; must be'
+      f'reward: is of shape {values.shape} for x0_hat of {x0_hat.shape}; must be'
       f' {x0_hat.shape[:1]}, one number per sample.'
     )
-  return values
+  if not jnp.issubdtype(values.dtype, jnp.floating):
+    raise ValueError(
+      f'reward: is {values.dtype}, must be floats: what counts has no slope to follow.'
+    )
+  # Profiles take its type: in bfloat16 their nodes and means would be rounded.
+  return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
 @jax.custom_jvp

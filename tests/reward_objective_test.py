@@ -87,6 +87,13 @@ class LossTest(parameterized.TestCase):
     expected = losses - 0.3 * np.repeat(of_groups, M)
     np.testing.assert_allclose(combined, expected, rtol=1e-5, atol=1e-6)
 
+  @parameterized.parameters(1, 4)
+  def test_losses_of_other_groups_are_refused(self, num):
+    """Those of pooled data, say: nothing would be left of them, and a mean be NaN."""
+    objective = objectives.rewarded(lambda *_: jnp.ones(num), reward, gamma=0.3)
+    with self.assertRaisesRegex(ValueError, f'6 groups, of which there are {num} loss'):
+      objective(jax.random.key(0), None, make_particles(), np.linspace(0.0, 2.0, NUM))
+
   def test_gamma_0_is_the_objective_bit_for_bit(self):
     particles, omega = make_particles(), np.linspace(0.0, 2.0, NUM)
     args = (jax.random.key(0), None, particles, omega)

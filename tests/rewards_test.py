@@ -396,6 +396,30 @@ class AlongTest(parameterized.TestCase):
       np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
     self.assertGreater(np.min(np.abs(gradients[2])), 0.1)
 
+  def test_reward_in_half_precision(self):
+    """Is rounded itself, but nothing that is computed from it."""
+    x0_cond, delta, omega, cond = (
+      jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), x) for x in _line()
+    )
+
+    def half(x0_hat, cond):
+      return _wave(x0_hat, cond).astype(jnp.bfloat16)
+
+    def value(omega, reward):
+      return jnp.sum(rewards.along(reward, x0_cond, delta, omega, cond))
+
+    ours, exact = (jax.value_and_grad(value)(omega, r) for r in (half, _wave))
+    self.assertEqual(ours[0].dtype, jnp.float32)
+    for actual, expected in zip(ours, exact, strict=True):
+      np.testing.assert_allclose(actual, expected, atol=0.01 * np.abs(expected).max())
+
+  def test_reward_that_counts_has_no_slope(self):
+    with self.assertRaisesRegex(ValueError, 'reward: is int32, must be floats'):
+      jax.eval_shape(
+        lambda *args: rewards.along(lambda x, _: jnp.argmax(x[:, 0], axis=1), *args),
+        *jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), _line()),
+      )
+
   def test_reward_of_another_shape(self):
     with self.assertRaisesRegex(
       ValueError, r'reward: is of shape \(5, 2, 3\) .*\(5,\)'

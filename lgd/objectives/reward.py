@@ -52,12 +52,21 @@ def rewarded(
     reward: as of `reward_objective`.
     gamma: in units of loss per unit of reward; it may be traced.
     group_size: consecutive data that L takes together; their rewards are averaged.
+
+  Raises:
+    ValueError: while tracing, losses that do not belong to such groups.
   """
 
   def combined(key, x0, particles, omega):
     losses = objective(key, x0, particles, omega)
     of_groups = _rewards(reward, particles, omega).reshape(-1, group_size).mean(axis=1)
-    return losses - gamma * jnp.repeat(of_groups, len(losses) // len(of_groups))
+    each, rest = divmod(len(losses), len(of_groups))
+    if rest or not each:
+      raise ValueError(
+        f'group_size={group_size}: makes {len(of_groups)} groups, of which there are'
+        f' {len(losses)} losses; must be as many of each.'
+      )
+    return losses - gamma * jnp.repeat(of_groups, each)
 
   return combined
 
