@@ -30,9 +30,8 @@ def samples(
       ax.imshow(np.clip(0.5 * x + 0.5, 0.0, 1.0), interpolation='nearest')
       ax.axis('off')
   for ax, prompt in zip(axes[:, 0], prompts, strict=True):
-    ax.text(
-      -0.1, 0.5, prompt, transform=ax.transAxes, ha='right', va='center', fontsize=7
-    )
+    place = {'transform': ax.transAxes, 'ha': 'right', 'va': 'center'}
+    ax.text(-0.1, 0.5, _plain(prompt), fontsize=7, **place)
   save(fig, path)
 
 
@@ -59,7 +58,7 @@ def curves(
     ax.axis('off')
   for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
     for i, (prompt, row) in enumerate(zip(prompts, table, strict=True)):
-      ax.plot(times, row, color=plt.cm.tab20(i % 20), label=prompt)
+      ax.plot(times, row, color=plt.cm.tab20(i % 20), label=_plain(prompt))
     ax.set_title(name, fontsize=8)
     ax.set(ylim=(0.0, None))
   for ax in axes[-1]:
@@ -94,9 +93,8 @@ def frontier(
   is_wide = 0.0 < 10.0 * distances.min() < distances.max()
   for column, ax in enumerate(axes[0], 1):
     for i, (name, values) in enumerate(lines.items()):
-      ax.plot(
-        values[:, column], values[:, 0], color=plt.cm.tab10(i), marker='o', label=name
-      )
+      colour = plt.cm.tab10(i % 10)
+      ax.plot(values[:, column], values[:, 0], color=colour, marker='o', label=name)
     for i, (name, values) in enumerate(points.items(), len(lines)):
       ax.plot(
         values[:, column], values[:, 0], 'x', color=plt.cm.tab10(i % 10), label=name
@@ -106,6 +104,11 @@ def frontier(
       ax.set_yscale('log')
   axes[0, 0].legend(fontsize=7)
   save(fig, path)
+
+
+def _plain(prompt: str) -> str:
+  """Letter by letter: between two dollars matplotlib reads mathematics."""
+  return prompt.replace('$', r'\$')
 
 
 def _broken(name: str) -> str:
