@@ -147,6 +147,15 @@ class EmbeddingsTest(parameterized.TestCase):
     ):
       self.store().pooled(np.array([0]))
 
+  @parameterized.parameters(([2, 3, 4, 6],), ([1, 3, 4, 5],), ([0, 5, 4, 5],))
+  def test_lengths_that_do_not_fit_the_tokens(self, length):
+    """Rows would be those of other captions, or one token all over."""
+    path = self.root / 'clip_tiny' / 'length-00000.npy'
+    self.assertEqual(list(np.load(path)), [2, 3, 4, 5])
+    np.save(path, np.array(length, np.int32))
+    with self.assertRaisesRegex(files.FileError, 'shard 0 has 14 tokens for captions'):
+      self.store()[np.array([3])]
+
   def test_of_another_encoder(self):
     with self.assertRaisesRegex(
       files.FileError, "encoder is 'clip_tiny', not 'clip_l14'; encode again"

@@ -24,6 +24,7 @@ import numpy as np
 from etils import epath
 
 from lgd import conditions
+from lgd import files
 from lgd import types
 from lgd.data import shards
 from lgd.data import sources
@@ -139,10 +140,21 @@ class Store:
     return {'pooled': self.pooled(rows), 'tokens': tokens, 'mask': mask}
 
   def _ends(self, shard: int) -> np.ndarray:
-    """Where rows begin and end in the tokens of a shard: `[rows + 1]`."""
+    """Where rows begin and end in the tokens of a shard: `[rows + 1]`.
+
+    Raises:
+      files.FileError: files of different runs, whose lengths do not fit the tokens.
+    """
     if shard not in self._offsets:
       length = self._reader.part('length', shard)
-      self._offsets[shard] = np.concatenate([[0], np.cumsum(length)])
+      ends, num = np.cumsum(length), len(self._reader.part('tokens', shard))
+      if ends[-1] != num or not 1 <= length.min() <= length.max() <= self._length:
+        raise files.FileError(
+          f'{self.directory}: shard {shard} has {num} tokens for captions of'
+          f' {ends[-1]}, the longest of {length.max()}, at most {self._length}; delete'
+          f' its files and run {_COMMAND}'
+        )
+      self._offsets[shard] = np.concatenate([[0], ends])
     return self._offsets[shard]
 
 
