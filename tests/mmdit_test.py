@@ -63,6 +63,16 @@ class MMDiTTest(parameterized.TestCase):
     distance = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
     self.assertGreater(np.min(distance + 9.0 * np.eye(35)), 0.1)
 
+  def test_patches_know_their_places(self):
+    """Without positions, patches that change places would be all that changes."""
+    net = _network()
+    xt, t, tokens = _inputs()
+    params, apply = _params(net), jax.jit(net.apply)
+    out = apply(params, xt, t, tokens)
+    for axis in (1, 2):
+      moved = apply(params, jnp.roll(xt, 2, axis), t, tokens)
+      self.assertGreater(np.abs(jnp.roll(moved, -2, axis) - out).max(), 1e-2)
+
   @parameterized.parameters(False, True)
   def test_a_block_is_what_the_equations_say(self, ends_text):
     rng = np.random.default_rng(2)
