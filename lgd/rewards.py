@@ -200,7 +200,7 @@ def _with_slope(omega: jax.Array, value: jax.Array, slope: jax.Array) -> jax.Arr
 @_with_slope.defjvp
 def _with_slope_jvp(primals, tangents):
   _, value, slope = primals
-  return value, slope * tangents[0]
+  return value, (slope * tangents[0]).astype(value.dtype)
 
 
 def _reward_gradient(

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 from absl.testing import absltest
+from absl.testing import parameterized
 
 from lgd.data import captions
 from lgd.data import images
@@ -20,7 +21,7 @@ def _captions(split, n):
   return [[f'{split} {i} {j}' for j in range(NUM[i % 3])] for i in range(n)]
 
 
-class CaptionsTest(absltest.TestCase):
+class CaptionsTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -66,15 +67,17 @@ class CaptionsTest(absltest.TestCase):
         value = np.uint8(8 * int(self.data.texts[k].split()[1]))
         np.testing.assert_array_equal(x, images.to_float(np.full((8, 8, 3), value)))
 
-  def test_empty_caption(self):
+  @parameterized.parameters(
+    (' \n', 'caption 1 is empty'), (b'\xff', 'a caption is no UTF-8')
+  )
+  def test_no_text(self, caption, message):
     data_dir = self.create_tempdir().full_path
     official = _captions('train', 20)
-    official[7] = ['good', ' \n']
+    official[7] = ['good', caption]
     examples, features = tfds_files.captioned(official)
     tfds_files.write(data_dir, COCO, {'train': examples, 'val': []}, features)
-    with self.assertRaisesRegex(
-      sources.DataError, 'record 7, 000000000007.jpg: caption 1 is empty'
-    ):
+    message = f'record 7, 000000000007.jpg: {message}'
+    with self.assertRaisesRegex(sources.DataError, message):
       captions.read(COCO, data_dir, size=8)
 
 

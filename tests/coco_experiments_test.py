@@ -363,6 +363,9 @@ class BinariesTest(helpers.WorkdirCase):
     directory, config = root / 'encoded' / 'latents', shrunk(root)
     before = {p.name: p.read_bytes() for p in directory.iterdir()}
     (directory / 'latents-00001.npy').unlink()
+    (directory / 'scale.json').write_text('half')
+    with self.assertRaisesRegex(launch.UserError, 'scale.json: holds no number'):
+      datasets.load(config)
     (directory / 'scale.json').unlink()
     with self.assertRaisesRegex(launch.UserError, 'scale.json: is missing; to finish'):
       datasets.load(config)

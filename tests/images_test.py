@@ -80,6 +80,8 @@ class MirrorTest(absltest.TestCase):
     self.assertEqual(x.dtype, np.float32)
     np.testing.assert_allclose(x, np.linspace(-1.0, 1.0, 256), atol=1e-6)
     self.assertEqual((x[0], x[-1]), (-1.0, 1.0))
+    with self.assertRaisesRegex(ValueError, 'dtype float16: must be uint8 or'):
+      images.to_float(x.astype(np.float16))
 
 
 if __name__ == '__main__':

@@ -413,6 +413,21 @@ class AlongTest(parameterized.TestCase):
     for actual, expected in zip(ours, exact, strict=True):
       np.testing.assert_allclose(actual, expected, atol=0.01 * np.abs(expected).max())
 
+  def test_reward_in_single_precision_of_doubles(self):
+    with jax.enable_x64(True):
+      x0_cond, delta, omega, cond = _line()
+
+      def single(x0_hat, cond):
+        return _wave(x0_hat, cond).astype(jnp.float32)
+
+      slope = jax.grad(
+        lambda omega: jnp.sum(rewards.along(single, x0_cond, delta, omega, cond))
+      )(omega)
+      expected = jax.grad(
+        lambda omega: jnp.sum(_wave(x0_cond + omega[:, None, None] * delta, cond))
+      )(omega)
+      np.testing.assert_allclose(slope, expected, rtol=1e-5)
+
   def test_reward_that_counts_has_no_slope(self):
     with self.assertRaisesRegex(ValueError, 'reward: is int32, must be floats'):
       jax.eval_shape(

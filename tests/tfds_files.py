@@ -107,7 +107,9 @@ def captioned(
     {
       'image': np.full((*size, 3), 8 * i, np.uint8),
       'image/filename': f'{i:012d}.jpg'.encode(),
-      'captions': {'text': [text.encode() for text in texts]},
+      'captions': {
+        'text': [text if isinstance(text, bytes) else text.encode() for text in texts]
+      },
     }
     for i, texts in enumerate(captions)
   ]

@@ -45,7 +45,8 @@ class Pairs:
   def __getitem__(self, rows: Sequence[int]) -> sources.Example:
     """Images, read and decoded, and numbers of captions; raises as the source."""
     rows = np.asarray(rows)
-    return sources.Example(self.source[self.image[rows]].x, self.labels()[rows])
+    labels = (self.first + rows).astype(np.int32)
+    return sources.Example(self.source[self.image[rows]].x, labels)
 
   def labels(self) -> np.ndarray:
     """Numbers of all captions, `[n]` int32."""
@@ -99,7 +100,12 @@ def _captions(source: sources.Source) -> list[tuple[str, list[str]]]:
   for keys, examples in source.undecoded():
     for key, example in zip(keys, examples, strict=True):
       name = _to_str(example['image/filename'])
-      texts = [_to_str(text) for text in example['captions']['text']]
+      try:
+        texts = [_to_str(text) for text in example['captions']['text']]
+      except UnicodeDecodeError as error:
+        raise sources.DataError(
+          f'{source.where(key)}, {name}: a caption is no UTF-8: {error}.'
+        ) from error
       empty = [i for i, text in enumerate(texts) if not text.strip()]
       if empty:
         raise sources.DataError(

@@ -49,9 +49,15 @@ def mirror(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def to_float(x: np.ndarray) -> np.ndarray:
-  """uint8 -> float32 in [-1, 1]; what is float32, latents, stays."""
+  """uint8 -> float32 in [-1, 1]; what is float32, latents, stays.
+
+  Raises:
+    ValueError: of any other type, whose scale nobody knows.
+  """
   if x.dtype == np.float32:
     return x
+  if x.dtype != np.uint8:
+    raise ValueError(f'images of dtype {x.dtype}: must be uint8 or float32.')
   return x / np.float32(127.5) - np.float32(1.0)
 
 

@@ -137,4 +137,9 @@ def _read_scale(directory: epath.PathLike) -> float:
   path = epath.Path(directory) / 'scale.json'
   if not path.exists():
     raise files.FileError(f'{path}: is missing; to finish run {_COMMAND}')
-  return float(json.loads(path.read_text()))
+  try:
+    return float(json.loads(path.read_text()))
+  except ValueError as error:
+    raise files.FileError(
+      f'{path}: holds no number; remove it and run {_COMMAND}'
+    ) from error

@@ -52,4 +52,4 @@ def preprocess(images: jax.Array, config: ClipConfig) -> jax.Array:
     x = jnp.clip(jax.image.resize(x, shape, 'cubic', antialias=True), 0.0, 1.0)
   top, left = (round((side - config.size) / 2) for side in (height, width))
   x = x[:, top : top + config.size, left : left + config.size]
-  return (x - jnp.asarray(MEAN)) / jnp.asarray(STD)
+  return (x - jnp.asarray(MEAN, x.dtype)) / jnp.asarray(STD, x.dtype)
