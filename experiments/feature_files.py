@@ -32,6 +32,7 @@ class Network(NamedTuple):
 
   name: str
   path: str  # Of its weights.
+  sha256: str  # Of that file.
   extractor: metrics.Extractor
 
 
@@ -41,7 +42,7 @@ def load_network(
   """The one whose weights are given.
 
   Raises:
-    launch.UserError: none or several.
+    launch.UserError: none or several, or digits that are none of a sha256.
     files.FileError: a file that does not hold these weights.
   """
   if sum(map(bool, (inception, squeezenet, clip))) != 1:
@@ -50,14 +51,24 @@ def load_network(
       ' give the weights of one; experiments.convert_inception and convert_clip make'
       ' the first and the last from published files.'
     )
+  path = inception or squeezenet or clip
+  try:
+    if sha256 is not None:
+      files.check_sha256(path, sha256)
+  except files.FileError:
+    raise
+  except ValueError as error:
+    raise launch.UserError(f'--{error}') from error
   if inception:
-    params = metrics.inception_weights.load(inception, sha256=sha256)
-    return Network('inception', inception, metrics.inception(params))
-  if clip:
-    name, config, params = published_clip.load(clip, sha256=sha256)
-    return Network(name, clip, metrics.clip(params, config, name))
-  params = metrics.squeezenet_weights.load(squeezenet, sha256=sha256)
-  return Network('squeezenet', squeezenet, metrics.squeezenet(params))
+    name = 'inception'
+    extractor = metrics.inception(metrics.inception_weights.load(path))
+  elif squeezenet:
+    name = 'squeezenet'
+    extractor = metrics.squeezenet(metrics.squeezenet_weights.load(path))
+  else:
+    name, config, params = published_clip.load(path)
+    extractor = metrics.clip(params, config, name)
+  return Network(name, path, files.sha256(path), extractor)
 
 
 def collect(

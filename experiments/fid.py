@@ -35,9 +35,11 @@ from experiments import identities
 from experiments import launch
 from experiments import methods
 from experiments import published_clip
+from experiments import refusals
 from experiments import restoring
 from experiments import sample
 from experiments import sampler
+from experiments import stored_configs
 from experiments import text_encoders
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -62,6 +64,7 @@ def run(
   """Samples, compares, writes and returns the row of a method."""
   workdir = workdir_lib.Workdir(workdir)
   config = restoring.resolve_config(workdir, config)
+  refusals.require_encoded(workdir.denoiser, config)  # Before features are kept.
   encoder = None
   if network.name in text_encoders.CLIP:
     encoder = published_clip.encoder_of(config, network.path)
@@ -72,7 +75,7 @@ def run(
   identity = {
     'base': identities.base_identity(config),
     'network': network.name,
-    'weights': str(network.path),
+    'weights': network.sha256,
   }
   start = time.perf_counter()
   real = None
@@ -145,8 +148,12 @@ def sampling_identity(
     path = workdir.guidance(method)
     stored = checkpointing.load_config(path)
     learned = ('seed', 'rule', 'guidance', 'statistics', 'trajectory')
-    identity['guidance'] = {key: stored['config'].get(key) for key in learned}
-    identity['guidance_weak'] = stored.get('weak')
+    identity['guidance'] = {
+      **{key: stored['config'].get(key) for key in learned},
+      **identities.reward_identity(stored_configs.config_from_json(stored['config'])),
+    }
+    for model in ('weak', 'reward_model', 'prompt_model'):
+      identity[f'guidance_{model}'] = stored.get(model)
     identity['guidance_step'] = checkpointing.latest_step(path)
   return identity
 
@@ -203,7 +210,8 @@ def sample_labels(
     return np.arange(num_samples, dtype=np.int32) % num_classes
   rng = np.random.default_rng((seed, num_samples))
   if config.fid.labels == 'test':
-    return np.resize(rng.permutation(dataset.test.label), num_samples)
+    label = dataset.test.label
+    return label[np.resize(rng.permutation(len(label)), num_samples)]
   return rng.choice(dataset.train.label, num_samples)
 
 

@@ -31,17 +31,13 @@ class Clip(NamedTuple):
   params: types.Params  # For `encode_image`.
 
 
-def load(weights: epath.PathLike, *, sha256: str | None = None) -> Clip:
+def load(weights: epath.PathLike) -> Clip:
   """The image tower of an .npz that `experiments.convert_clip` wrote.
 
-  Args:
-    weights: path of the file.
-    sha256: if given, what that of the file must start with: 8 to 64 digits.
-
   Raises:
-    files.FileError: no such file, another sha256, damaged, or of unknown sizes.
+    files.FileError: no such file, damaged, or of unknown sizes.
   """
-  arrays = files.read_npz(weights, sha256=sha256)
+  arrays = files.read_npz(weights)
   shape = np.shape(arrays.get('image/positions'))
   for name, config in text_encoders.CLIP.items():
     if shape == ((config.size // config.patch) ** 2 + 1, config.image_width):

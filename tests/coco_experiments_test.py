@@ -94,7 +94,8 @@ def colours():
     x = x.astype(np.float32)
     return np.concatenate([x.mean(axis=(1, 2)), x.std(axis=(1, 2))], axis=1), None
 
-  return feature_files.Network('colours', 'none', metrics.Extractor('far', None, apply))
+  extractor = metrics.Extractor('far', None, apply)
+  return feature_files.Network('colours', 'none', '0' * 64, extractor)
 
 
 class ConfigTest(parameterized.TestCase):
@@ -327,11 +328,15 @@ class BinariesTest(helpers.WorkdirCase):
       lambda: sample.run(config, root / 'workdir', method='unguided', seed=0),
       lambda: train_guidance.run(config, root / 'workdir'),
       lambda: train_denoiser.run(config, root / 'workdir'),
+      lambda: fid.run(
+        config, root / 'workdir', method='real', seed=0, network=colours()
+      ),
     ):
       with self.assertRaisesRegex(
         launch.UserError, 'encoded_dir=.*not what the model .*clip_tiny.weights='
       ):
         run()
+    self.assertFalse((root / 'workdir' / 'fid').exists())  # No features of them.
 
   def test_no_embeddings(self):
     config = shrunk(self.root)

@@ -20,9 +20,11 @@ from experiments import launch
 from experiments import sample
 from experiments import train_denoiser
 from experiments import workdir as workdir_lib
+from lgd import conditions
 from lgd import files
 from lgd import metrics
 from lgd import networks
+from lgd.data import splits
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -32,7 +34,9 @@ def make_network():
   """SqueezeNet with random weights."""
   net = networks.SqueezeNet()
   params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-  return feature_files.Network('squeezenet', 'random', metrics.squeezenet(params))
+  return feature_files.Network(
+    'squeezenet', 'random', '0' * 64, metrics.squeezenet(params)
+  )
 
 
 def extract(x):
@@ -153,6 +157,27 @@ class FidTest(absltest.TestCase):
     for weights in (('/nowhere', '', ''), ('', '', '/nowhere')):
       with self.assertRaisesRegex(files.FileError, '/nowhere: no such file'):
         feature_files.load_network(*weights, None)
+    with self.assertRaisesRegex(launch.UserError, "--sha256='abc': must be 8 to 64"):
+      feature_files.load_network(__file__, '', '', 'abc')
+
+  def test_labels_of_prompts(self):
+    """Whole rows of tokens, every one of the test data once before any is again."""
+    tokens = np.arange(12, dtype=np.int32).reshape(4, 3)
+    split = splits.Split(np.zeros((4, 1)), tokens)
+    data = splits.Dataset(split, split, split, conditions.Tokens(3, 300))
+    config = self.config.copy_and_resolve_references()
+    config.fid.update(labels='test', num_samples=6)
+    label = fid.sample_labels(config, data, 0)
+    self.assertCountEqual(label[:4].tolist(), tokens.tolist())
+    np.testing.assert_array_equal(label[4:], label[:2])
+
+  def test_features_of_other_weights_are_refused(self):
+    self.run_fid('constant:0.75', num_samples=8)
+    other = make_network()._replace(sha256='1' * 64)
+    config = self.config.copy_and_resolve_references()
+    config.fid.num_samples = 8
+    with self.assertRaisesRegex(launch.UserError, "weights='1111.* with '0000"):
+      fid.run(config, self.workdir, method='constant:0.75', seed=0, network=other)
 
 
 if __name__ == '__main__':

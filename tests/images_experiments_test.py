@@ -82,7 +82,9 @@ class ImageNet64Test(absltest.TestCase):
 
     net = networks.SqueezeNet()
     params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    network = feature_files.Network('squeezenet', 'random', metrics.squeezenet(params))
+    network = feature_files.Network(
+      'squeezenet', 'random', '0' * 64, metrics.squeezenet(params)
+    )
     for method in ('self_consistency', 'unguided', 'real'):
       row = fid.run(config, workdir, method=method, seed=0, network=network)
       self.assertTrue(np.isfinite(list(row['metrics'].values())).all())
@@ -143,7 +145,9 @@ class CelebA64Test(absltest.TestCase):
 
     net = networks.SqueezeNet()
     params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    network = feature_files.Network('squeezenet', 'random', metrics.squeezenet(params))
+    network = feature_files.Network(
+      'squeezenet', 'random', '0' * 64, metrics.squeezenet(params)
+    )
     row = fid.run(config, workdir, method='self_consistency', seed=0, network=network)
     self.assertTrue(np.isfinite(list(row['metrics'].values())).all())
     for binary in (evaluate, search_trajectory, sweep):
