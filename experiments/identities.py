@@ -21,6 +21,19 @@ def base_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   return stored_configs.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
 
 
+def base_model_identity(workdir: workdir_lib.Workdir) -> dict[str, Any]:
+  """The base model that is here: its config, what it was trained on, and how far.
+
+  Data of one config may be of other files: of prompts, `encoded` tells them apart.
+  """
+  base = stored_configs.load_denoiser_config(workdir)
+  return {
+    'base': base_identity(base),
+    'encoded': checkpointing.load_config(workdir.denoiser).get('encoded', {}),
+    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+  }
+
+
 def rule_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The rule, with those of its constants that matter."""
   used = {
@@ -106,8 +119,7 @@ def statistics_identity(
     'rule': rule_identity(config),
     **reward_identity(config),
     'reward_model': reward_model_identity(workdir, config),
-    'base': base_identity(stored_configs.load_denoiser_config(workdir)),
-    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+    **base_model_identity(workdir),
     'weak': weak_identity(config.rule),
   }
 
@@ -129,8 +141,7 @@ def guidance_identity(
   """
   return {
     'config': checkpointing.to_json(config.to_dict()),
-    'base': base_identity(stored_configs.load_denoiser_config(workdir)),
-    'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+    **base_model_identity(workdir),
     'weak': weak_identity(config.rule),
     'reward_model': reward_model_identity(workdir, config),
     'prompt_model': prompt_model_identity(workdir, config),

@@ -79,9 +79,10 @@ def require_base(
   Raises:
     launch.UserError: it belongs elsewhere.
   """
-  base = stored_configs.load_denoiser_config(workdir)
-  require_same(stored['base'], identities.base_identity(base), path)
-  step = checkpointing.latest_step(workdir.denoiser)
+  base = identities.base_model_identity(workdir)
+  require_same(stored['base'], base['base'], path)
+  require_same(stored, {'encoded': base['encoded']}, path)
+  step = base['denoiser_step']
   if stored['denoiser_step'] != step:
     raise launch.UserError(
       f'{path}: was made with the base model at step {stored["denoiser_step"]}, which'

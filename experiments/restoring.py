@@ -101,7 +101,8 @@ def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params
   """The parameters of the base model in `rule.weak_workdir`.
 
   Raises:
-    launch.UserError: none is there, or one that `config` does not describe.
+    launch.UserError: none is there, or one that `config` does not describe, or of
+      other captions, embeddings or latents.
   """
   stored = stored_configs.load_weak_config(config.rule)
 
@@ -117,6 +118,7 @@ def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params
       ' alone.'
     )
   weak = workdir_lib.Workdir(config.rule.weak_workdir)
+  refusals.require_encoded(weak.denoiser, config)
   params, _ = load_denoiser(weak, spec, builders.mesh(config))
   return params
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from experiments import clips
 from experiments import collect_statistics
 from experiments import datasets
 from experiments import evaluate_prompts
+from experiments import fid
 from experiments import frontier
 from experiments import launch
 from experiments import learned_weights
@@ -113,10 +115,25 @@ class PromptsTest(WorkdirCase):
       refusals.require_base(
         workdir, {**stored, 'reward_model': None}, self.config.rule, workdir.path
       )
+    fid_identity = fid.sampling_identity(
+      self.config, workdir, 'self_consistency_validation', 0
+    )
+    self.assertEqual(fid_identity['guidance_prompt_model']['step'], 4)
     other = self.config.copy_and_resolve_references()
     other.clip.dim = 4
     with self.assertRaisesRegex(launch.UserError, 'clip.dim=4'):
       clips.make_read(workdir, other)
+
+  def test_what_a_base_of_other_pairs_left_behind_is_refused(self):
+    """Its config is the same: only the pairs tell them apart."""
+    root = self.copy()
+    config, workdir = shrunk(root / 'pairs.npz'), root / 'run'
+    shutil.rmtree(workdir / 'denoiser')
+    write_pairs(root / 'pairs.npz', num=50)
+    train_denoiser.run(config, workdir)
+    for run in (collect_statistics.run, train_guidance.run):
+      with self.assertRaisesRegex(launch.UserError, 'encoded.pairs_sha256=.* with'):
+        run(config, workdir)
 
   def test_a_bag_of_tokens_needs_no_clip(self):
     config = self.config.copy_and_resolve_references()
