@@ -22,6 +22,7 @@ from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import networks
+from lgd import sharding
 from lgd import types
 from lgd.data import splits
 
@@ -69,6 +70,7 @@ def load(
     path,
   )
   refusals.require_encoded(path, config)
+  restoring.warn_if_unfinished(path, stored.clip.num_steps)
   net = networks.CLIP(clip_config(stored))
   init = make_init(datasets.spec(config), net)
   return Clip(net, restoring.load_ema(path, init, builders.mesh(config)))
@@ -136,7 +138,6 @@ class Embedder:
 
   def _in_batches(self, embed, x: np.ndarray) -> np.ndarray:
     """`[n, ...]` -> `[n, dim]`, in whole batches: one compiled program."""
-    parts = [
-      embed(self._params, x[rows]) for rows in arrays.whole_batches(len(x), _BATCH)
-    ]
+    batches = arrays.whole_batches(len(x), _BATCH)
+    parts = [sharding.to_host(embed(self._params, x[rows])) for rows in batches]
     return np.concatenate(parts)[: len(x)]

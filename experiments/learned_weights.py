@@ -62,7 +62,7 @@ def load_guidance(
 
   Args:
     workdir: of the base model.
-    config: says where data and the weak model, if any, are by now.
+    config: says where data, devices and the weak model, if any, are by now.
     name: of the weight.
     spec: of the data.
 

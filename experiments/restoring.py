@@ -45,13 +45,13 @@ def resolve_config(
   stored = refusals.require_base_of(workdir, config)
   for section in ('evaluation', 'compare', 'fid', 'rule'):
     stored[section] = config[section]
-  stored.mesh = config.mesh
   with_places(stored, config)
   return stored
 
 
 def with_places(stored: config_dict.ConfigDict, config: config_dict.ConfigDict) -> None:
-  """Puts where data are by now, as of `config`, into a stored config."""
+  """Puts where data and devices are by now, as of `config`, into a stored config."""
+  stored.mesh = config.mesh
   for key in ('dir', 'file', 'encoded_dir'):
     stored.data[key] = config.data[key]
 

@@ -33,6 +33,7 @@ from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import validation
 from experiments import workdir as workdir_lib
+from lgd import checkpointing
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -134,6 +135,25 @@ class PromptsTest(WorkdirCase):
     for run in (collect_statistics.run, train_guidance.run):
       with self.assertRaisesRegex(launch.UserError, 'encoded.pairs_sha256=.* with'):
         run(config, workdir)
+
+  def test_a_weight_is_restored_on_fewer_devices(self):
+    load = checkpointing.load_config
+
+    def of_two_devices(path):
+      stored = load(path)
+      stored['config']['mesh']['fsdp'] = 2
+      return stored
+
+    name = 'self_consistency_validation'
+    with absltest.mock.patch.object(checkpointing, 'load_config', of_two_devices):
+      weight = learned_weights.load_guidance(
+        workdir_lib.Workdir(self.workdir),
+        self.config,
+        name,
+        datasets.spec(self.config),
+      )
+    label = np.ones((3, 20), np.int32)
+    self.assertEqual(weight.read(label)['clip']['pooled'].shape, (3, 8))
 
   def test_a_bag_of_tokens_needs_no_clip(self):
     config = self.config.copy_and_resolve_references()
