@@ -86,9 +86,10 @@ def encoded_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
 
 
 def _load_captioned(config):
+  look_up = encoded.lookup(config)  # First: to read all captions takes long.
   captioned = encoded.captions(config)
   try:
-    encoded.lookup(config).require_captions(captioned.texts)
+    look_up.require_captions(captioned.texts)
   except files.FileError as error:
     raise launch.UserError(
       f'data.encoded_dir={config.data.encoded_dir!r}: of other captions: {error}'

@@ -59,7 +59,8 @@ def run(
     shards.begin(directory, {**identity, **layout._asdict()})
   sharding.wait_for_processes('encode_latents')
   missing = shards.missing(directory, ('latents',), layout)
-  missing = missing[jax.process_index() :: jax.process_count()]
+  # By its number: a shard of another process may be there by now.
+  missing = [i for i in missing if i % jax.process_count() == jax.process_index()]
   logging.info('latents: %d of %d shards to do', len(missing), layout.num_shards)
   start = time.perf_counter()
   for done, shard in enumerate(missing, 1):

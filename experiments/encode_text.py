@@ -81,7 +81,8 @@ def run(
   sharding.wait_for_processes('encode_text')
   names = tuple(embeddings.fields(embeddings.ENCODERS[encoder]))
   missing = shards.missing(directory, names, layout)
-  missing = missing[jax.process_index() :: jax.process_count()]
+  # By its number: a shard of another process may be there by now.
+  missing = [i for i in missing if i % jax.process_count() == jax.process_index()]
   logging.info('%s: %d of %d shards to do', encoder, len(missing), layout.num_shards)
   start = time.perf_counter()
   for done, shard in enumerate(missing, 1):

@@ -136,6 +136,22 @@ class EncodeTextTest(parameterized.TestCase):
     )
     self.assertEqual(kept.stat().st_mtime_ns, before)
 
+  def test_processes_that_look_one_after_the_other(self):
+    """The second sees what the first has made, and leaves nothing out."""
+    directory = pathlib.Path(self.create_tempdir().full_path)
+    with (
+      absltest.mock.patch.object(encode_text.sharding, 'wait_for_processes'),
+      absltest.mock.patch.object(jax, 'process_count', return_value=2),
+      absltest.mock.patch.object(jax, 'process_index') as process_index,
+    ):
+      for process_index.return_value in (0, 1):
+        self.run_clip(make_config(self.root / 'data', directory))
+    made, whole = (
+      {path.name for path in (root / 'clip_tiny').iterdir()}
+      for root in (directory, self.root / 'encoded')
+    )
+    self.assertEqual(made, whole)
+
   def test_of_other_weights(self):
     _, config = self.copy()
     other = pathlib.Path(self.create_tempdir().full_path)
