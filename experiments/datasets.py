@@ -160,11 +160,18 @@ def load_classes(
   Raises:
     launch.UserError: there are no classes, or data that stay on disk; or as `load`.
   """
-  if spec(config).conditions.num_classes is None:
-    raise launch.UserError(
-      'data.attributes=(): vectors of all attributes make no classes to compare; choose'
-      ' some attributes, or use experiments.fid.'
-    )
+  match spec(config).conditions:
+    case conditions.Attributes():
+      raise launch.UserError(
+        'data.attributes=(): vectors of all attributes make no classes to compare;'
+        ' choose some attributes, or use experiments.fid.'
+      )
+    case conditions.Tokens() | conditions.Embeddings():
+      binary = 'evaluate_prompts' if config.data.name == 'pairs' else 'fid'
+      raise launch.UserError(
+        f'data.name={config.data.name!r}: prompts make no classes to compare; use'
+        f' experiments.{binary}.'
+      )
   if in_memory and not config.data.in_memory:
     raise launch.UserError(
       'data.in_memory=False: distances of classes need data in memory; use'
@@ -193,8 +200,8 @@ def batches(
   groups = group_rows(config, section, train, group_size, by_class, epoch=0)
   if batch_size > groups.size:
     raise launch.UserError(
-      f'{section}.batch_size={batch_size}: the training split has {groups.size}'
-      ' data; take a smaller batch.'
+      f'{section}.batch_size={batch_size}: its split has {groups.size} data; take a'
+      ' smaller batch.'
     )
   if batch_size % jax.device_count() != 0:
     raise launch.UserError(

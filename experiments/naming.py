@@ -13,8 +13,12 @@ from ml_collections import config_dict
 def guidance_name(config: config_dict.ConfigDict) -> str:
   """The name of a learned weight, and of its directory."""
   section = config.guidance
-  reward = f'_reward{section.gamma:g}' if section.gamma else ''
-  return section.objective + reward + _guidance_suffix(config)
+  return section.objective + _gamma_suffix(section.gamma) + _guidance_suffix(config)
+
+
+def without_gamma(name: str, gamma: float) -> str:
+  """What the names of learned weights that differ in gamma alone have in common."""
+  return name.replace(_gamma_suffix(gamma), '', 1)
 
 
 def guidance_stream(config: config_dict.ConfigDict) -> str:
@@ -33,6 +37,10 @@ def _guidance_suffix(config):
   suffix = '_direct' if section.source == 'direct' else ''
   suffix += _split_suffix(config) + _rule_suffix(config)
   return suffix + ('_table' if section.weight == 'table' else '')
+
+
+def _gamma_suffix(gamma):
+  return f'_reward{gamma:g}' if gamma else ''
 
 
 def _split_suffix(config):

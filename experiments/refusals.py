@@ -91,13 +91,18 @@ def require_base(
   for clip in (stored.get('reward_model'), stored.get('prompt_model')):
     # Published weights do not change, and need not be at hand to sample.
     if clip is not None and 'weights' not in clip:
-      require_same(clip, identities.clip_identity(workdir, 'reward'), path)
+      now = identities.clip_identity(workdir, 'reward')
+      _require_same_model('CLIP that rewards', clip, now, path)
   weak = identities.weak_identity(rule)
   if weak is not None:
-    try:
-      require_same(stored['weak'], weak, path)
-    except launch.UserError as error:
-      raise launch.UserError(f'of the weak model, {error}') from error
+    _require_same_model('weak model', stored['weak'], weak, path)
+
+
+def _require_same_model(name, stored, wanted, path):
+  try:
+    require_same(stored, wanted, path)
+  except launch.UserError as error:
+    raise launch.UserError(f'of the {name}, {error}') from error
 
 
 def require_encoded(directory: epath.Path, config: config_dict.ConfigDict) -> None:

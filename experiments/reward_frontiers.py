@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from experiments import learned_weights
+from experiments import naming
 from experiments import results
 from lgd import prompt_plots
 
@@ -15,11 +16,8 @@ def gammas(
   learned: Mapping[str, learned_weights.LearnedWeight],
 ) -> dict[str, tuple[str, float]]:
   """Name of a weight -> what is left of the name without gamma, and gamma."""
-  pairs = {}
-  for name, weight in learned.items():
-    gamma = weight.guidance.gamma
-    pairs[name] = name.replace(f'_reward{gamma:g}', '', 1), gamma
-  return pairs
+  each = ((name, weight.guidance.gamma) for name, weight in learned.items())
+  return {name: (naming.without_gamma(name, gamma), gamma) for name, gamma in each}
 
 
 def plot(

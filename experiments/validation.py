@@ -33,14 +33,15 @@ def require_learnable(config: config_dict.ConfigDict) -> None:
 
 
 def require_prompts(config: config_dict.ConfigDict) -> None:
-  """Refuses data without captions.
+  """Refuses data without captions, or with captions that are stored as embeddings.
 
   Raises:
-    launch.UserError: its conditions are no prompts.
+    launch.UserError: its conditions are no tokens of prompts.
   """
   if config.data.name != 'pairs':
     raise launch.UserError(
-      f"data.name={config.data.name!r}: has no captions; use 'pairs'."
+      f'data.name={config.data.name!r}: has no captions that are read as tokens; use'
+      " 'pairs'."
     )
 
 

@@ -24,6 +24,7 @@ from experiments import fid
 from experiments import frontier
 from experiments import launch
 from experiments import learned_weights
+from experiments import naming
 from experiments import prompt_results
 from experiments import refusals
 from experiments import restoring
@@ -112,7 +113,7 @@ class PromptsTest(WorkdirCase):
     workdir = workdir_lib.Workdir(self.workdir)
     stored = learned_weights.load_guidance_config(workdir, self.config)
     stored['prompt_model']['clip']['width'] = 4096
-    with self.assertRaisesRegex(launch.UserError, 'clip.width=.*4096'):
+    with self.assertRaisesRegex(launch.UserError, 'of the CLIP .* clip.width=.*4096'):
       refusals.require_base(
         workdir, {**stored, 'reward_model': None}, self.config.rule, workdir.path
       )
@@ -208,7 +209,7 @@ class PromptsTest(WorkdirCase):
     config.clip.num_steps = 6
     train_clip.run(config, workdir, model='reward')
     for binary in (collect_statistics, train_guidance):
-      with self.assertRaisesRegex(launch.UserError, r'step=6: .* was written with 4'):
+      with self.assertRaisesRegex(launch.UserError, 'of the CLIP .* step=6: .* with 4'):
         binary.run(config, workdir)
     config.clip.width = 8
     with self.assertRaisesRegex(launch.UserError, r'clip.width=8: .* with 16'):
@@ -223,11 +224,33 @@ class PromptsTest(WorkdirCase):
 
 class ValidationTest(parameterized.TestCase):
   def test_captions_are_needed(self):
-    config = digits.get_config('smoke')
-    for binary in (train_clip.run, evaluate_prompts.run):
-      kwargs = {'model': 'judge'} if binary is train_clip.run else {}
-      with self.assertRaisesRegex(launch.UserError, "data.name='digits'|no trained"):
-        binary(config, self.create_tempdir().full_path, **kwargs)
+    config, workdir = digits.get_config('smoke'), self.create_tempdir().full_path
+    message = "data.name='digits': has no captions"
+    with self.assertRaisesRegex(launch.UserError, message):
+      train_clip.run(config, workdir, model='judge')
+    with (
+      absltest.mock.patch.object(restoring, 'resolve_config', lambda *_: config),
+      self.assertRaisesRegex(launch.UserError, message),
+    ):
+      evaluate_prompts.run(None, workdir)
+
+  def test_names_without_gamma(self):
+    """Of weights from different data, which figures must tell apart."""
+    config = emoji.get_config('smoke')
+    for split, common in (
+      ('train', 'self_consistency'),
+      ('validation', 'self_consistency_validation'),
+    ):
+      config.statistics.split = split
+      for gamma in (0.0, 0.5, 3000.0, 1e7):
+        config.guidance.gamma = gamma
+        name = naming.guidance_name(config)
+        self.assertEqual(naming.without_gamma(name, gamma), common)
+
+  def test_prompts_make_no_classes(self):
+    config = emoji.get_config('smoke')
+    with self.assertRaisesRegex(launch.UserError, "'pairs': .*evaluate_prompts"):
+      datasets.load_classes(config)
 
   @parameterized.parameters(
     ({'data.file': '/nowhere.npz'}, "data.file='/nowhere.npz': no such file"),
