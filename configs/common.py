@@ -32,7 +32,7 @@ def get_default() -> config_dict.ConfigDict:
   config.data.vocab_size = 1024  # Of the tokens.
   # coco_captions/2014, whose captions are embedded once:
   config.data.encoders = ()  # By these of `data.embeddings`: clip_l14, t5_xxl, ...
-  config.data.autoencoder = ''  # MODULE:FUNCTION, of encode_latents; '' trains pixels.
+  config.data.autoencoder = ''  # 'module:function'; '' trains pixels.
   config.data.latent_shape = (64, 64, 4)  # That it gives.
   config.data.encoded_dir = ''  # With what encode_text and encode_latents write.
   config.data.attributes = ()  # Of celeb_a: k of them make 2^k classes, () is a vector.

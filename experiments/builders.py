@@ -6,7 +6,6 @@ the values must keep.
 """
 
 import functools
-import importlib
 import types as types_lib
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from flax import linen as nn
 from ml_collections import config_dict
 
 from experiments import launch
+from experiments import user_functions
 from lgd import conditions
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
@@ -195,7 +195,12 @@ def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
   """
   name = config.reward.name
   if ':' in name:
-    return lambda params, x0_hat, cond: _import_reward(name)(x0_hat, cond)
+
+    def of_user(params, x0_hat, cond):
+      del params
+      return user_functions.load('reward.name', name)(x0_hat, cond)
+
+    return of_user
   net = networks.Classifier(
     spec.conditions.num_classes, config.evaluation.classifier_width
   )
@@ -205,17 +210,6 @@ def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
     return -optax.softmax_cross_entropy_with_integer_labels(logits, cond)
 
   return log_prob
-
-
-def _import_reward(name: str) -> types.Reward:
-  module, _, function = name.partition(':')
-  try:
-    return getattr(importlib.import_module(module), function)
-  except (ImportError, AttributeError) as error:
-    raise launch.UserError(
-      f"reward.name={name!r}: {error}; must be 'module:function' that can be imported"
-      ' from where this runs.'
-    ) from error
 
 
 def has_reward(config: config_dict.ConfigDict) -> bool:

@@ -5,7 +5,6 @@ DIR/latents/    of experiments.encode_latents
 """
 
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import launch
+from experiments import user_functions
 from lgd import files
 from lgd.data import captions as captions_lib
 from lgd.data import catalog
@@ -77,14 +77,7 @@ def autoencoder(config: config_dict.ConfigDict) -> latents.Autoencoder:
   Raises:
     launch.UserError: no such module or function.
   """
-  module, _, function = config.data.autoencoder.partition(':')
-  try:
-    return getattr(importlib.import_module(module), function)()
-  except (ImportError, AttributeError, ValueError) as error:
-    raise launch.UserError(
-      f'data.autoencoder={config.data.autoencoder!r}: must be MODULE:FUNCTION, on'
-      f' PYTHONPATH ({error}).'
-    ) from error
+  return user_functions.load('data.autoencoder', config.data.autoencoder)()
 
 
 def decode(config: config_dict.ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
