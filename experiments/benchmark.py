@@ -31,9 +31,9 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import guidance_losses
 from experiments import launch
 from experiments import sampler
-from experiments import train_guidance
 from experiments import validation
 from lgd import conditions
 from lgd import networks
@@ -90,7 +90,7 @@ def direct_update(config: config_dict.ConfigDict, dataset: splits.Dataset):
   net = builders.network(config, dataset.spec)
   params = builders.init_network(net, key, dataset.spec)
   batch = next(datasets.batches(config, 'guidance', dataset.train)(0))
-  loss_fn = train_guidance.make_direct_loss_fn(config)
+  loss_fn = guidance_losses.make_direct_loss_fn(config)
   return make_update(config, loss_fn, params, batch), params, batch
 
 
@@ -127,7 +127,7 @@ def statistics_update(config: config_dict.ConfigDict) -> Callable[[], Any]:
     jnp.linspace(0.0, config.statistics.t_max, num),
     jnp.arange(num) % datasets.spec(config).conditions.num_classes,
   )
-  loss_fn = train_guidance.make_statistics_loss_fn(config)
+  loss_fn = guidance_losses.make_statistics_loss_fn(config)
   return make_update(config, loss_fn, store, ())
 
 

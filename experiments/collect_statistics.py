@@ -34,6 +34,7 @@ from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
 from experiments import statistics_files
+from experiments import statistics_plan
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -43,9 +44,6 @@ from lgd import reporting
 from lgd import sharding
 from lgd import statistics
 from lgd.data import splits
-
-# t of item i is frac((i + 1) * this): evenly spread after any number of items.
-_GOLDEN_RATIO = 0.6180339887498949
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> None:
@@ -60,7 +58,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
     refusals.require_statistics(workdir, config)
   builders.log_config(config)
   dataset = datasets.load(config)
-  plan = Plan(config, getattr(dataset, config.statistics.split))
+  plan = statistics_plan.Plan(config, getattr(dataset, config.statistics.split))
   params = restoring.load_pair(workdir, config, dataset.spec)
   reward, reward_params = None, None
   if config.reward.name:
@@ -129,7 +127,9 @@ def require_finite(
     )
 
 
-def summarise(config: config_dict.ConfigDict, directory, plan: 'Plan') -> None:
+def summarise(
+  config: config_dict.ConfigDict, directory, plan: statistics_plan.Plan
+) -> None:
   """Reads everything back and says what it cost."""
   stored = statistics_files.read(
     directory,
@@ -155,63 +155,6 @@ def summarise(config: config_dict.ConfigDict, directory, plan: 'Plan') -> None:
       num_data * num_particles * len(config.reward.nodes),
       config.reward.name,
     )
-
-
-class Plan:
-  """Which datum, time and noise every item of a pass has; of the config alone.
-
-  An item is a datum with its particles, or a group of data with one particle each. A
-  shard is a range of items.
-  """
-
-  def __init__(self, config: config_dict.ConfigDict, data: splits.Split):
-    section = config.statistics
-    self._config, self._data = config, data
-    self._by_class = section.kind == 'class_groups'
-    self.group_size = builders.group_size(config)
-    self.num_items = section.num_data // self.group_size
-    self._items_per_shard = section.shard_size // self.group_size
-    self.items_per_batch = section.batch_size // self.group_size
-    self.num_shards = builders.num_shards(config)
-    self.num_vectors = builders.num_vectors(config)
-    if self.items_per_batch % jax.device_count():
-      raise launch.UserError(
-        f'statistics.batch_size={section.batch_size}: makes {self.items_per_batch}'
-        f' items a call, which must be a multiple of the {jax.device_count()} devices'
-        ' that share them.'
-      )
-    self._passes: dict[int, np.ndarray] = {}
-    self._rows_of_pass(0)  # Refuses groups that no class can fill.
-
-  def items(self, shard: int) -> np.ndarray:
-    """The items of a shard."""
-    first = shard * self._items_per_shard
-    return np.arange(first, min(first + self._items_per_shard, self.num_items))
-
-  def batch(self, items: np.ndarray) -> tuple[Any, ...]:
-    """`index, x0 [items, n, *data], label [items, n, ...], t [items]` of a batch."""
-    items = np.resize(items, self.items_per_batch)
-    per_pass = len(self._rows_of_pass(0))
-    rows = np.stack([self._rows_of_pass(i // per_pass)[i % per_pass] for i in items])
-    t = np.modf((items + 1.0) * _GOLDEN_RATIO)[0] * self._config.statistics.t_max
-    return (
-      items.astype(np.uint32),
-      self._data.x[rows],
-      self._data.label[rows],
-      t.astype(np.float32),
-    )
-
-  def _rows_of_pass(self, epoch: int) -> np.ndarray:
-    if epoch not in self._passes:
-      self._passes[epoch] = datasets.group_rows(
-        self._config,
-        'statistics',
-        self._data,
-        self.group_size,
-        self._by_class,
-        epoch=epoch,
-      )
-    return self._passes[epoch]
 
 
 def make_collect(

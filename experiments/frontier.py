@@ -21,6 +21,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import guidance_losses
 from experiments import launch
 from experiments import learned_weights
 from experiments import naming
@@ -138,7 +139,7 @@ def measure(
   @jax.jit
   def compiled(params, store):
     def at(gamma, key):
-      loss_fn = train_guidance.make_statistics_loss_fn(config, gamma=gamma)
+      loss_fn = guidance_losses.make_statistics_loss_fn(config, gamma=gamma)
       return loss_fn(params, store, (), key)
 
     return jax.vmap(lambda gamma: jax.vmap(lambda key: at(gamma, key))(keys))(gammas)

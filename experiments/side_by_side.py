@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
-from experiments import train_guidance
+from experiments import guidance_losses
 from lgd import objectives
 from lgd import reporting
 from lgd import training
@@ -59,7 +59,7 @@ def train(
     return training.init_state(model.init(key), optimizer({}))
 
   def update(state, setting, key, store):
-    loss_fn = train_guidance.make_statistics_loss_fn(config, **setting)
+    loss_fn = guidance_losses.make_statistics_loss_fn(config, **setting)
     step = training.make_train_step(
       loss_fn, optimizer(setting), ema_decay=config.guidance.ema_decay
     )

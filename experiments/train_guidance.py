@@ -10,20 +10,19 @@ Learns from the statistics of `collect_statistics`, or directly. Writes guidance
 The same command again resumes.
 """
 
-import functools
 import itertools
-import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import closed_form
 from experiments import datasets
+from experiments import guidance_losses
 from experiments import identities
 from experiments import launch
 from experiments import learned_weights
@@ -36,13 +35,9 @@ from experiments import stores
 from experiments import train_loop
 from experiments import validation
 from experiments import workdir as workdir_lib
-from lgd import arrays
 from lgd import checkpointing
-from lgd import denoiser as denoiser_lib
 from lgd import objectives
-from lgd import statistics
 from lgd import training
-from lgd import types
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
@@ -110,7 +105,7 @@ def learn_from_statistics(
     workdir,
     directory,
     num_evaluations=num_evaluations,
-    loss_fn=make_statistics_loss_fn(config),
+    loss_fn=guidance_losses.make_statistics_loss_fn(config),
     frozen=store,
     batches=lambda start: itertools.repeat(()),  # The step draws its own.
   )
@@ -131,16 +126,18 @@ def learn_directly(
     config,
     'guidance',
     getattr(dataset, config.statistics.split),
-    group_size=_direct_group_size(config),
+    group_size=guidance_losses.direct_group_size(config),
     by_class=section.objective == 'class_marginal',
   )
-  of_this_process = count_evaluations(config, frozen, next(batches(0)), reward)
+  of_this_process = guidance_losses.count_evaluations(
+    config, frozen, next(batches(0)), reward
+  )
   return _train(
     config,
     workdir,
     directory,
     num_evaluations=section.num_steps * jax.process_count() * of_this_process,
-    loss_fn=make_direct_loss_fn(config, reward=reward),
+    loss_fn=guidance_losses.make_direct_loss_fn(config, reward=reward),
     frozen=frozen,
     batches=batches,
   )
@@ -186,160 +183,10 @@ def fit_table(
 ) -> training.TrainState:
   """The closed form of l2 or score matching for every class and transition."""
   params = {
-    'values': closed_form(config, store),
+    'values': closed_form.solve(config, store),
     'times': builders.time_grid(config),
   }
   return learned_weights.save_table(workdir, config, directory, params, num_evaluations)
-
-
-def closed_form(config: config_dict.ConfigDict, store: objectives.Store) -> jax.Array:
-  """Minimiser of the objective per class and bin of t, `[num_classes, num_steps]`.
-
-  At least 0; a bin without data has 0. For l2, s is drawn as in Algorithm 1.
-  """
-  section = config.guidance
-  num_bins = section.num_bins
-  usable = stores.in_reach(store.t, section)
-  store = jax.tree.map(lambda x: x[usable], store)
-  gram = statistics.unpack(store.gram)
-  if section.objective == 'score_matching':
-    terms = statistics.score_matching_terms(gram)
-  else:
-    s = objectives.sample_s(
-      arrays.stream(config.seed, 'closed_form'),
-      store.t,
-      s_min=section.s_min,
-      zeta=section.zeta,
-      gap=section.gap,
-    )
-    schedule = builders.schedule(config)
-    terms = statistics.l2_terms(
-      gram, s, store.t, schedule=schedule, churn=section.churn
-    )
-  num_classes = datasets.spec(config).conditions.num_classes
-  where = (store.cond, jnp.minimum(store.t * num_bins, num_bins - 1).astype(int))
-  numerator, denominator = (
-    jnp.zeros((num_classes, num_bins)).at[where].add(term) for term in terms
-  )
-  omega = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
-  t = builders.time_grid(config)[:-1]
-  # Rounding must not put an edge into the bin below it.
-  bins = jnp.minimum(t * num_bins + 1e-3, num_bins - 1).astype(int)
-  return jnp.maximum(omega, 0.0)[:, bins]
-
-
-def make_statistics_loss_fn(
-  config: config_dict.ConfigDict, **overrides: jax.Array
-) -> training.LossFn:
-  """`(guidance_params, store, (), key) -> loss` from stored statistics.
-
-  `overrides` replace numbers of `config.guidance`, and may be traced; with a gamma
-  among them the reward counts, whatever its value.
-  """
-  section = builders.overridden(config.guidance, overrides)
-  gamma = section.gamma if 'gamma' in overrides or section.gamma else None
-  if section.objective == 'reward':
-    gamma = 1.0
-  spec = datasets.spec(config)
-  model = builders.weight_model(config, spec)
-  dim = math.prod(spec.shape)
-  objective = builders.statistics_objective(config, dim, **overrides)
-  grouped = section.objective in builders.GROUPED
-  counts = {
-    'num_stored': config.statistics.group_size,
-    'num_used': section.group_size,
-    'batch': section.batch_size // section.group_size,
-  }
-  if not grouped:
-    counts = {
-      'num_stored': config.statistics.num_particles,
-      'num_used': section.num_particles,
-      'batch': section.batch_size,
-      'antithetic': config.statistics.antithetic,
-    }
-
-  def loss_fn(params, store, batch, key):
-    del batch
-    losses, omega = objectives.statistics_loss(
-      key,
-      functools.partial(model.apply, params),
-      objective,
-      store,
-      grouped=grouped,
-      s_min=section.s_min,
-      zeta=section.zeta,
-      gap=section.gap,
-      gamma=gamma,
-      nodes=config.reward.nodes,
-      **counts,
-    )
-    return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
-
-  return loss_fn
-
-
-def make_direct_loss_fn(
-  config: config_dict.ConfigDict,
-  *,
-  counter: denoiser_lib.EvaluationCounter | None = None,
-  reward: builders.RewardFn | None = None,
-) -> training.LossFn:
-  """Algorithm 1 as `(guidance_params, denoiser_params, batch, key) -> loss`.
-
-  With a reward, Algorithm 4, whose frozen parameters are `(denoiser_params,
-  reward_params)`.
-  """
-  section, spec = config.guidance, datasets.spec(config)
-  model = builders.weight_model(config, spec)
-  network = builders.denoiser(config, spec)
-  if counter is not None:
-    network = counter.wrap(network)
-  pair = builders.pair(config, spec, network=network)
-
-  def loss_fn(params, frozen, batch, key):
-    denoiser_params, bound = frozen, None
-    if reward is not None:
-      denoiser_params, reward_params = frozen
-      bound = functools.partial(reward, reward_params)
-    losses, omega = objectives.guidance_loss(
-      key,
-      functools.partial(model.apply, params),
-      builders.guidance_objective(config, bound),
-      pair,
-      denoiser_params,
-      builders.schedule(config),
-      batch.x,
-      batch.label,
-      num_particles=section.num_particles,
-      s_min=section.s_min,
-      zeta=section.zeta,
-      gap=section.gap,
-      group_size=_direct_group_size(config),
-    )
-    return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
-
-  return loss_fn
-
-
-def count_evaluations(
-  config: config_dict.ConfigDict,
-  frozen: types.Params,
-  batch: Any,
-  reward: builders.RewardFn | None = None,
-) -> int:
-  """Denoiser evaluations of one direct update, counted while its loss is computed."""
-  counter = denoiser_lib.EvaluationCounter()
-  loss_fn = make_direct_loss_fn(config, counter=counter, reward=reward)
-  key = jax.random.key(0)
-  params = builders.weight_model(config, datasets.spec(config)).init(key)
-  jax.block_until_ready(jax.jit(loss_fn)(params, frozen, batch, key))
-  return counter.count
-
-
-def _direct_group_size(config: config_dict.ConfigDict) -> int:
-  """Consecutive data of a batch that share (s, t)."""
-  section = config.guidance
-  return section.group_size if section.objective in builders.GROUPED else 1
 
 
 if __name__ == '__main__':

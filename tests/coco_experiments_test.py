@@ -22,6 +22,7 @@ from experiments import encoded
 from experiments import evaluate
 from experiments import feature_files
 from experiments import fid
+from experiments import guidance_losses
 from experiments import launch
 from experiments import learned_weights
 from experiments import naming
@@ -271,7 +272,7 @@ class BinariesTest(helpers.WorkdirCase):
     def loss(key):
       params = builders.init_network(builders.network(config, spec), key, spec)
       weights = builders.weight_model(config, spec).init(key)
-      return train_guidance.make_direct_loss_fn(config)(weights, params, batch, key)
+      return guidance_losses.make_direct_loss_fn(config)(weights, params, batch, key)
 
     self.assertEqual(jax.eval_shape(loss, jax.random.key(0))[0].shape, ())
 

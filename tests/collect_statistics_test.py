@@ -20,6 +20,7 @@ from experiments import datasets
 from experiments import launch
 from experiments import restoring
 from experiments import statistics_files
+from experiments import statistics_plan
 from experiments import stores
 from experiments import train_denoiser
 from experiments import train_guidance
@@ -165,7 +166,7 @@ class ContentTest(WorkdirCase):
     config = smoke_config(**{'statistics.kind': kind, 'statistics.num_data': 3200})
     label = datasets.load(config).train.label
     rows = np.arange(len(label), dtype=np.float32)
-    plan = collect_statistics.Plan(config, splits.Split(rows, label))
+    plan = statistics_plan.Plan(config, splits.Split(rows, label))
     items, seen = [], []
     for shard in range(plan.num_shards):
       of_shard = plan.items(shard)
@@ -194,7 +195,7 @@ class ContentTest(WorkdirCase):
   def test_times_are_evenly_spread_after_any_number_of_items(self):
     config = smoke_config(**{'statistics.num_data': 4096})
     data = datasets.load(config).train
-    plan = collect_statistics.Plan(config, data)
+    plan = statistics_plan.Plan(config, data)
     t = plan.batch(np.arange(64))[3]
     for first in range(64, 4096, 64):
       t = np.concatenate([t, plan.batch(np.arange(first, first + 64))[3]])

@@ -10,8 +10,8 @@ from absl.testing import parameterized
 
 from configs import common
 from experiments import builders
-from experiments import collect_statistics
 from experiments import datasets
+from experiments import statistics_plan
 from experiments import sweep
 from experiments import validation
 from lgd import conditions
@@ -116,7 +116,7 @@ class ConfigsTest(parameterized.TestCase):
     for variant in VARIANTS:
       config = load(name, variant)
       config.statistics.kind = kind
-      plan = collect_statistics.Plan(config, datasets.load(config).train)
+      plan = statistics_plan.Plan(config, datasets.load(config).train)
       index, _, label, _ = plan.batch(plan.items(0)[:2])
       self.assertLen(index, plan.items_per_batch)
       self.assertEqual(label.shape, (plan.items_per_batch, plan.group_size))

@@ -21,6 +21,7 @@ from experiments import builders
 from experiments import collect_statistics
 from experiments import datasets
 from experiments import evaluate
+from experiments import guidance_losses
 from experiments import launch
 from experiments import sample
 from experiments import sampler
@@ -338,7 +339,7 @@ class DevicesTest(parameterized.TestCase):
     state = training.init_state(model.init(jax.random.key(0)), tx)
     step = training.compile_step(
       training.make_train_step(
-        train_guidance.make_direct_loss_fn(config), tx, ema_decay=0.9
+        guidance_losses.make_direct_loss_fn(config), tx, ema_decay=0.9
       ),
       mesh,
       sharding.replicated(mesh),
@@ -399,7 +400,7 @@ class DevicesTest(parameterized.TestCase):
       group_size=4 if objective == 'class_marginal' else 1,
       by_class=objective == 'class_marginal',
     )(0)
-    loss_fn = train_guidance.make_direct_loss_fn(config)
+    loss_fn = guidance_losses.make_direct_loss_fn(config)
     self.assert_same_on_eight_devices(
       config, loss_fn, params, [next(batches), next(batches)]
     )
@@ -416,7 +417,7 @@ class DevicesTest(parameterized.TestCase):
       (np.arange(num, dtype=np.float32) + 0.5) / num,
       label,
     )
-    loss_fn = train_guidance.make_statistics_loss_fn(config)
+    loss_fn = guidance_losses.make_statistics_loss_fn(config)
     self.assert_same_on_eight_devices(config, loss_fn, store, [(), ()])
 
 

@@ -16,11 +16,11 @@ from configs import mixture
 from experiments import builders
 from experiments import collect_statistics
 from experiments import datasets
+from experiments import guidance_losses
 from experiments import launch
 from experiments import sampler
 from experiments import sweep
 from experiments import train_denoiser
-from experiments import train_guidance
 from lgd import arrays
 from lgd import objectives
 from lgd import reporting
@@ -83,7 +83,7 @@ class TrainTest(parameterized.TestCase):
       tx = builders.optimizer(alone.guidance)
       step = jax.jit(
         training.make_train_step(
-          train_guidance.make_statistics_loss_fn(alone),
+          guidance_losses.make_statistics_loss_fn(alone),
           tx,
           ema_decay=alone.guidance.ema_decay,
         )

@@ -10,6 +10,7 @@ from absl.testing import parameterized
 
 from configs import mixture
 from experiments import builders
+from experiments import closed_form
 from experiments import collect_statistics
 from experiments import datasets
 from experiments import launch
@@ -94,14 +95,14 @@ class ClosedFormTest(parameterized.TestCase):
       delta, residual = self.delta[items], self.residual[items]
       if len(items):
         expected[cell] = max(-np.sum(delta * residual) / np.sum(delta**2), 0.0)
-    table = train_guidance.closed_form(self.config('score_matching'), self.store)
+    table = closed_form.solve(self.config('score_matching'), self.store)
     self.assert_table(table, expected)
 
   def test_times_at_the_edges_of_bins(self):
     """A transition from t = k / 30 takes the bin that starts there."""
     config = self.config('score_matching')
     config.guidance.num_bins = config.evaluation.num_steps = 30
-    table = train_guidance.closed_form(config, self.store)
+    table = closed_form.solve(config, self.store)
     usable = (self.t > 0.05 + 0.1) & (self.t <= 1.0 - 0.02)
     for step in range(30):
       of_bin = np.minimum(np.floor(np.float64(self.t) * 30), 29)
@@ -134,7 +135,7 @@ class ClosedFormTest(parameterized.TestCase):
       if len(items):
         x, y = slope[items].reshape(-1, 1), -given[items].ravel()
         expected[cell] = max(np.linalg.lstsq(x, y)[0][0], 0.0)
-    table = train_guidance.closed_form(self.config('l2', churn=churn), self.store)
+    table = closed_form.solve(self.config('l2', churn=churn), self.store)
     self.assert_table(table, expected)
 
   def test_l2_is_the_minimum_of_the_loss_that_networks_are_trained_with(self):
@@ -153,7 +154,7 @@ class ClosedFormTest(parameterized.TestCase):
     for cell, items in self.cells().items():
       if len(items):
         expected[cell] = grid[np.argmin(losses[:, items].sum(axis=1))]
-    table = train_guidance.closed_form(config, self.store)
+    table = closed_form.solve(config, self.store)
     t = np.linspace(1.0, 0.0, 38)[:-1]
     np.testing.assert_allclose(
       table,

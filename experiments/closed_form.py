@@ -1,0 +1,55 @@
+"""Weights without training: the minimum of l2 or score matching, from statistics.
+
+Both losses are a + b omega + c omega^2 for every particle, so that per class and bin
+
+  (1)  omega = max(-sum numerators / sum denominators, 0)
+
+with the terms of `lgd.statistics`.
+"""
+
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import datasets
+from experiments import stores
+from lgd import arrays
+from lgd import objectives
+from lgd import statistics
+
+
+def solve(config: config_dict.ConfigDict, store: objectives.Store) -> jax.Array:
+  """Minimiser of the objective per class and bin of t, `[num_classes, num_steps]`.
+
+  At least 0; a bin without data has 0. For l2, s is drawn as in Algorithm 1.
+  """
+  section = config.guidance
+  num_bins = section.num_bins
+  usable = stores.in_reach(store.t, section)
+  store = jax.tree.map(lambda x: x[usable], store)
+  gram = statistics.unpack(store.gram)
+  if section.objective == 'score_matching':
+    terms = statistics.score_matching_terms(gram)
+  else:
+    s = objectives.sample_s(
+      arrays.stream(config.seed, 'closed_form'),
+      store.t,
+      s_min=section.s_min,
+      zeta=section.zeta,
+      gap=section.gap,
+    )
+    schedule = builders.schedule(config)
+    terms = statistics.l2_terms(
+      gram, s, store.t, schedule=schedule, churn=section.churn
+    )
+  num_classes = datasets.spec(config).conditions.num_classes
+  where = (store.cond, jnp.minimum(store.t * num_bins, num_bins - 1).astype(int))
+  numerator, denominator = (
+    jnp.zeros((num_classes, num_bins)).at[where].add(term) for term in terms
+  )
+  omega = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
+  t = builders.time_grid(config)[:-1]
+  # Rounding must not put an edge into the bin below it.
+  bins = jnp.minimum(t * num_bins + 1e-3, num_bins - 1).astype(int)
+  return jnp.maximum(omega, 0.0)[:, bins]
