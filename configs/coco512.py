@@ -4,7 +4,8 @@ r"""MS-COCO at 512x512 from its captions: the paper's text-to-image setting.
   F="--config=configs/coco512.py --config.data.dir=DATA --config.data.encoded_dir=DIR"
   python -m experiments.encode_text $F --encoder=clip_l14 --weights=clip.npz \
       --tokenizer=tokenizer.json --truncate
-  python -m experiments.encode_text $F --encoder=t5_xxl --weights=T5_DIRECTORY
+  python -m experiments.encode_text $F --encoder=t5_xxl --weights=T5_DIRECTORY \
+      --truncate
   python -m experiments.encode_latents $F    # By `load` of your my_autoencoder.py.
   W="--workdir=runs/coco512"
   python -m experiments.train_denoiser $F $W           # Add --distributed on a cluster.
@@ -18,7 +19,8 @@ samples. It says neither which data its base was trained on nor how, nor which e
 and autoencoder; these, the optimiser, the number of steps and the split of devices are
 our choice. Data are the images of COCO's training split with each of their some five
 captions; samples are of captions of `val`, with whose images (5,000) they are compared.
-CLIP takes 77 tokens, and --truncate cuts the few captions that have more.
+Rows have the 77 tokens that CLIP takes, and --truncate cuts the few captions that have
+more.
 
 FID of the paper: unguided 24.74, constant 7.5 31.20, limited interval 24.95, learned by
 self-consistency 18.01. Ours: not run.
