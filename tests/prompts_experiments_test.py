@@ -267,7 +267,7 @@ class ValidationTest(parameterized.TestCase):
   )
   def test_rules(self, change, message):
     path = pathlib.Path(self.create_tempdir().full_path) / 'pairs.npz'
-    write_pairs(path, num=12)
+    write_pairs(path, num=20)
     config = shrunk(path)
     config.update_from_flattened_dict(change)
     with self.assertRaisesRegex(launch.UserError, message):

@@ -40,7 +40,7 @@ def load(path: epath.PathLike, *, size: int, vocab_size: int, length: int) -> Pa
 
   Raises:
     sources.DataError: no such file, one of other arrays, an image smaller than `size`,
-      a caption that is empty or too long, fewer than 10 different ones.
+      a caption that is empty or too long, fewer than 20 different ones.
   """
   x, captions = _read(epath.Path(path), size)
   train, validation, test = _split(path, captions)
@@ -96,10 +96,10 @@ def _split(
   """Rows of the three splits."""
   numbers = {}  # Of different captions, in the order of their first rows.
   of_row = [numbers.setdefault(text.normalize(c), len(numbers)) for c in captions]
-  if len(numbers) < 10:
+  if len(numbers) < 20:
     raise sources.DataError(
-      f'{path}: has {len(numbers)} different captions; must have at least 10, for a'
-      ' tenth of them validates and a tenth tests.'
+      f'{path}: has {len(numbers)} different captions; must have at least 20: a'
+      ' tenth of them validates, a tenth tests, and one has no covariance.'
     )
   order = np.random.default_rng(0).permutation(len(numbers))
   rank = np.argsort(order)[of_row]  # Where in the order a row's caption is.
