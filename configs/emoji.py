@@ -53,6 +53,7 @@ def get_config(variant: str = 'base'):
   config.frontier.gammas = (0.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
   config.evaluation.num_seeds = 1
   config.evaluation.num_prompts = 200
+  config.evaluation.samples_per_class = 8  # Of each --prompt of `sample`.
   config.evaluation.num_steps = 24
   config.evaluation.constants = (0.5, 1.0, 2.0, 3.0, 5.0)
   config.evaluation.interval_omegas = (2.0, 5.0)

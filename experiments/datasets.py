@@ -128,7 +128,10 @@ def _load_pairs(section):
       length=section.caption_length,
     )
   except sources.DataError as error:
-    raise launch.UserError(f'data.file={section.file!r}: {error}') from error
+    hint = ''
+    if isinstance(error.__cause__, text.CaptionError):
+      hint = f' A row has data.caption_length={section.caption_length} tokens.'
+    raise launch.UserError(f'data.file={section.file!r}: {error}{hint}') from error
 
 
 def spec(config: config_dict.ConfigDict) -> splits.Spec:
