@@ -1,8 +1,8 @@
 """From a config to objects.
 
-The only place where config keys are given a meaning: binaries call these functions
-and never branch on a config string themselves. `validation.py` holds the rules that
-the values must keep.
+With `objective_builders.py` and `datasets.py` the only place where config keys are
+given a meaning: binaries call these functions and never branch on a config string
+themselves. `validation.py` holds the rules that the values must keep.
 """
 
 import functools
@@ -24,20 +24,14 @@ from lgd import conditions
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import networks
-from lgd import objectives
 from lgd import rewards
 from lgd import sampling
 from lgd import schedules
 from lgd import sharding
-from lgd import statistics
 from lgd import types
 from lgd.data import splits
 
 SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
-OBJECTIVES = (
-  'self_consistency', 'l2', 'score_matching', 'class_marginal', 'marginal', 'reward'
-)  # fmt: skip
-GROUPED = {'class_marginal': 'class_groups', 'marginal': 'pooled_groups'}
 DIRECTIONS = ('optimal_scale', 'apg')  # Rules that are linear along one.
 LEARNABLE_RULES = ('linear', *DIRECTIONS, 'autoguidance')
 PAIR_RULES = (*LEARNABLE_RULES, 'apg_momentum', 'angle_domain', 'power_normalized')
@@ -45,7 +39,6 @@ REWARD_RULES = ('mpgd', 'stein')  # No pair; they raise a reward.
 RULES = (*PAIR_RULES, *REWARD_RULES)
 # The null branch has an effect where omega is 0, now or later.
 RULES_THAT_NEED_BOTH = ('apg_momentum', 'power_normalized')
-STATISTICS = ('particles', *GROUPED.values())
 
 REWARDS = ('classifier', 'clip')  # Beside 'module:function'.
 
@@ -212,11 +205,6 @@ def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
   return log_prob
 
 
-def has_reward(config: config_dict.ConfigDict) -> bool:
-  """Whether the weight is learned with a reward."""
-  return config.guidance.objective == 'reward' or config.guidance.gamma > 0.0
-
-
 def guided(
   config: config_dict.ConfigDict,
   pair: denoiser_lib.Pair,
@@ -326,73 +314,4 @@ def optimizer(section: config_dict.ConfigDict) -> optax.GradientTransformation:
     rate = optax.linear_schedule(0.0, rate, section.warmup_steps)
   return optax.chain(
     optax.clip_by_global_norm(section.grad_clip), optax.adam(rate, b2=section.adam_b2)
-  )
-
-
-def guidance_objective(
-  config: config_dict.ConfigDict, reward: types.Reward | None = None
-) -> objectives.Objective:
-  """The objective that `guidance.objective` names, for Algorithm 1, or 4 with gamma.
-
-  `reward` is needed if `has_reward`.
-  """
-  section = config.guidance
-  if section.objective == 'reward':
-    return objectives.reward_objective(reward)
-  objective = _objective_without_reward(config)
-  if not has_reward(config):
-    return objective
-  return objectives.rewarded(
-    objective,
-    reward,
-    gamma=section.gamma,
-    group_size=section.group_size if section.objective in GROUPED else 1,
-  )
-
-
-def _objective_without_reward(config):
-  section = config.guidance
-  if section.objective == 'score_matching':
-    return objectives.score_matching_objective(rule=guidance.linear)
-  energy = {'beta': section.beta, 'interaction': section.interaction}
-  marginal = functools.partial(
-    objectives.group_marginal, group_size=section.group_size, **energy
-  )
-  compare = {
-    'self_consistency': functools.partial(objectives.self_consistency, **energy),
-    'l2': objectives.l2,
-    'class_marginal': marginal,
-    'marginal': marginal,
-  }[section.objective]
-  return objectives.consistency_objective(
-    compare, schedule=schedule(config), churn=section.churn, rule=guidance.linear
-  )
-
-
-def statistics_objective(
-  config: config_dict.ConfigDict, dim: int, **overrides: jax.Array
-) -> objectives.StatisticsObjective:
-  """The objective that `guidance.objective` names, from statistics of `dim`-d data.
-
-  Without the reward, so that the losses of 'reward' are 0. `overrides` replace numbers
-  of `config.guidance`, and may be traced.
-  """
-  section = overridden(config.guidance, overrides)
-  if section.objective == 'reward':
-    return lambda gram, omega, s, t: jnp.zeros(len(gram))
-  if section.objective == 'score_matching':
-    return lambda gram, omega, s, t: statistics.score_matching(gram, omega)
-  step = {'schedule': schedule(config), 'churn': section.churn, 'dim': dim}
-  if section.objective == 'l2':
-    return functools.partial(statistics.l2, **step)
-  self_consistency = functools.partial(
-    statistics.self_consistency, antithetic=config.statistics.antithetic
-  )
-  loss = {
-    'self_consistency': self_consistency,
-    'class_marginal': statistics.marginal,
-    'marginal': statistics.marginal,
-  }[section.objective]
-  return functools.partial(
-    loss, beta=section.beta, interaction=section.interaction, **step
   )

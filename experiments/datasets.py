@@ -1,6 +1,6 @@
 """From `config.data` to data and batches.
 
-With `builders.py` the only place where config keys are given a meaning.
+With the builders the only place where config keys are given a meaning.
 """
 
 import dataclasses

@@ -9,6 +9,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import objective_builders
 from lgd import denoiser as denoiser_lib
 from lgd import objectives
 from lgd import training
@@ -30,8 +31,8 @@ def make_statistics_loss_fn(
   spec = datasets.spec(config)
   model = builders.weight_model(config, spec)
   dim = math.prod(spec.shape)
-  objective = builders.statistics_objective(config, dim, **overrides)
-  grouped = section.objective in builders.GROUPED
+  objective = objective_builders.statistics_objective(config, dim, **overrides)
+  grouped = section.objective in objective_builders.GROUPED
   counts = {
     'num_stored': config.statistics.group_size,
     'num_used': section.group_size,
@@ -91,7 +92,7 @@ def make_direct_loss_fn(
     losses, omega = objectives.guidance_loss(
       key,
       functools.partial(model.apply, params),
-      builders.guidance_objective(config, bound),
+      objective_builders.guidance_objective(config, bound),
       pair,
       denoiser_params,
       builders.schedule(config),
@@ -126,4 +127,4 @@ def count_evaluations(
 def direct_group_size(config: config_dict.ConfigDict) -> int:
   """Consecutive data of a batch that share (s, t)."""
   section = config.guidance
-  return section.group_size if section.objective in builders.GROUPED else 1
+  return section.group_size if section.objective in objective_builders.GROUPED else 1

@@ -12,6 +12,7 @@ from experiments import builders
 from experiments import clips
 from experiments import launch
 from experiments import naming
+from experiments import objective_builders
 from experiments import refusals
 from experiments import statistics_files
 from experiments import workdir as workdir_lib
@@ -53,7 +54,9 @@ def load(
 def with_kind_of_objective(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   """The config whose `statistics.kind` is the one that the objective needs."""
   config = config.copy_and_resolve_references()
-  config.statistics.kind = builders.GROUPED.get(config.guidance.objective, 'particles')
+  config.statistics.kind = objective_builders.GROUPED.get(
+    config.guidance.objective, 'particles'
+  )
   return config
 
 

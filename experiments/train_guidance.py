@@ -27,6 +27,7 @@ from experiments import identities
 from experiments import launch
 from experiments import learned_weights
 from experiments import naming
+from experiments import objective_builders
 from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
@@ -68,7 +69,7 @@ def refuse_other_weight(
     return
   identity = stored_configs.config_to_json(config, 'seed', 'guidance')
   identity['rule'] = identities.rule_identity(config)
-  if builders.has_reward(config):
+  if objective_builders.has_reward(config):
     refusals.require_same_reward(stored['config'], config, directory)
     identity['reward_model'] = identities.reward_model_identity(workdir, config)
   if config.guidance.source == 'statistics':
@@ -119,7 +120,7 @@ def learn_directly(
   """Trains the network by Algorithm 1 as printed, with a reward by Algorithm 4."""
   section, dataset = config.guidance, datasets.load(config)
   frozen, reward = restoring.load_pair(workdir, config, dataset.spec), None
-  if builders.has_reward(config):
+  if objective_builders.has_reward(config):
     reward, reward_params = reward_models.load(workdir, config, dataset)
     frozen = frozen, reward_params
   batches = datasets.batches(

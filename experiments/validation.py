@@ -12,6 +12,7 @@ from experiments import builders
 from experiments import config_checks
 from experiments import datasets
 from experiments import launch
+from experiments import objective_builders
 from experiments import validation_data
 from experiments import validation_stages
 from experiments import validation_training
@@ -58,7 +59,7 @@ def validate(config: config_dict.ConfigDict) -> None:
   check.one_of('rule.name', builders.PAIR_RULES)
   if config.rule.name == 'autoguidance':
     check('rule.weak_workdir', bool, 'must hold a less trained base model.')
-  check.one_of('guidance.objective', builders.OBJECTIVES)
+  check.one_of('guidance.objective', objective_builders.OBJECTIVES)
   check('rule.apg_eta', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check.positive('rule.apg_max_norm')
   check('rule.apg_momentum', lambda v: -1.0 < v < 1.0, 'must be in (-1, 1).')

@@ -9,9 +9,9 @@ import math
 
 from ml_collections import config_dict
 
-from experiments import builders
 from experiments import config_checks
 from experiments import methods
+from experiments import objective_builders
 from lgd.data import catalog
 
 
@@ -20,7 +20,7 @@ def validate_statistics(
 ) -> None:
   """The statistics pass, and that the guidance to be learned can use it."""
   section, guidance = config.statistics, config.guidance
-  check.one_of('statistics.kind', builders.STATISTICS)
+  check.one_of('statistics.kind', objective_builders.STATISTICS)
   check.one_of('statistics.split', ('train', 'validation'))
   for key in ('num_data', 'num_particles', 'batch_size', 'shard_size'):
     check.positive(f'statistics.{key}')
@@ -40,7 +40,7 @@ def validate_statistics(
       ' --config.statistics.t_max=0.99.',
     )
   check('guidance.group_size', lambda v: v >= 2, 'a marginal needs at least 2.')
-  if guidance.objective in builders.GROUPED:
+  if guidance.objective in objective_builders.GROUPED:
     check(
       'guidance.batch_size',
       lambda v: v % guidance.group_size == 0,

@@ -11,6 +11,7 @@ from absl.testing import parameterized
 from configs import common
 from experiments import builders
 from experiments import datasets
+from experiments import objective_builders
 from experiments import statistics_plan
 from experiments import sweep
 from experiments import validation
@@ -109,7 +110,7 @@ class ConfigsTest(parameterized.TestCase):
       validation.validate(config)
 
   @parameterized.product(
-    name=('digits', 'mixture', 'mixture40'), kind=builders.STATISTICS
+    name=('digits', 'mixture', 'mixture40'), kind=objective_builders.STATISTICS
   )
   def test_plans_of_statistics(self, name, kind):
     """On one device as on eight, with what the configs say of sizes."""

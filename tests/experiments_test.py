@@ -23,6 +23,7 @@ from experiments import datasets
 from experiments import evaluate
 from experiments import guidance_losses
 from experiments import launch
+from experiments import objective_builders
 from experiments import sample
 from experiments import sampler
 from experiments import search_trajectory
@@ -74,7 +75,7 @@ class EndToEndTest(parameterized.TestCase):
     state = train_denoiser.run(config, workdir)
     self.assertEqual(int(state.step), config.denoiser.num_steps)
     kinds = {
-      builders.GROUPED.get(learned[name][0], 'particles')
+      objective_builders.GROUPED.get(learned[name][0], 'particles')
       for name in learned
       if learned[name][1] == 'statistics'
     }

@@ -15,6 +15,7 @@ from experiments import collect_statistics
 from experiments import datasets
 from experiments import launch
 from experiments import learned_weights
+from experiments import objective_builders
 from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import workdir as workdir_lib
@@ -142,7 +143,7 @@ class ClosedFormTest(parameterized.TestCase):
     """On a dense grid of weights."""
     config = self.config('l2')
     s, _, _ = self.l2_parts(1.0)
-    loss = builders.statistics_objective(config, DIM)
+    loss = objective_builders.statistics_objective(config, DIM)
     gram = statistics.unpack(self.store.gram)
     grid = jnp.linspace(0.0, 4.0, 401)
     losses = jax.vmap(
