@@ -16,6 +16,7 @@ from experiments import learned_weights
 from experiments import methods as methods_lib
 from experiments import restoring
 from experiments import results as results_lib
+from experiments import rule_builders
 from experiments import sampler
 from experiments import workdir as workdir_lib
 from lgd import guidance
@@ -99,7 +100,7 @@ class Samplers:
     return self._made[key]
 
   def _params_of(self, config):
-    if config.rule.name in builders.REWARD_RULES:
+    if config.rule.name in rule_builders.REWARD_RULES:
       return self._params, self._classifier
     return restoring.with_weak(self._params, config, self._spec)
 
@@ -139,7 +140,7 @@ class Arena:
 
   def class_sets(self, method: Method, x: np.ndarray) -> metrics.ClassSets:
     """A method's samples by class, for distances."""
-    together = builders.samples_together(method.rule)
+    together = rule_builders.samples_together(method.rule)
     return metrics.class_sets(x, self.label, group_size=together)
 
   def count_nfe(self, method: Method) -> float:

@@ -33,6 +33,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import guidance_losses
 from experiments import launch
+from experiments import rule_builders
 from experiments import sampler
 from experiments import validation
 from lgd import conditions
@@ -67,7 +68,7 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
   dataset = datasets.load(config)
   key = jax.random.key(0)
   update, denoiser_params, batch = direct_update(config, dataset)
-  evaluations = jax.jit(builders.pair(config, dataset.spec).both)
+  evaluations = jax.jit(rule_builders.pair(config, dataset.spec).both)
 
   rows = section.batch_size * section.num_particles
   xt = jax.random.normal(key, (rows, *dataset.shape))

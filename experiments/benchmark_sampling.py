@@ -22,6 +22,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import launch
 from experiments import restoring
+from experiments import rule_builders
 from experiments import sample
 from experiments import sampler
 from experiments import validation
@@ -88,12 +89,12 @@ def measure_sampling(
 
   Args:
     config: the config.
-    params: of `builders.pair`.
+    params: of `rule_builders.pair`.
     omega: `[fid.batch_size, num_steps]` weights, or None for unguided sampling.
   """
   spec, num_steps = datasets.spec(config), config.evaluation.num_steps
   cond, n = conditions(config, spec), config.fid.batch_size
-  pair, split = builders.pair(config, spec), sharding.split(builders.mesh(config))
+  pair, split = rule_builders.pair(config, spec), sharding.split(builders.mesh(config))
   sample_fn = sampler.make_sample_fn(config, spec)
   keys = sampler.sample_keys(0, np.arange(n))
   xt, on_devices = jax.device_put((np.zeros((n, *spec.shape), np.float32), cond), split)
@@ -125,7 +126,7 @@ def measure_planned(
   Samples are guided over random intervals of their own, in a batch of similar ones.
   """
   spec, n = datasets.spec(config), config.fid.batch_size
-  pair, times = builders.pair(config, spec), builders.time_grid(config)
+  pair, times = rule_builders.pair(config, spec), builders.time_grid(config)
   num_steps = config.evaluation.num_steps
   split = sharding.split(builders.mesh(config))
   keys, cond = sampler.sample_keys(0, np.arange(n)), conditions(config, spec)

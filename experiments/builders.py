@@ -1,11 +1,10 @@
 """From a config to objects.
 
-With `objective_builders.py` and `datasets.py` the only place where config keys are
-given a meaning: binaries call these functions and never branch on a config string
-themselves. `validation.py` holds the rules that the values must keep.
+With `objective_builders.py`, `rule_builders.py` and `datasets.py` the only place where
+config keys are given a meaning: binaries call these functions and never branch on a
+config string themselves. `validation.py` holds the rules that the values must keep.
 """
 
-import functools
 import types as types_lib
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +23,6 @@ from lgd import conditions
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import networks
-from lgd import rewards
 from lgd import sampling
 from lgd import schedules
 from lgd import sharding
@@ -32,14 +30,6 @@ from lgd import types
 from lgd.data import splits
 
 SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
-DIRECTIONS = ('optimal_scale', 'apg')  # Rules that are linear along one.
-LEARNABLE_RULES = ('linear', *DIRECTIONS, 'autoguidance')
-PAIR_RULES = (*LEARNABLE_RULES, 'apg_momentum', 'angle_domain', 'power_normalized')
-REWARD_RULES = ('mpgd', 'stein')  # No pair; they raise a reward.
-RULES = (*PAIR_RULES, *REWARD_RULES)
-# The null branch has an effect where omega is 0, now or later.
-RULES_THAT_NEED_BOTH = ('apg_momentum', 'power_normalized')
-
 REWARDS = ('classifier', 'clip')  # Beside 'module:function'.
 
 # (params of the reward, x0_hat, cond) -> [batch]
@@ -156,30 +146,6 @@ def denoiser(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Denoise
   )
 
 
-def pair(
-  config: config_dict.ConfigDict,
-  spec: splits.Spec,
-  *,
-  network: types.Denoiser | None = None,
-) -> denoiser_lib.Pair:
-  """The base model's two predictions, along the direction of `rule` if it has one.
-
-  Its parameters are the base model's; for autoguidance, those and the weak model's.
-  `network` takes the place of `denoiser`.
-  """
-  network = network or denoiser(config, spec)
-  if config.rule.name == 'autoguidance':
-    return denoiser_lib.autoguidance(network, network)
-  plain = denoiser_lib.classifier_free(network, spec.conditions.null)
-  if config.rule.name not in DIRECTIONS:
-    return plain
-  direction, space = guidance.optimal_scale, 'velocity'
-  if config.rule.name == 'apg':
-    apg = {'eta': config.rule.apg_eta, 'max_norm': config.rule.apg_max_norm}
-    direction, space = guidance.apg(**apg), 'x0'
-  return guidance.pair_along(plain, direction, space=space, schedule=schedule(config))
-
-
 def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
   """What `reward.name` names, but 'clip'; for '', log p(cond | x0_hat) of a classifier.
 
@@ -203,49 +169,6 @@ def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
     return -optax.softmax_cross_entropy_with_integer_labels(logits, cond)
 
   return log_prob
-
-
-def guided(
-  config: config_dict.ConfigDict,
-  pair: denoiser_lib.Pair,
-  params: types.Params,
-  plan: guidance.Plan,
-  shape: tuple[int, ...],
-  reward: RewardFn,
-) -> tuple[types.Denoise | types.MemoryDenoise, types.Memory]:
-  """What the sampler calls, by `rule`, and the memory that it starts with, if any.
-
-  Args:
-    config: the config.
-    pair: of the base model.
-    params: its parameters; of a rule with a reward, those and the classifier's.
-    plan: weights of a batch on the sampler's grid, and where they need the null branch.
-    shape: of the batch.
-    reward: of the rules that have one, whose weights are its rates.
-  """
-  section, times = config.rule, time_grid(config)
-  weight = guidance.per_sample(plan.omega, times)
-  if section.name in REWARD_RULES:
-    params, classifier = params
-    improve = rewards.mpgd
-    if section.name == 'stein':
-      improve = functools.partial(rewards.stein, num_particles=section.num_particles)
-    unguided = guidance.unguided(pair.cond, params)
-    return improve(unguided, functools.partial(reward, classifier), weight), None
-  if section.name not in RULES_THAT_NEED_BOTH:
-    # The directions of other rules are in the pair.
-    is_angle = section.name == 'angle_domain'
-    rule = guidance.angle_domain if is_angle else guidance.linear
-    return guidance.planned(pair, params, plan, times, rule=rule), None
-  if section.name == 'apg_momentum':
-    rule = guidance.ApgMomentum(
-      section.apg_momentum, section.apg_eta, section.apg_max_norm
-    )
-    denoise = guidance.guided_with_memory(pair, params, weight, rule=rule)
-    return denoise, rule.init(shape)
-  rule = guidance.power_normalized(section.power)
-  settings = {'rule': rule, 'space': 'eps', 'schedule': schedule(config)}
-  return guidance.guided(pair, params, weight, **settings), None
 
 
 class WeightModel(NamedTuple):
@@ -288,11 +211,6 @@ def _embedding(of: conditions.Conditions, width: int) -> nn.Module:
       return guidance.VectorEmbedding(width)
     case conditions.Embeddings():
       return guidance.PooledEmbedding(width)
-
-
-def samples_together(rule: config_dict.ConfigDict) -> int:
-  """Samples that a rule makes depend on each other: consecutive rows of a batch."""
-  return rule.num_particles if rule.name == 'stein' else 1
 
 
 def time_grid(config: config_dict.ConfigDict) -> jax.Array:

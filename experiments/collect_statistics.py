@@ -33,6 +33,7 @@ from experiments import naming
 from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
+from experiments import rule_builders
 from experiments import statistics_files
 from experiments import statistics_plan
 from experiments import validation
@@ -169,7 +170,7 @@ def make_collect(
   """
   look_up = encoded.lookup(config)
   network = counter.wrap(builders.denoiser(config, spec))
-  pair = builders.pair(config, spec, network=network)
+  pair = rule_builders.pair(config, spec, network=network)
   schedule = builders.schedule(config)
   section = config.statistics
   root = arrays.stream(config.seed, f'statistics/{section.kind}')

@@ -10,6 +10,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import datasets
 from experiments import objective_builders
+from experiments import rule_builders
 from lgd import denoiser as denoiser_lib
 from lgd import objectives
 from lgd import training
@@ -82,7 +83,7 @@ def make_direct_loss_fn(
   network = builders.denoiser(config, spec)
   if counter is not None:
     network = counter.wrap(network)
-  pair = builders.pair(config, spec, network=network)
+  pair = rule_builders.pair(config, spec, network=network)
 
   def loss_fn(params, frozen, batch, key):
     denoiser_params, bound = frozen, None

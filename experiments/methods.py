@@ -9,6 +9,7 @@ from ml_collections import config_dict
 
 from experiments import builders
 from experiments import launch
+from experiments import rule_builders
 from lgd import guidance
 from lgd import types
 
@@ -18,7 +19,7 @@ class Family(NamedTuple):
 
   Attributes:
     weight: from omega, in which the strength is given (w = 1 + omega), and the config.
-    rule: what the weight (or rate) does, one of `builders.RULES`.
+    rule: what the weight (or rate) does, one of `rule_builders.RULES`.
   """
 
   weight: Callable[[float, config_dict.ConfigDict], types.Weight]
@@ -67,7 +68,7 @@ FAMILIES = {
   'stein': Family(_constant, 'stein'),
 }
 
-REWARDED = tuple(n for n, f in FAMILIES.items() if f.rule in builders.REWARD_RULES)
+REWARDED = tuple(n for n, f in FAMILIES.items() if f.rule in rule_builders.REWARD_RULES)
 
 
 def schedule(name: str, omega: float, config: config_dict.ConfigDict) -> jax.Array:

@@ -77,7 +77,7 @@ def load_denoiser(
 def load_pair(
   workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, spec: splits.Spec
 ) -> types.Params:
-  """The parameters of `builders.pair`.
+  """The parameters of `rule_builders.pair`.
 
   Raises:
     launch.UserError: no base model here, one trained on other embeddings, or no weak

@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import launch
 from experiments import learned_weights
+from experiments import rule_builders
 from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
@@ -39,10 +40,10 @@ def make_sample_fn(
   """The sampler of `config.evaluation`, compiled and split over all devices.
 
   omega holds every sample's weights at the sampler's transitions: where they are 0 the
-  null branch is not evaluated, if `rule` allows. `network` is as of `builders.pair`;
-  `reward` takes the place of that of `builders`.
+  null branch is not evaluated, if `rule` allows. `network` is as of
+  `rule_builders.pair`; `reward` takes the place of `builders.reward`.
   """
-  pair = builders.pair(config, spec, network=network)
+  pair = rule_builders.pair(config, spec, network=network)
   reward = reward or builders.reward(config, spec)
   times, mesh = builders.time_grid(config), builders.mesh(config)
   section = config.evaluation
@@ -52,7 +53,7 @@ def make_sample_fn(
     if plan is None:
       denoise, memory = guidance.unguided(pair.cond, params), None
     else:
-      denoise, memory = builders.guided(config, pair, params, plan, shape, reward)
+      denoise, memory = rule_builders.guided(config, pair, params, plan, shape, reward)
     return sampling.sample(
       jax.random.wrap_key_data(key_data),
       denoise,
@@ -69,7 +70,7 @@ def make_sample_fn(
   compiled = jax.jit(sample, out_shardings=sharding.split(mesh))
 
   def sample_padded(params, omega, keys, cond):
-    n, together = len(keys), builders.samples_together(config.rule)
+    n, together = len(keys), rule_builders.samples_together(config.rule)
     # A multiple of the device count, dealt in turn: neighbours, which need the null
     # branch at similar times, lie on different devices, but for those drawn together.
     index = np.arange(n + -n % (together * mesh.size))
@@ -96,7 +97,7 @@ def make_sample_fn(
 def make_plan(config: config_dict.ConfigDict, omega: np.ndarray) -> guidance.Plan:
   """Where a batch needs the null branch, for the sampler of `config.evaluation`."""
   section = config.evaluation
-  needs_all = (*builders.RULES_THAT_NEED_BOTH, *builders.REWARD_RULES)
+  needs_all = (*rule_builders.RULES_THAT_NEED_BOTH, *rule_builders.REWARD_RULES)
   return guidance.make_plan(
     omega,
     num_levels=section.plan_levels,

@@ -29,6 +29,7 @@ from experiments import learned_weights
 from experiments import naming
 from experiments import refusals
 from experiments import restoring
+from experiments import rule_builders
 from experiments import stored_configs
 from experiments import train_guidance
 from experiments import train_loop
@@ -129,7 +130,7 @@ def make_search(
   section = config.trajectory
   schedule = builders.schedule(config)
   network = counter.wrap(builders.denoiser(config, dataset.spec))
-  pair = builders.pair(config, dataset.spec, network=network)
+  pair = rule_builders.pair(config, dataset.spec, network=network)
   # Closer together near 0, where most weights are.
   unit = jnp.linspace(0.0, 1.0, section.num_candidates)
   omegas = section.omega_max * unit**1.5

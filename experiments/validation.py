@@ -13,6 +13,7 @@ from experiments import config_checks
 from experiments import datasets
 from experiments import launch
 from experiments import objective_builders
+from experiments import rule_builders
 from experiments import validation_data
 from experiments import validation_stages
 from experiments import validation_training
@@ -25,11 +26,11 @@ def require_learnable(config: config_dict.ConfigDict) -> None:
   Raises:
     launch.UserError: it is not linear in omega.
   """
-  if config.rule.name not in builders.LEARNABLE_RULES:
+  if config.rule.name not in rule_builders.LEARNABLE_RULES:
     raise launch.UserError(
       f'rule.name={config.rule.name!r}: weights are learned for the conditional'
       ' prediction and a direction times omega, as of'
-      f' {", ".join(builders.LEARNABLE_RULES)}; use one of them.'
+      f' {", ".join(rule_builders.LEARNABLE_RULES)}; use one of them.'
     )
 
 
@@ -56,7 +57,7 @@ def validate(config: config_dict.ConfigDict) -> None:
   check.one_of('schedule', builders.SCHEDULES)
   check.one_of('data.name', datasets.NAMES)
   check.one_of('denoiser.prediction', noising.PREDICTIONS)
-  check.one_of('rule.name', builders.PAIR_RULES)
+  check.one_of('rule.name', rule_builders.PAIR_RULES)
   if config.rule.name == 'autoguidance':
     check('rule.weak_workdir', bool, 'must hold a less trained base model.')
   check.one_of('guidance.objective', objective_builders.OBJECTIVES)

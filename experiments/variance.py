@@ -23,6 +23,7 @@ from experiments import encoded
 from experiments import launch
 from experiments import refusals
 from experiments import restoring
+from experiments import rule_builders
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -84,7 +85,7 @@ def estimates(
   """
   section = config.guidance
   schedule = builders.schedule(config)
-  pair = builders.pair(config, dataset.spec)
+  pair = rule_builders.pair(config, dataset.spec)
   energy = {'beta': beta, 'interaction': section.interaction}
   key_times, key_draws = jax.random.split(arrays.stream(config.seed, 'variance'))
   s, t = objectives.sample_times(

@@ -28,6 +28,7 @@ from experiments import learned_weights
 from experiments import naming
 from experiments import refusals
 from experiments import restoring
+from experiments import rule_builders
 from experiments import sample
 from experiments import sampler
 from experiments import stores
@@ -288,7 +289,7 @@ class BinariesTest(helpers.WorkdirCase):
       store.cond['clip_tiny']['pooled'], expected['clip_tiny']['pooled']
     )
     params = restoring.load_pair(workdir, config, data.spec)
-    pair = jax.jit(builders.pair(config, data.spec))
+    pair = jax.jit(rule_builders.pair(config, data.spec))
     null = pair(
       params, data.test.x[np.array([0])], np.array([0.5]), look_up(np.array([0]))
     )

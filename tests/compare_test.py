@@ -27,6 +27,7 @@ from experiments import learned_weights
 from experiments import methods
 from experiments import refusals
 from experiments import restoring
+from experiments import rule_builders
 from experiments import sampler
 from experiments import stored_configs
 from experiments import train_denoiser
@@ -76,7 +77,9 @@ class SchedulesTest(parameterized.TestCase):
     np.testing.assert_allclose(np.mean(omega), 0.7, rtol=1e-4)
 
   def test_every_rule_is_known(self):
-    self.assertLessEqual({f.rule for f in methods.FAMILIES.values()}, {*builders.RULES})
+    self.assertLessEqual(
+      {f.rule for f in methods.FAMILIES.values()}, {*rule_builders.RULES}
+    )
 
 
 class OverviewTest(absltest.TestCase):
@@ -188,7 +191,7 @@ class RunTest(helpers.WorkdirCase):
     self.assertGreater(abs(distances[0] - distances[1]), 1e-3)
 
   def test_learned_weights_are_sampled_with_their_own_rule(self):
-    """As `builders` guides, not as `linear` would."""
+    """As `rule_builders` guides, not as `linear` would."""
     config, workdir, dataset, arena = self.parts
     learned = arena_lib.load_learned(workdir, config, dataset.spec)
     spec, name = dataset.spec, 'self_consistency_apg'
@@ -220,7 +223,7 @@ class RunTest(helpers.WorkdirCase):
     if 'space' in expected:
       rule = guidance.power_normalized(config.rule.power)
     denoise = guidance.guided(
-      builders.pair(config, dataset.spec),
+      rule_builders.pair(config, dataset.spec),
       arena.params,
       guidance.per_sample(omega, times),
       rule=rule,
