@@ -53,36 +53,6 @@ def overridden(section: config_dict.ConfigDict, overrides: dict[str, Any]):
   return types_lib.SimpleNamespace(**{**section.to_dict(), **overrides})
 
 
-def group_size(config: config_dict.ConfigDict) -> int:
-  """Data of an item of a statistics pass: 1, or those that share a t."""
-  section = config.statistics
-  return 1 if section.kind == 'particles' else section.group_size
-
-
-def num_shards(config: config_dict.ConfigDict) -> int:
-  """Files of a statistics pass."""
-  section, n = config.statistics, group_size(config)
-  return -(-(section.num_data // n) // (section.shard_size // n))
-
-
-def num_vectors(config: config_dict.ConfigDict) -> int:
-  """Vectors of a stored Gram matrix."""
-  section = config.statistics
-  if section.kind == 'particles':
-    return 3 * section.num_particles
-  return 4 * section.group_size
-
-
-def profile_shape(config: config_dict.ConfigDict) -> tuple[int, ...] | None:
-  """Of the stored rewards of an item; None where there is no reward."""
-  if not config.reward.name:
-    return None
-  of_datum = (2, len(config.reward.nodes))
-  if config.statistics.kind == 'particles':
-    return of_datum
-  return config.statistics.group_size, *of_datum
-
-
 def schedule(config: config_dict.ConfigDict) -> types.Schedule:
   """The noise schedule."""
   return SCHEDULES[config.schedule]()

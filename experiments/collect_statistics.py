@@ -136,7 +136,7 @@ def summarise(
     directory,
     plan.num_shards,
     num_vectors=plan.num_vectors,
-    profile_shape=builders.profile_shape(config),
+    profile_shape=statistics_plan.profile_shape(config),
   )
   paths = [statistics_files.shard_path(directory, i) for i in range(plan.num_shards)]
   num_data = len(stored.t) * plan.group_size

@@ -1,4 +1,4 @@
-"""Which datum, time and noise every item of a statistics pass has."""
+"""A statistics pass: its sizes, and the datum, time and noise that every item has."""
 
 from typing import Any
 
@@ -6,13 +6,42 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import builders
 from experiments import datasets
 from experiments import launch
 from lgd.data import splits
 
 # t of item i is frac((i + 1) * this): evenly spread after any number of items.
 _GOLDEN_RATIO = 0.6180339887498949
+
+
+def group_size(config: config_dict.ConfigDict) -> int:
+  """Data of an item of a statistics pass: 1, or those that share a t."""
+  section = config.statistics
+  return 1 if section.kind == 'particles' else section.group_size
+
+
+def num_shards(config: config_dict.ConfigDict) -> int:
+  """Files of a statistics pass."""
+  section, n = config.statistics, group_size(config)
+  return -(-(section.num_data // n) // (section.shard_size // n))
+
+
+def num_vectors(config: config_dict.ConfigDict) -> int:
+  """Vectors of a stored Gram matrix."""
+  section = config.statistics
+  if section.kind == 'particles':
+    return 3 * section.num_particles
+  return 4 * section.group_size
+
+
+def profile_shape(config: config_dict.ConfigDict) -> tuple[int, ...] | None:
+  """Of the stored rewards of an item; None where there is no reward."""
+  if not config.reward.name:
+    return None
+  of_datum = (2, len(config.reward.nodes))
+  if config.statistics.kind == 'particles':
+    return of_datum
+  return config.statistics.group_size, *of_datum
 
 
 class Plan:
@@ -26,12 +55,12 @@ class Plan:
     section = config.statistics
     self._config, self._data = config, data
     self._by_class = section.kind == 'class_groups'
-    self.group_size = builders.group_size(config)
+    self.group_size = group_size(config)
     self.num_items = section.num_data // self.group_size
     self._items_per_shard = section.shard_size // self.group_size
     self.items_per_batch = section.batch_size // self.group_size
-    self.num_shards = builders.num_shards(config)
-    self.num_vectors = builders.num_vectors(config)
+    self.num_shards = num_shards(config)
+    self.num_vectors = num_vectors(config)
     if self.items_per_batch % jax.device_count():
       raise launch.UserError(
         f'statistics.batch_size={section.batch_size}: makes {self.items_per_batch}'

@@ -8,13 +8,13 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import builders
 from experiments import clips
 from experiments import launch
 from experiments import naming
 from experiments import objective_builders
 from experiments import refusals
 from experiments import statistics_files
+from experiments import statistics_plan
 from experiments import workdir as workdir_lib
 from lgd import objectives
 
@@ -32,9 +32,9 @@ def load(
   directory = workdir.statistics(naming.statistics_name(config))
   stored = statistics_files.read(
     directory,
-    builders.num_shards(config),
-    num_vectors=builders.num_vectors(config),
-    profile_shape=builders.profile_shape(config),
+    statistics_plan.num_shards(config),
+    num_vectors=statistics_plan.num_vectors(config),
+    profile_shape=statistics_plan.profile_shape(config),
   )
   num_evaluations = int(stored.num_evaluations.sum())
   logging.info(
