@@ -22,6 +22,7 @@ from experiments import encoded
 from experiments import evaluate
 from experiments import feature_files
 from experiments import fid
+from experiments import fid_images
 from experiments import guidance_losses
 from experiments import launch
 from experiments import learned_weights
@@ -185,7 +186,7 @@ class BinariesTest(helpers.WorkdirCase):
     real = np.arange(6)[:, None, None, None] * np.full((32, 32, 3), 8)
     samples = rng.integers(0, 256, (config.fid.num_samples, 32, 32, 3))
     captioned = encoded.captions(config)
-    label = fid.sample_labels(config, datasets.load(config), 0)
+    label = fid_images.sample_labels(config, datasets.load(config), 0)
     numbers = [*(captioned.test.first + np.arange(6)), *label]
     net = networks.CLIP(text_encoders.CLIP['clip_tiny'])
     x = np.concatenate([real, samples]).astype(np.float32) / 127.5 - 1.0

@@ -16,6 +16,7 @@ from configs import digits
 from experiments import datasets
 from experiments import feature_files
 from experiments import fid
+from experiments import fid_images
 from experiments import launch
 from experiments import sample
 from experiments import train_denoiser
@@ -117,7 +118,7 @@ class FidTest(absltest.TestCase):
 
     def identity(method, **constants):
       config.rule.update(constants)
-      return fid.sampling_identity(config, workdir, method, 0)
+      return fid_images.sampling_identity(config, workdir, method, 0)
 
     one, other = (identity('apg:0.5', apg_max_norm=norm) for norm in (1.0, 5.0))
     self.assertNotEqual(one, other)
@@ -143,10 +144,10 @@ class FidTest(absltest.TestCase):
     data = datasets.load(self.config)
     config = self.config.copy_and_resolve_references()
     config.fid.num_samples = 10_000
-    label = fid.sample_labels(config, data, 0)
+    label = fid_images.sample_labels(config, data, 0)
     np.testing.assert_array_equal(label[:12], [*range(10), 0, 1])
     config.fid.labels = 'data'
-    drawn = np.bincount(fid.sample_labels(config, data, 0), minlength=10)
+    drawn = np.bincount(fid_images.sample_labels(config, data, 0), minlength=10)
     expected = np.bincount(data.train.label) / len(data.train.label) * 10_000
     self.assertLess(np.sum((drawn - expected) ** 2 / expected), 27.9)  # p = .001
 
@@ -167,7 +168,7 @@ class FidTest(absltest.TestCase):
     data = splits.Dataset(split, split, split, conditions.Tokens(3, 300))
     config = self.config.copy_and_resolve_references()
     config.fid.update(labels='test', num_samples=6)
-    label = fid.sample_labels(config, data, 0)
+    label = fid_images.sample_labels(config, data, 0)
     self.assertCountEqual(label[:4].tolist(), tokens.tolist())
     np.testing.assert_array_equal(label[4:], label[:2])
 

@@ -20,7 +20,7 @@ from experiments import clips
 from experiments import collect_statistics
 from experiments import datasets
 from experiments import evaluate_prompts
-from experiments import fid
+from experiments import fid_images
 from experiments import frontier
 from experiments import launch
 from experiments import learned_weights
@@ -117,7 +117,7 @@ class PromptsTest(WorkdirCase):
       refusals.require_base(
         workdir, {**stored, 'reward_model': None}, self.config.rule, workdir.path
       )
-    fid_identity = fid.sampling_identity(
+    fid_identity = fid_images.sampling_identity(
       self.config, workdir, 'self_consistency_validation', 0
     )
     self.assertEqual(fid_identity['guidance_prompt_model']['step'], 4)
