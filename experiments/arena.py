@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import clips
 from experiments import identities
 from experiments import learned_weights
 from experiments import methods as methods_lib
@@ -166,10 +167,8 @@ def load_learned(
   workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, spec: splits.Spec
 ) -> dict[str, learned_weights.LearnedWeight]:
   """The learned weights of a work directory, by name."""
-  return {
-    name: learned_weights.load_guidance(workdir, config, name, spec)
-    for name in workdir.guidance_names()
-  }
+  load = functools.partial(learned_weights.load_guidance, readers=clips.Readers())
+  return {name: load(workdir, config, name, spec) for name in workdir.guidance_names()}
 
 
 def learned_method(

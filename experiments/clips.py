@@ -5,6 +5,7 @@ read.
 """
 
 import functools
+import json
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -116,6 +117,23 @@ def make_read(
     return {'clip': {'pooled': pooled.reshape(*label.shape[:-1], -1)}}
 
   return read
+
+
+class Readers:
+  """Of weights that are loaded together, so that those of one CLIP share it."""
+
+  def __init__(self):
+    self._made = {}
+
+  def of(
+    self, workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+  ) -> Callable[[np.ndarray], types.Cond]:
+    """`make_read`, made once for all configs that agree in what it looks at."""
+    looked_at = stored_configs.config_to_json(config, 'seed', 'data', 'clip', 'mesh')
+    key = json.dumps([str(workdir.path), config.guidance.prompts, looked_at])
+    if key not in self._made:
+      self._made[key] = make_read(workdir, config)
+    return self._made[key]
 
 
 class Embedder:

@@ -57,6 +57,8 @@ def load_guidance(
   config: config_dict.ConfigDict,
   name: str,
   spec: splits.Spec,
+  *,
+  readers: clips.Readers | None = None,
 ) -> LearnedWeight:
   """A learned weight of this work directory.
 
@@ -65,6 +67,7 @@ def load_guidance(
     config: says where data, devices and the weak model, if any, are by now.
     name: of the weight.
     spec: of the data.
+    readers: of the weights that this one is loaded with.
 
   Raises:
     launch.UserError: no such weight, or one learned for another base model.
@@ -86,7 +89,7 @@ def load_guidance(
   return LearnedWeight(
     model,
     params,
-    clips.make_read(workdir, config),
+    (readers or clips.Readers()).of(workdir, config),
     stored['num_evaluations'],
     config.rule,
     config.guidance,

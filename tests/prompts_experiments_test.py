@@ -109,6 +109,23 @@ class PromptsTest(WorkdirCase):
         np.testing.assert_allclose(omega[:, i], now, rtol=1e-5, atol=1e-7)
     self.assertGreater(np.ptp(omega[:, 0]), 0.0)
 
+  def test_weights_share_one_clip(self):
+    """Loaded once for all, but for no config or place that it does not belong to."""
+    workdir = workdir_lib.Workdir(self.workdir)
+    with absltest.mock.patch.object(clips, 'load', wraps=clips.load) as load:
+      learned = arena.load_learned(workdir, self.config, datasets.spec(self.config))
+    self.assertLen(learned, 2)
+    load.assert_called_once()
+    readers = clips.Readers()
+    read = readers.of(workdir, self.config)
+    other = self.config.copy_and_resolve_references()
+    self.assertIs(readers.of(workdir, other), read)
+    other.clip.dim = 4
+    with self.assertRaisesRegex(launch.UserError, 'clip.dim=4'):
+      readers.of(workdir, other)
+    with self.assertRaisesRegex(launch.UserError, 'none.*: holds no CLIP'):
+      readers.of(workdir_lib.Workdir(self.workdir / 'none'), self.config)
+
   def test_a_weight_goes_with_the_clip_that_it_reads(self):
     workdir = workdir_lib.Workdir(self.workdir)
     stored = learned_weights.load_guidance_config(workdir, self.config)
