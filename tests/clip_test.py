@@ -5,89 +5,23 @@
 
 import dataclasses
 import functools
-import importlib.util
-import json
-import pathlib
 import re
-import unittest
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 from absl.testing import absltest
 from absl.testing import parameterized
 
-from experiments import convert_clip
-from experiments import launch
-from lgd import files
 from lgd import metrics
 from lgd import networks
 from lgd.metrics import clip_weights
-
-# Towers of 4 and 2 heads; the end of text is not the largest token.
-CONFIG = networks.ClipConfig(
-  12, 16, 8, 32, 2, 16, 2, length=7, vocab_size=50, eot=20, head_dim=8
-)
-PUBLISHED = (
-  (networks.CLIP_B32, 151_277_313),
-  (networks.CLIP_B16, 149_620_737),
-  (networks.CLIP_L14, 427_616_513),
-)
-
-
-def _shapes(config):
-  """Of transformers' state dict, by name."""
-  image, text = config.image_width, config.text_width
-  patches = (config.size // config.patch) ** 2
-  shapes = {
-    'logit_scale': (),
-    'visual_projection.weight': (config.dim, image),
-    'text_projection.weight': (config.dim, text),
-    'vision_model.embeddings.class_embedding': (image,),
-    'vision_model.embeddings.patch_embedding.weight': (
-      (image, 3, config.patch, config.patch)
-    ),
-    'vision_model.embeddings.position_embedding.weight': (patches + 1, image),
-    'text_model.embeddings.token_embedding.weight': (config.vocab_size, text),
-    'text_model.embeddings.position_embedding.weight': (config.length, text),
-  }
-  norms = {
-    'vision_model.pre_layrnorm': image,
-    'vision_model.post_layernorm': image,
-    'text_model.final_layer_norm': text,
-  }
-  for tower, width, layers in (
-    ('vision_model', image, config.image_layers),
-    ('text_model', text, config.text_layers),
-  ):
-    for i in range(layers):
-      layer = f'{tower}.encoder.layers.{i}'
-      norms |= {f'{layer}.layer_norm1': width, f'{layer}.layer_norm2': width}
-      linear = {f'self_attn.{name}_proj': (width, width) for name in 'qkv'}
-      linear['self_attn.out_proj'] = (width, width)
-      linear |= {'mlp.fc1': (4 * width, width), 'mlp.fc2': (width, 4 * width)}
-      for name, shape in linear.items():
-        shapes[f'{layer}.{name}.weight'] = shape
-        shapes[f'{layer}.{name}.bias'] = shape[:1]
-  for name, width in norms.items():
-    shapes |= {f'{name}.weight': (width,), f'{name}.bias': (width,)}
-  return shapes
-
-
-@functools.cache
-def _state():
-  rng = np.random.default_rng(0)
-  return {
-    name: np.asarray(0.5 * rng.normal(size=shape), np.float32)
-    for name, shape in _shapes(CONFIG).items()
-  }
+from tests import clip_states
 
 
 @functools.cache
 def _params():
-  return clip_weights.from_transformers(_state(), CONFIG)
+  return clip_weights.from_transformers(clip_states.state(), clip_states.CONFIG)
 
 
 class _Reference:
@@ -108,7 +42,7 @@ class _Reference:
     h = np.stack(rows)
     h = h + self._state['vision_model.embeddings.position_embedding.weight']
     h = self._norm('vision_model.pre_layrnorm', h)
-    h = self._layers('vision_model', CONFIG.image_layers, h, causal=False)
+    h = self._layers('vision_model', clip_states.CONFIG.image_layers, h, causal=False)
     pooled = self._norm('vision_model.post_layernorm', h[0])
     return self._state['visual_projection.weight'] @ pooled
 
@@ -117,9 +51,9 @@ class _Reference:
     embeddings = 'text_model.embeddings'
     h = self._state[f'{embeddings}.token_embedding.weight'][tokens]
     h = h + self._state[f'{embeddings}.position_embedding.weight'][: len(tokens)]
-    h = self._layers('text_model', CONFIG.text_layers, h, causal=True)
+    h = self._layers('text_model', clip_states.CONFIG.text_layers, h, causal=True)
     hidden = self._norm('text_model.final_layer_norm', h)
-    end = list(tokens).index(CONFIG.eot)
+    end = list(tokens).index(clip_states.CONFIG.eot)
     return self._state['text_projection.weight'] @ hidden[end], hidden
 
   def _layers(self, tower, layers, h, causal):
@@ -134,11 +68,11 @@ class _Reference:
   def _attention(self, name, x, causal):
     q, k, v = (self._linear(f'{name}.{letter}_proj', x) for letter in 'qkv')
     out = np.zeros_like(x)
-    for start in range(0, x.shape[1], CONFIG.head_dim):
-      head = slice(start, start + CONFIG.head_dim)
+    for start in range(0, x.shape[1], clip_states.CONFIG.head_dim):
+      head = slice(start, start + clip_states.CONFIG.head_dim)
       for i in range(len(x)):
         seen = i + 1 if causal else len(x)
-        weight = np.exp(k[:seen, head] @ q[i, head] / CONFIG.head_dim**0.5)
+        weight = np.exp(k[:seen, head] @ q[i, head] / clip_states.CONFIG.head_dim**0.5)
         out[i, head] = weight @ v[:seen, head] / weight.sum()
     return self._linear(f'{name}.out_proj', out)
 
@@ -151,7 +85,7 @@ class _Reference:
     return x * self._state[f'{name}.weight'] + self._state[f'{name}.bias']
 
 
-_apply = jax.jit(networks.CLIP(CONFIG).apply, static_argnames='method')
+_apply = jax.jit(networks.CLIP(clip_states.CONFIG).apply, static_argnames='method')
 
 
 def _encode(method, x):
@@ -169,12 +103,12 @@ class ClipTest(parameterized.TestCase):
 
   def test_images_match_the_reference(self):
     images = np.random.default_rng(1).normal(size=(2, 16, 16, 3))
-    reference = _Reference(_state())
+    reference = _Reference(clip_states.state())
     actual = _encode('encode_image', jnp.asarray(images, jnp.float32))
     _assert_close(actual, [reference.image(image) for image in images])
 
   def test_texts_match_the_reference(self):
-    reference = _Reference(_state())
+    reference = _Reference(clip_states.state())
     pooled, hidden = _encode('encode_text', self.tokens)
     for i, tokens in enumerate(self.tokens):
       expected_pooled, expected_hidden = reference.text(tokens)
@@ -187,7 +121,7 @@ class ClipTest(parameterized.TestCase):
     image, text, logit_scale = _apply(_params(), images, self.tokens)
     _assert_close(image, _encode('encode_image', images))
     _assert_close(text, _encode('encode_text', self.tokens)[0])
-    self.assertEqual(logit_scale, _state()['logit_scale'])
+    self.assertEqual(logit_scale, clip_states.state()['logit_scale'])
 
   @parameterized.parameters(1, 2, 5)
   def test_text_is_causal(self, position):
@@ -227,19 +161,19 @@ class ClipTest(parameterized.TestCase):
       ({'eot': 50}, 'eot=50: must be below vocab_size=50'),
     ):
       with self.assertRaisesRegex(ValueError, message):
-        dataclasses.replace(CONFIG, **changes)
+        dataclasses.replace(clip_states.CONFIG, **changes)
 
   def test_every_product_is_of_the_highest_precision(self):
     """Each layer has 4 projections, 2 of the MLP, and 2 products of the attention."""
     images = jnp.zeros((2, 16, 16, 3))
-    program = jax.make_jaxpr(networks.CLIP(CONFIG).apply)(
+    program = jax.make_jaxpr(networks.CLIP(clip_states.CONFIG).apply)(
       _params(), images, self.tokens
     )
     products = re.findall(r'= (?:dot_general|conv_general_dilated)\[', str(program))
     self.assertLen(products, 4 * 8 + 3)  # And the patches, and one for each tower.
     self.assertEqual(str(program).count('Precision.HIGHEST'), 2 * len(products))
 
-  @parameterized.parameters(*PUBLISHED)
+  @parameterized.parameters(*clip_states.PUBLISHED)
   def test_has_the_published_number_of_parameters(self, config, published):
     images = jnp.zeros((1, config.size, config.size, 3))
     tokens = jnp.zeros((1, config.length), jnp.int32)
@@ -249,7 +183,7 @@ class ClipTest(parameterized.TestCase):
 
   def test_the_loss_reaches_every_parameter(self):
     """But the keys' biases, which add the same to all logits of a softmax."""
-    config = dataclasses.replace(CONFIG, image_layers=1, text_layers=1)
+    config = dataclasses.replace(clip_states.CONFIG, image_layers=1, text_layers=1)
     rng = np.random.default_rng(2)
     images = rng.normal(size=(4, config.size, config.size, 3))
     tokens = rng.integers(0, config.vocab_size, (4, config.length))
@@ -315,220 +249,23 @@ class ClipLossTest(parameterized.TestCase):
     self.assertNotAlmostEqual(float(loss(4.0)), float(loss(np.log(100.0))), places=2)
 
 
-class ClipImagesTest(parameterized.TestCase):
-  @parameterized.parameters(
-    (20, 33, False),  # Enlarged.
-    (20, 33, True),  # Black and white: overshoots are clipped, in both passes.
-    (143, 101, True),
-  )
-  def test_matches_pil(self, height, width, is_black_and_white):
-    """Within half a level for each pass, the first times the second's weights."""
-    config = dataclasses.replace(CONFIG, size=48)
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    if is_black_and_white:
-      image = np.where(image < 128, 0, 255).astype(np.uint8)
-    short = min(height, width)
-    new = (48 * height // short, 48 * width // short)
-    resized = PIL.Image.fromarray(image).resize(new[::-1], PIL.Image.Resampling.BICUBIC)
-    top, left = round((new[0] - 48) / 2), round((new[1] - 48) / 2)
-    expected = np.asarray(resized.crop((left, top, left + 48, top + 48)))
-    x = jnp.asarray(image[None] / 127.5 - 1.0, jnp.float32)
-    actual = networks.clip_images.preprocess(x, config)[0]
-    mean = np.asarray([0.48145466, 0.4578275, 0.40821073])
-    std = np.asarray([0.26862954, 0.26130258, 0.27577711])
-    levels = 255.0 * (np.asarray(actual) * std + mean)
-    self.assertLess(np.max(np.abs(levels - expected)), 1.13)
-    self.assertLess(np.mean(np.abs(levels - expected)), 0.35)
-
-  @parameterized.parameters((33, 0), (35, 2))
-  def test_crop_as_torchvision(self, width, left):
-    """Halves of a pixel are rounded to even: 0.5 to 0, 1.5 to 2."""
-    config = dataclasses.replace(CONFIG, size=32)
-    x = jnp.broadcast_to(jnp.arange(width) / 64.0, (1, 32, width))[..., None]
-    x = jnp.repeat(x, 3, axis=-1)
-    expected = (x[..., 0] / 2.0 + 0.5 - 0.48145466) / 0.26862954
-    actual = networks.clip_images.preprocess(x, config)[..., 0]
-    _assert_close(actual, expected[..., left : left + 32])
-
-  def test_gradient(self):
-    """The map is affine inside [-1, 1], and constant outside."""
-    config = dataclasses.replace(CONFIG, size=8)
-    rng = np.random.default_rng(3)
-    x, tangent = rng.uniform(-0.3, 0.3, (2, 1, 12, 16, 3)).astype(np.float32)
-    weight = rng.normal(size=(1, 8, 8, 3)).astype(np.float32)
-
-    @jax.jit
-    @jax.value_and_grad
-    def value(x):
-      return jnp.sum(weight * networks.clip_images.preprocess(x, config))
-
-    before, gradient = value(x)
-    after, _ = value(x + tangent)
-    np.testing.assert_allclose(np.vdot(gradient, tangent), after - before, rtol=1e-4)
-    np.testing.assert_array_equal(value(np.full_like(x, 3.0))[1], 0.0)
-
-  def test_errors(self):
-    for shape, dtype in (((2, 8, 8, 3), 'uint8'), ((8, 8, 3), 'float32')):
-      with self.assertRaisesRegex(ValueError, f'{dtype} and shape .*must be floats'):
-        networks.clip_images.preprocess(jnp.zeros(shape, dtype), CONFIG)
-
-
 class ClipFeaturesTest(absltest.TestCase):
   def test_are_embeddings_of_8_bit_images(self):
     """In batches; of CLIP's own size, which is not resized."""
     images = np.random.default_rng(4).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    arrays = clip_weights.arrays_from_transformers(_state(), CONFIG)
-    params = clip_weights.image_tower(arrays, CONFIG, 'arrays')
+    arrays = clip_weights.arrays_from_transformers(
+      clip_states.state(), clip_states.CONFIG
+    )
+    params = clip_weights.image_tower(arrays, clip_states.CONFIG, 'arrays')
     self.assertEqual(set(params['params']), {'image', 'logit_scale'})
-    extractor = metrics.clip(params, CONFIG, 'clip_small')
+    extractor = metrics.clip(params, clip_states.CONFIG, 'clip_small')
     self.assertEqual(extractor.distance_name, 'frechet_clip_small_proxy')
     features, log_prob = metrics.extract(extractor, images, batch_size=2)
     self.assertIsNone(log_prob)
     mean = np.asarray([0.48145466, 0.4578275, 0.40821073])
     std = np.asarray([0.26862954, 0.26130258, 0.27577711])
-    reference = _Reference(_state())
+    reference = _Reference(clip_states.state())
     _assert_close(features, [reference.image((x / 255.0 - mean) / std) for x in images])
-
-
-class ClipWeightsTest(parameterized.TestCase):
-  @parameterized.parameters(*PUBLISHED)
-  def test_published_layouts_are_known_by_their_shapes(self, config, published):
-    shapes = _shapes(config)
-    self.assertEqual(sum(int(np.prod(shape)) for shape in shapes.values()), published)
-    state = {name: np.broadcast_to(0.0, shape) for name, shape in shapes.items()}
-    self.assertEqual(clip_weights.infer_config(state), config)
-
-  def test_infer_config_names_what_is_wrong(self):
-    state = dict(_state())
-    with self.assertRaisesRegex(files.FileError, 'no published layout: image_width=32'):
-      clip_weights.infer_config(state)
-    state['text_projection.weight'] = np.zeros(3, np.float32)
-    with self.assertRaisesRegex(files.FileError, 'text_projection.weight of rank 2'):
-      clip_weights.infer_config(state)
-    del state['vision_model.embeddings.patch_embedding.weight']
-    with self.assertRaisesRegex(files.FileError, 'no array vision_model.*of rank 4'):
-      clip_weights.infer_config(state)
-
-  def test_numbers_of_positions_are_left_out(self):
-    state = dict(_state())
-    before = clip_weights.arrays_from_transformers(state, CONFIG)
-    for tower in ('text_model', 'vision_model'):
-      state[f'{tower}.embeddings.position_ids'] = np.arange(7)[None]
-    after = clip_weights.arrays_from_transformers(state, CONFIG)
-    self.assertEqual(before.keys(), after.keys())
-
-  @parameterized.parameters(
-    ('missing', 'has no array text_model.encoder.layers.1.mlp.fc1.weight'),
-    ('extra', 'text_model.encoder.layers.2.mlp.fc1.weight is no array of CLIP with 2'),
-    ('misshapen', r'layers.1.mlp.fc1.weight is float32 \(16, 64\);.* \(64, 16\)'),
-    ('half', 'layers.1.mlp.fc1.weight is float16'),
-  )
-  def test_names_what_is_wrong_with_a_state_dict(self, what, message):
-    state = dict(_state())
-    key = 'text_model.encoder.layers.1.mlp.fc1.weight'
-    if what == 'missing':
-      del state[key]
-    elif what == 'extra':
-      state[key.replace('1', '2', 1)] = state[key]
-    elif what == 'misshapen':
-      state[key] = state[key].T
-    else:
-      state[key] = state[key].astype(np.float16)
-    with self.assertRaisesRegex(files.FileError, message):
-      clip_weights.from_transformers(state, CONFIG)
-
-  def test_file(self):
-    """Every array comes back; sha256; another config; cut short by a byte."""
-    path = pathlib.Path(self.create_tempdir()) / 'clip.npz'
-    files.write_npz(path, clip_weights.arrays_from_transformers(_state(), CONFIG))
-    params = clip_weights.load(path, CONFIG, sha256=files.sha256(path))
-    jax.tree.map(np.testing.assert_array_equal, params, _params())
-    with self.assertRaisesRegex(files.FileError, 'sha256 starts with'):
-      clip_weights.load(path, CONFIG, sha256='0' * 64)
-    with self.assertRaisesRegex(
-      files.FileError, 'clip.npz: has no array image/block_2'
-    ):
-      clip_weights.load(path, dataclasses.replace(CONFIG, image_layers=3))
-    path.write_bytes(path.read_bytes()[:-1])
-    with self.assertRaisesRegex(files.FileError, 'clip.npz: is cut short'):
-      clip_weights.load(path, CONFIG)
-
-
-class _DamagedError(Exception):
-  pass
-
-
-class ConvertClipTest(absltest.TestCase):
-  # As `infer_config` finds it: 64 per head, the last token ends texts.
-  config = networks.ClipConfig(8, 16, 8, 64, 1, 64, 1, length=5, vocab_size=11, eot=10)
-
-  def setUp(self):
-    super().setUp()
-    rng = np.random.default_rng(0)
-    self.state = {
-      name: np.asarray(rng.normal(size=shape), np.float32)
-      for name, shape in _shapes(self.config).items()
-    }
-    self.directory = pathlib.Path(self.create_tempdir())
-    self.source = self.directory / 'model.safetensors'
-    self.output = self.directory / 'clip.npz'
-
-  def _write(self, state):
-    """The format: 8 bytes that say how long the JSON after it is, and the data."""
-    header, data = {}, b''
-    for name, array in state.items():
-      offsets = [len(data), len(data) + array.nbytes]
-      header[name] = {'dtype': 'F32', 'shape': array.shape, 'data_offsets': offsets}
-      data += array.tobytes()
-    text = json.dumps(header).encode()
-    self.source.write_bytes(len(text).to_bytes(8, 'little') + text + data)
-
-  def _check_output(self):
-    expected = clip_weights.from_transformers(self.state, self.config)
-    actual = clip_weights.load(self.output, self.config)
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
-
-  def test_converts_what_safetensors_reads(self):
-    self.source.write_bytes(b'of some kind')
-    library = mock.Mock()
-    library.numpy.load.return_value = self.state
-    digest = files.sha256(self.source)
-    with mock.patch.object(convert_clip, 'safetensors', library):
-      convert_clip.run(self.source, self.output, sha256=digest)
-    library.numpy.load.assert_called_once_with(b'of some kind')
-    self._check_output()
-
-  def test_errors_are_one_line_and_write_nothing(self):
-    self.source.write_bytes(b'of some kind')
-    missing = mock.Mock(spec=[])
-    type(missing).numpy = mock.PropertyMock(side_effect=ImportError)
-    damaged, foreign, empty = (mock.Mock(SafetensorError=_DamagedError) for _ in '123')
-    damaged.numpy.load.side_effect = _DamagedError('header too small')
-    foreign.numpy.load.side_effect = KeyError('BF16')
-    empty.numpy.load.return_value = {}
-    for library, message in (
-      (missing, 'safetensors is needed to read it; pip install -r requirements-text'),
-      (damaged, 'damaged or no safetensors .header too small'),
-      (foreign, "arrays of type 'BF16', which NumPy lacks"),
-      (empty, 'has no array vision_model.*; must be that of a CLIPModel'),
-    ):
-      with mock.patch.object(convert_clip, 'safetensors', library):
-        with self.assertRaisesRegex(launch.UserError, message):
-          convert_clip.run(self.source, self.output, sha256=None)
-    with self.assertRaisesRegex(launch.UserError, 'sha256 starts with'):
-      convert_clip.run(self.source, self.output, sha256='0' * 8)
-    with self.assertRaisesRegex(launch.UserError, '--output: missing'):
-      convert_clip.run('a', None, sha256=None)
-    self.assertFalse(self.output.exists())
-
-  @unittest.skipUnless(importlib.util.find_spec('safetensors'), 'is optional')
-  def test_file(self):
-    self._write(self.state)
-    convert_clip.run(self.source, self.output, sha256=None)
-    self._check_output()
-    self.source.write_bytes(self.source.read_bytes()[:-1])
-    with self.assertRaisesRegex(launch.UserError, 'cut short'):
-      convert_clip.run(self.source, self.output, sha256=None)
 
 
 if __name__ == '__main__':
