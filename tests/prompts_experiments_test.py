@@ -62,7 +62,7 @@ def shrunk(file):
   config.clip.update(num_steps=4, patch_size=4)
   config.guidance.num_steps = 4
   config.frontier.gammas = (0.0, 1.0)
-  config.statistics.update(split='validation', num_data=16, batch_size=8, shard_size=8)
+  config.statistics.update(num_data=16, batch_size=8, shard_size=8)
   config.evaluation.update(num_seeds=1, num_prompts=5, num_steps=2, constants=(1.0,))
   config.fid.batch_size = 8
   return config
