@@ -23,7 +23,6 @@ from experiments import evaluate
 from experiments import feature_files
 from experiments import fid
 from experiments import fid_images
-from experiments import fid_images
 from experiments import guidance_losses
 from experiments import launch
 from experiments import learned_weights
@@ -203,7 +202,9 @@ class BinariesTest(helpers.WorkdirCase):
       for a, b in zip(np.float64(images), np.float64(texts), strict=True)
     ]
     with mock.patch.object(
-      fid_images, 'sampled_images', lambda *_: lambda i, j: samples[i:j].astype(np.uint8)
+      fid_images,
+      'sampled_images',
+      lambda *_: lambda i, j: samples[i:j].astype(np.uint8),
     ):
       for method, expected in (('real', cosines[:6]), ('unguided', cosines[6:])):
         row = fid.run(config, root / 'workdir', method=method, seed=0, network=network)

@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for the whole suite; set before jax starts."""
 
+import gc
 import os
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -11,6 +12,14 @@ from absl import flags
 from jax.experimental.compilation_cache import compilation_cache
 
 flags.FLAGS.mark_as_parsed()  # absltest reads its temporary directory from a flag.
+
+
+@pytest.fixture(scope='module', autouse=True)
+def frozen_garbage():
+  """What JAX keeps of a module is not walked by every later collection: a tenth less."""
+  yield
+  gc.collect()
+  gc.freeze()
 
 
 @pytest.fixture(scope='module')

@@ -44,8 +44,6 @@ CONFIGS = {'digits': digits, 'mixture': mixture}
 # and the directory that it writes.
 LEARNED = {
   'self_consistency': ('self_consistency', 'statistics', 'network'),
-  'l2': ('l2', 'statistics', 'network'),
-  'score_matching': ('score_matching', 'statistics', 'network'),
   'class_marginal': ('class_marginal', 'statistics', 'network'),
   'marginal': ('marginal', 'statistics', 'network'),
   'l2_table': ('l2', 'statistics', 'table'),
