@@ -16,7 +16,7 @@ flags.FLAGS.mark_as_parsed()  # absltest reads its temporary directory from a fl
 
 @pytest.fixture(scope='module', autouse=True)
 def frozen_garbage():
-  """What JAX keeps of a module is not walked by every later collection: a tenth less."""
+  """What JAX keeps of a module is not walked by later collections: a tenth less."""
   yield
   gc.collect()
   gc.freeze()
