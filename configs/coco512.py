@@ -12,6 +12,11 @@ r"""MS-COCO at 512x512 from its captions: the paper's text-to-image setting.
   python -m experiments.collect_statistics $F $W
   python -m experiments.train_guidance $F $W
   python -m experiments.fid $F $W --method=self_consistency --inception=inception.npz
+  R="--config.reward.name=clip --config.reward.weights=clip.npz"   # With a reward:
+  python -m experiments.collect_statistics $F $W $R
+  python -m experiments.frontier $F $W $R
+  python -m experiments.fid $F $W --method=self_consistency_reward1 \
+      --inception=inception.npz --clip=clip.npz
 
 Of the paper: 1.05B parameters, rectified flow, a weight of CLIP's and T5's pooled
 embeddings, m 4, beta 1.75, 50,000 updates, 128 Euler steps (churn 0), FID of 10,000
