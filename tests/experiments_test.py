@@ -155,13 +155,7 @@ class EndToEndTest(parameterized.TestCase):
       np.testing.assert_array_equal(np.bincount(stored['label']), [4] * 10)
       self.assertTrue((workdir / 'samples' / f'{stem}_seed0.png').exists())
 
-    config.guidance.update(
-      objective='self_consistency', source='statistics', weight='network'
-    )
-    rows = sweep.run(config, workdir)
-    self.assertLen(rows, 2 * 2 * 2 * 2)  # beta, s_min, num_particles, seeds.
-    self.assertTrue(all(np.isfinite(v) for row in rows for v in row.values()))
-    # Neither the sweep nor evaluation changes what the others wrote.
+    # Evaluation changes nothing of what the others wrote.
     self.assertCountEqual(
       [p.name for p in (workdir / 'guidance').iterdir()], {*LEARNED, *trajectories}
     )

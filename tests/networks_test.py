@@ -11,6 +11,8 @@ from lgd import conditions
 from lgd import networks
 from lgd.networks import unet
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 SHAPES = ((8, 8, 1), (2,))
 
 
