@@ -73,6 +73,7 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.warmup_steps = 0  # Of the learning rate, linear.
   config.denoiser.adam_b2 = 0.999
   config.denoiser.grad_clip = 1.0
+  config.denoiser.skip_nonfinite = False  # Updates, and count them; or the run stops.
   config.denoiser.ema_decay = 0.99
 
   # A small CLIP trained on the data, as a reward or a judge of prompts.
@@ -92,6 +93,7 @@ def get_default() -> config_dict.ConfigDict:
   config.clip.warmup_steps = 100
   config.clip.adam_b2 = 0.98
   config.clip.grad_clip = 1.0
+  config.clip.skip_nonfinite = False
   config.clip.ema_decay = 0.99
 
   # What a weight does to the two predictions. The first four can be learned for.
@@ -161,6 +163,7 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance.warmup_steps = 0
   config.guidance.adam_b2 = 0.999
   config.guidance.grad_clip = 1.0
+  config.guidance.skip_nonfinite = False
   config.guidance.ema_decay = 0.99
 
   # Weights chosen step by step along guided trajectories of the evaluation's sampler.

@@ -5,13 +5,13 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import clips
 from experiments import identities
 from experiments import learned_weights
 from experiments import methods as methods_lib
@@ -19,10 +19,10 @@ from experiments import restoring
 from experiments import results as results_lib
 from experiments import rule_builders
 from experiments import sampler
+from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd import guidance
 from lgd import metrics
-from lgd import reporting
 from lgd import types
 from lgd.data import splits
 
@@ -36,6 +36,17 @@ class Method(NamedTuple):
   # A row of num_steps for every class, or prompt; None leaves the null branch out.
   table: np.ndarray | None
   cost: int = 0  # Denoiser evaluations spent on learning it, or on its search.
+
+  @property
+  def key(self) -> str:
+    """The name of its rows."""
+    return results_lib.key(self.name, self.params)
+
+  @property
+  def identity(self) -> list[Any]:
+    """What decides its rows on one base model, as a key of `pieces.Pieces`."""
+    rule = stored_configs.to_json(self.rule)
+    return [*self._replace(rule=rule), identities.weak_identity(self.rule)]
 
 
 def given_method(
@@ -127,11 +138,12 @@ class Arena:
   def sample(self, method: Method, seed: int) -> tuple[np.ndarray, float]:
     """Samples in the order of `label`, and the seconds that they took."""
     of_rule = self._samplers.of(method.rule)
-    keys = sampler.sample_keys(seed, np.arange(len(self.label)))
+    numbers = np.arange(len(self.label))
+    keys = sampler.sample_keys(seed, numbers)
     start = time.perf_counter()
     x = of_rule.sample(of_rule.params, self._omega(method), keys, self.label)
     seconds = time.perf_counter() - start
-    require_finite(x, method, seed)
+    sampler.require_finite(x, method.key, seed, numbers)
     return x, seconds
 
   @functools.cached_property
@@ -153,22 +165,11 @@ class Arena:
     return None if method.table is None else np.asarray(method.table)[self.label]
 
 
-def require_finite(x: np.ndarray, method: Method, seed: int) -> None:
-  """Raises reporting.NonFiniteError if samples of a method are not all finite."""
-  if not np.all(np.isfinite(x)):
-    raise reporting.NonFiniteError(
-      f'{results_lib.key(method.name, method.params)}: samples of seed {seed} are not'
-      ' finite; leave large weights out of the grids, or look at the base model if'
-      ' these are unguided.'
-    )
-
-
 def load_learned(
   workdir: workdir_lib.Workdir, config: config_dict.ConfigDict, spec: splits.Spec
 ) -> dict[str, learned_weights.LearnedWeight]:
   """The learned weights of a work directory, by name."""
-  load = functools.partial(learned_weights.load_guidance, readers=clips.Readers())
-  return {name: load(workdir, config, name, spec) for name in workdir.guidance_names()}
+  return learned_weights.load_all(workdir, config, workdir.guidance_names(), spec)
 
 
 def learned_method(

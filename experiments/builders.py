@@ -117,10 +117,11 @@ def denoiser(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Denoise
 
 
 def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
-  """What `reward.name` names, but 'clip'; for '', log p(cond | x0_hat) of a classifier.
+  """What `reward.name` names, but 'clip'; for '', `classifier_reward`.
 
   The parameters are those of `reward_models.load`. A function of the user's is imported
-  when it is called: who samples without a reward needs none.
+  when it is called. The config must be one that the command gave: as of
+  `user_functions`.
   """
   name = config.reward.name
   if ':' in name:
@@ -130,6 +131,11 @@ def reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
       return user_functions.load('reward.name', name)(x0_hat, cond)
 
     return of_user
+  return classifier_reward(config, spec)
+
+
+def classifier_reward(config: config_dict.ConfigDict, spec: splits.Spec) -> RewardFn:
+  """log p(cond | x0_hat) of a classifier, whatever reward weights are learned for."""
   net = networks.Classifier(
     spec.conditions.num_classes, config.evaluation.classifier_width
   )

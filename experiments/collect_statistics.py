@@ -30,6 +30,7 @@ from experiments import encoded
 from experiments import identities
 from experiments import launch
 from experiments import naming
+from experiments import preemption
 from experiments import refusals
 from experiments import restoring
 from experiments import reward_models
@@ -60,6 +61,11 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   builders.log_config(config)
   dataset = datasets.load(config)
   plan = statistics_plan.Plan(config, getattr(dataset, config.statistics.split))
+  paths = [statistics_files.shard_path(directory, i) for i in range(plan.num_shards)]
+  missing = [i for i, path in enumerate(paths) if not path.exists()]
+  profile_shape = statistics_plan.profile_shape(config)
+  for i in set(range(plan.num_shards)).difference(missing):  # Before hours are spent.
+    statistics_files.read_shard(paths[i], plan.num_vectors, profile_shape)
   params = restoring.load_pair(workdir, config, dataset.spec)
   reward, reward_params = None, None
   if config.reward.name:
@@ -68,11 +74,6 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
 
   counter = denoiser_lib.EvaluationCounter()
   collect = make_collect(config, dataset.spec, counter, reward)
-  missing = [
-    i
-    for i in range(plan.num_shards)
-    if not statistics_files.shard_path(directory, i).exists()
-  ]
   logging.info('statistics: %d of %d shards to do', len(missing), plan.num_shards)
   start, num_done = time.perf_counter(), 0
   for done, shard in enumerate(missing, 1):
@@ -103,6 +104,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       num_done / elapsed,
       reporting.eta(elapsed, done, len(missing)),
     )
+    if done < len(missing):
+      preemption.check(f'{directory}: {plan.num_shards - len(missing) + done} shards')
   sharding.wait_for_processes('collect_statistics')  # Process 0 writes.
   summarise(config, directory, plan)
 

@@ -1,4 +1,9 @@
-"""One key of a config against one rule, and what a broken one says."""
+"""One key of a config against one rule, and what a broken one says.
+
+Rules may take for granted what `Checks.types` has refused before them: a key that is
+missing or unknown, a value of another type than its default, and numbers that programs
+cannot hold, which have int32 and float32.
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,14 +12,20 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from configs import common
+from experiments import command_line
 from experiments import launch
+
+_LARGEST_INT = 2**31 - 1
+_LARGEST_FLOAT = 3.4e38
 
 
 class Checks:
   """Checks of one config.
 
-  Every method takes a key, as in 'guidance.beta', and raises launch.UserError if the
-  value there breaks the rule: one line with key, value, rule and way out.
+  Every method but `types` takes a key, as in 'guidance.beta', and raises
+  launch.UserError if the value there breaks the rule: one line with key, value, rule
+  and way out.
   """
 
   def __init__(self, config: config_dict.ConfigDict):
@@ -22,11 +33,34 @@ class Checks:
 
   def __call__(self, key: str, holds: Callable[[Any], bool], rule: str) -> None:
     """By a rule of the caller's; `rule` is how the message ends."""
-    value = functools.reduce(
-      lambda node, name: node[name], key.split('.'), self._config
-    )
+    value = self._value(key)
     if not holds(value):
       raise launch.UserError(f'{key}={value!r}: {rule}')
+
+  def _value(self, key):
+    return functools.reduce(lambda node, name: node[name], key.split('.'), self._config)
+
+  def types(self) -> None:
+    """Of all values, by those of `configs.common`; to be called first.
+
+    Raises:
+      launch.UserError: a key that is missing or unknown; a value of another type, or
+        that is not finite in float32 or int32; a tuple of anything but such numbers, or
+        of names.
+    """
+    defaults, given = _defaults(), dict(_leaves(self._config))
+    for key in sorted(defaults.keys() ^ given.keys()):
+      state = 'missing in the config' if key in defaults else 'no key of any experiment'
+      raise launch.UserError(
+        f'{key}: {state}; start from common.get_default(), as configs/digits.py does.'
+      )
+    for key, default in defaults.items():
+      rule = _RULES[type(default)]
+      self(
+        key,
+        lambda v, default=default: _is_of_type(v, type(default)),
+        f'must be {rule}; its default is {default!r}.',
+      )
 
   def positive(self, key: str) -> None:
     """Above 0."""
@@ -40,14 +74,52 @@ class Checks:
     """One of `names`."""
     self(key, lambda v: v in names, f'must be one of {", ".join(names)}.')
 
+  def path(self, key: str) -> None:
+    """Text that may name a file, whether or not there is one."""
+    problem = command_line.path_problem(self._value(key))
+    self(key, lambda _: problem is None, problem)
+
   def numbers(self, key: str, holds: Callable[[Any], bool], rule: str) -> None:
     """A tuple of at least one number, each of which `holds`."""
     self(
       key,
-      lambda v: (
-        len(v) > 0
-        and all(isinstance(x, (int, float)) for x in v)
-        and all(holds(x) for x in v)
-      ),
+      lambda v: len(v) > 0 and all(not isinstance(x, str) and holds(x) for x in v),
       f'must be a tuple of numbers {rule}, as in --config.{key}="(0.5, 1.0)".',
     )
+
+
+_RULES = {
+  bool: 'True or False',
+  int: 'an integer below 2^31 in size',
+  float: 'a number that is finite in float32',
+  str: 'text',
+  tuple: 'a flat tuple of names, or of numbers that int32 and float32 can hold',
+}
+
+
+def _is_of_type(value: Any, kind: type) -> bool:
+  if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    return False
+  if kind is int:
+    return abs(value) <= _LARGEST_INT
+  if kind is float:
+    return abs(value) <= _LARGEST_FLOAT
+  if kind is tuple:
+    return all(isinstance(x, str) for x in value) or all(
+      _is_of_type(x, int) or _is_of_type(x, float) for x in value
+    )
+  return True
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+  return dict(_leaves(common.get_default()))
+
+
+def _leaves(config: config_dict.ConfigDict, prefix: str = ''):
+  """Pairs of key, as in 'guidance.beta', and value."""
+  for name, value in config.items():
+    if isinstance(value, config_dict.ConfigDict):
+      yield from _leaves(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value

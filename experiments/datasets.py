@@ -53,7 +53,9 @@ def load(config: config_dict.ConfigDict) -> splits.Dataset:
     try:
       return read(section.name, section.dir, attributes=section.attributes)
     except (prepared.NotPreparedError, sources.DataError) as error:
-      raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
+      raise launch.UserError(
+        f'data.dir={section.dir!r}: {error} (data.name={section.name!r})'
+      ) from error
   if section.name == 'pairs':
     return _load_pairs(section).dataset
   if section.name == 'mixture':

@@ -21,6 +21,7 @@ from ml_collections import config_dict
 
 from experiments import encoded
 from experiments import launch
+from experiments import preemption
 from experiments import validation
 from lgd import reporting
 from lgd import sharding
@@ -58,9 +59,7 @@ def run(
     identity = encoded.latents_config(config, captioned)
     shards.begin(directory, {**identity, **layout._asdict()})
   sharding.wait_for_processes('encode_latents')
-  missing = shards.missing(directory, ('latents',), layout)
-  # By its number: a shard of another process may be there by now.
-  missing = [i for i in missing if i % jax.process_count() == jax.process_index()]
+  missing = sharding.of_this_process(shards.missing(directory, ('latents',), layout))
   logging.info('latents: %d of %d shards to do', len(missing), layout.num_shards)
   start = time.perf_counter()
   for done, shard in enumerate(missing, 1):
@@ -77,6 +76,8 @@ def run(
       done * shard_size / elapsed,
       reporting.eta(elapsed, done, len(missing)),
     )
+    if jax.process_count() == 1:  # Others have other numbers of shards to do.
+      preemption.check(f'{directory}: {done} more shards')
   sharding.wait_for_processes('encoded_latents')
   if jax.process_index() == 0:
     stored = latents.reader(directory, tuple(section.latent_shape), layout)

@@ -22,6 +22,7 @@ from ml_collections import config_dict
 
 from experiments import encoded
 from experiments import launch
+from experiments import preemption
 from experiments import text_encoders
 from experiments import validation
 from lgd import arrays
@@ -80,9 +81,7 @@ def run(
     )
   sharding.wait_for_processes('encode_text')
   names = tuple(embeddings.fields(embeddings.ENCODERS[encoder]))
-  missing = shards.missing(directory, names, layout)
-  # By its number: a shard of another process may be there by now.
-  missing = [i for i in missing if i % jax.process_count() == jax.process_index()]
+  missing = sharding.of_this_process(shards.missing(directory, names, layout))
   logging.info('%s: %d of %d shards to do', encoder, len(missing), layout.num_shards)
   start = time.perf_counter()
   for done, shard in enumerate(missing, 1):
@@ -105,6 +104,8 @@ def run(
       done * shard_size / elapsed,
       reporting.eta(elapsed, done, len(missing)),
     )
+    if jax.process_count() == 1:  # Others have other numbers of shards to do.
+      preemption.check(f'{directory}: {done} more shards')
 
 
 def encode_shard(

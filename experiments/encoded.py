@@ -43,7 +43,9 @@ def captions(config: config_dict.ConfigDict) -> captions_lib.Captioned:
   try:
     return _read_captions(section.name, section.dir, size=section.size)
   except (prepared.NotPreparedError, sources.DataError) as error:
-    raise launch.UserError(f'data.dir={section.dir!r}: {error}') from error
+    raise launch.UserError(
+      f'data.dir={section.dir!r}: {error} (data.name={section.name!r})'
+    ) from error
 
 
 _read_captions = functools.lru_cache(maxsize=2)(captions_lib.read)

@@ -5,11 +5,11 @@
 Reads the config from the checkpoint; `--config=...` replaces its `evaluation`
 section. All methods are tables of one compiled sampler, drawn from the same seeds.
 Grids are chosen on validation data and reported on test data. Writes results.json,
-results.md and plots/.
+results.md and plots/. What is measured is kept until then: the same command resumes.
 """
 
+import functools
 import itertools
-import time
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
@@ -22,10 +22,12 @@ from ml_collections import config_dict
 from experiments import arena as arena_lib
 from experiments import builders
 from experiments import datasets
+from experiments import evaluation_results
+from experiments import identities
 from experiments import judge as judge_lib
 from experiments import launch
+from experiments import pieces as pieces_lib
 from experiments import restoring
-from experiments import results as results_lib
 from experiments import reward_frontiers
 from experiments import workdir as workdir_lib
 from lgd import guidance
@@ -58,29 +60,23 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   methods = grid_methods(config, dataset.num_classes) + learned
   logging.info('base model at step %d; %d methods', step, len(methods))
 
-  judge = judge_lib.train_judge(config, dataset)
+  identity = identities.run_identity(workdir, config)
+  pieces = pieces_lib.Pieces(workdir.unfinished('evaluate'), identity)
+  judge = judge_lib.train_judge(config, dataset, pieces)
   reference = make_reference(dataset, judge)
-  rows, samples = evaluate_methods(config, dataset, params, methods, judge, reference)
+  arena = arena_lib.Arena(config, dataset, params)
+  rows, samples = evaluate_methods(arena, methods, judge, reference, pieces)
   rows = real_rows(dataset, judge, reference) + rows
   if jax.process_index() == 0:
-    results_lib.write(
+    evaluation_results.write(
       workdir.path,
       rows,
-      samples={
-        'real': real_samples(dataset),
-        **{results_lib.key(m.name, m.params): x for m, x in samples},
-      },
+      samples={'real': real_samples(dataset), **samples},
       tables={m.name: np.asarray(m.table) for m in learned if not m.params},
+      gammas=reward_frontiers.gammas(weights),
       times=np.asarray(builders.time_grid(config))[:-1],
     )
-    gammas = reward_frontiers.gammas(weights)
-    if any(gamma for _, gamma in gammas.values()):
-      reward_frontiers.plot(
-        workdir.path / 'plots' / 'rewards.png',
-        results_lib.summarise(rows),
-        gammas,
-        {'energy_test': 'energy distance to test data', 'accuracy': 'accuracy'},
-      )
+  pieces.remove()
   return rows
 
 
@@ -118,52 +114,60 @@ def at_strengths(
 
 
 def evaluate_methods(
-  config: config_dict.ConfigDict,
-  dataset: splits.Dataset,
-  params: Any,
+  arena: arena_lib.Arena,
   methods: list[arena_lib.Method],
   judge: judge_lib.Judge,
   reference: Reference,
-) -> tuple[list[dict[str, Any]], list[tuple[arena_lib.Method, np.ndarray]]]:
-  """A row for every method and seed, and every method's samples of the first seed."""
-  section = config.evaluation
-  arena = arena_lib.Arena(config, dataset, params)
-  label, rows, samples = arena.label, [], []
-  start = time.perf_counter()
+  pieces: pieces_lib.Pieces,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+  """A row for every method and seed, and samples of the first seed by method."""
+  first, num_seeds = arena.config.seed, arena.config.evaluation.num_seeds
+  rows, samples, start = [], {}, pieces.seconds
   for i, method in enumerate(methods):
-    nfe = arena.count_nfe(method)
-    for seed in range(config.seed, config.seed + section.num_seeds):
-      x, _ = arena.sample(method, seed)
-      rows.append(
-        {
-          'method': method.name,
-          'params': method.params,
-          'seed': seed,
-          'num_samples': len(label),
-          'num_steps': section.num_steps,
-          'nfe': nfe,
-          'learning_evaluations': method.cost,
-          'metrics': compute_metrics(
-            x, label, metrics.class_sets(x, label), judge, reference
-          ),
-        }
-      )
-      if seed == config.seed:
-        by_class = x.reshape(
-          dataset.num_classes, section.samples_per_class, *dataset.shape
-        )
-        samples.append((method, by_class))
-    elapsed = time.perf_counter() - start
+    for seed in range(first, first + num_seeds):
+      make = functools.partial(measure, arena, method, seed, judge, reference)
+      piece = pieces.get([method.identity, seed], make)
+      rows.append(piece['row'])
+      if seed == first:
+        samples[method.key] = piece['x']
     logging.info(
       'evaluate %d/%d  %s %s  energy_test %.4f  ETA %s',
       i + 1,
       len(methods),
       method.name,
       method.params or '',
-      np.mean([r['metrics']['energy_test'] for r in rows[-section.num_seeds :]]),
-      reporting.eta(elapsed, i + 1, len(methods)),
+      np.mean([row['metrics']['energy_test'] for row in rows[-num_seeds:]]),
+      reporting.eta(pieces.seconds - start, i + 1, len(methods)),
     )
   return rows, samples
+
+
+def measure(
+  arena: arena_lib.Arena,
+  method: arena_lib.Method,
+  seed: int,
+  judge: judge_lib.Judge,
+  reference: Reference,
+) -> pieces_lib.Piece:
+  """The row of a method and seed, and with the first seed its samples by class."""
+  config, label = arena.config, arena.label
+  x, _ = arena.sample(method, seed)
+  row = {
+    'method': method.name,
+    'params': method.params,
+    'seed': seed,
+    'num_samples': len(label),
+    'num_steps': config.evaluation.num_steps,
+    'nfe': arena.count_nfe(method),
+    'learning_evaluations': method.cost,
+    'metrics': compute_metrics(
+      x, label, metrics.class_sets(x, label), judge, reference
+    ),
+  }
+  if seed != config.seed:
+    return {'row': row}
+  by_class = x.reshape(arena.dataset.num_classes, -1, *arena.dataset.shape)
+  return {'row': row, 'x': by_class}
 
 
 def make_reference(dataset: splits.Dataset, judge: judge_lib.Judge) -> Reference:

@@ -10,13 +10,12 @@ with prompts, and features for a Frechet distance to the images that belong to t
 with `--squeezenet=FILE.h5` so does SqueezeNet: proxies both. Where there is a CLIP that
 rewards, its score is measured, too. Grids are chosen by the judge's distance on
 validation prompts, and reported on test prompts. Writes results.json, results.md and
-plots/.
+plots/. What is measured is kept until then: the same command resumes.
 """
 
+import functools
 import itertools
-import time
 from typing import Any
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -26,21 +25,20 @@ from ml_collections import config_dict
 
 from experiments import arena as arena_lib
 from experiments import builders
-from experiments import clips
 from experiments import datasets
+from experiments import identities
 from experiments import launch
 from experiments import learned_weights
+from experiments import pieces as pieces_lib
+from experiments import prompt_metrics
 from experiments import prompt_results
 from experiments import refusals
 from experiments import restoring
-from experiments import results as results_lib
 from experiments import reward_frontiers
 from experiments import sampler
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
-from lgd import checkpointing
-from lgd import metrics
 from lgd import reporting
 from lgd.data import splits
 
@@ -60,8 +58,10 @@ def run(
   refusals.require_encoded(workdir.denoiser, config)
   params, step = restoring.load_denoiser(workdir, spec, builders.mesh(config))
   held_out = {name: head(getattr(dataset, name), config) for name in SPLITS}
-  networks = load_networks(config, workdir, squeezenet)
-  measures = {name: Measure(networks, pairs) for name, pairs in held_out.items()}
+  networks = prompt_metrics.load_networks(config, workdir, squeezenet)
+  measures = {
+    name: prompt_metrics.Measure(networks, pairs) for name, pairs in held_out.items()
+  }
   learned = arena_lib.load_learned(workdir, config, spec)
   grid = arena_lib.grid_methods(config, 1)  # A row of weights for all prompts.
   methods = grid + learned_methods(config, learned, held_out['test'].label)
@@ -69,36 +69,40 @@ def run(
   seeds = range(config.seed, config.seed + config.evaluation.num_seeds)
   logging.info('base model at step %d; %d methods', step, len(methods))
 
+  def measure(method, name, seed):
+    of_rule, label = samplers.of(method.rule), held_out[name].label
+    x = draw(config, of_rule, method, label, seed)
+    row = {
+      'method': method.name,
+      'params': method.params,
+      'split': name,
+      'seed': seed,
+      'num_samples': len(x),
+      'num_steps': config.evaluation.num_steps,
+      'nfe': count_nfe(config, of_rule, method, len(x)),
+      'learning_evaluations': method.cost,
+      'metrics': measures[name](x),
+    }
+    return {'row': row, 'x': x} if (name, seed) == ('test', seeds[0]) else {'row': row}
+
+  identity = identities.run_identity(workdir, config)
+  identity |= prompt_metrics.networks_identity(workdir, networks, squeezenet)
+  pieces = pieces_lib.Pieces(workdir.unfinished('evaluate_prompts'), identity)
   rows, samples = [real_row(held_out['test'], measures['test'])], {}
-  start = time.perf_counter()
   for i, method in enumerate(methods):
-    of_rule = samplers.of(method.rule)
     for name, seed in itertools.product(SPLITS if i < len(grid) else ('test',), seeds):
-      label = held_out[name].label
-      x = draw(config, of_rule, method, label, seed)
-      rows.append(
-        {
-          'method': method.name,
-          'params': method.params,
-          'split': name,
-          'seed': seed,
-          'num_samples': len(x),
-          'num_steps': config.evaluation.num_steps,
-          'nfe': count_nfe(config, of_rule, method, len(x)),
-          'learning_evaluations': method.cost,
-          'metrics': measures[name](x),
-        }
-      )
-      if (name, seed) == ('test', seeds[0]):
-        samples[results_lib.key(method.name, method.params)] = x
-    elapsed = time.perf_counter() - start
+      make = functools.partial(measure, method, name, seed)
+      piece = pieces.get([method.identity, name, seed], make)
+      rows.append(piece['row'])
+      if 'x' in piece:
+        samples[method.key] = piece['x']
     logging.info(
       'evaluate %d/%d  %s  %s  ETA %s',
       i + 1,
       len(methods),
-      results_lib.key(method.name, method.params),
+      method.key,
       '  '.join(f'{name} {value:.3f}' for name, value in rows[-1]['metrics'].items()),
-      reporting.eta(elapsed, i + 1, len(methods)),
+      reporting.eta(pieces.seconds, i + 1, len(methods)),
     )
   if jax.process_index() == 0:
     prompt_results.write(
@@ -110,6 +114,7 @@ def run(
       gammas=reward_frontiers.gammas(learned),
       times=np.asarray(builders.time_grid(config))[:-1],
     )
+  pieces.remove()
   return rows
 
 
@@ -143,7 +148,8 @@ def draw(
 ) -> np.ndarray:
   """A sample of every prompt, `[n, *data]`."""
   omega = omega_of(method, len(label))
-  keys = sampler.sample_keys(seed, np.arange(len(label)))
+  numbers = np.arange(len(label))
+  keys = sampler.sample_keys(seed, numbers)
   parts = [
     of_rule.sample(
       of_rule.params, None if omega is None else omega[rows], keys[rows], label[rows]
@@ -151,7 +157,7 @@ def draw(
     for rows in arrays.whole_batches(len(label), config.fid.batch_size)
   ]
   x = np.concatenate(parts)[: len(label)]
-  arena_lib.require_finite(x, method, seed)
+  sampler.require_finite(x, method.key, seed, numbers)
   return x
 
 
@@ -177,61 +183,7 @@ def omega_of(method: arena_lib.Method, num: int) -> np.ndarray | None:
   return np.broadcast_to(method.table, (num, method.table.shape[1]))
 
 
-class Networks(NamedTuple):
-  """What samples are measured by; all but the judge where there is one."""
-
-  judge: clips.Embedder
-  reward: clips.Embedder | None
-  squeezenet: metrics.Extractor | None
-
-
-def load_networks(
-  config: config_dict.ConfigDict, workdir: workdir_lib.Workdir, squeezenet: str
-) -> Networks:
-  """Those of a work directory, and SqueezeNet if the path of its weights is given."""
-  judge = clips.Embedder(clips.load(workdir, config, 'judge'))
-  reward = extractor = None
-  if checkpointing.latest_step(workdir.clip('reward')) is not None:
-    reward = clips.Embedder(clips.load(workdir, config, 'reward'))
-  if squeezenet:
-    extractor = metrics.squeezenet(metrics.squeezenet_weights.load(squeezenet))
-  return Networks(judge, reward, extractor)
-
-
-class Measure:
-  """Metrics of samples of the prompts of some real pairs, in their order."""
-
-  def __init__(self, networks: Networks, pairs: splits.Split):
-    self._networks = networks
-    self._texts = networks.judge.texts(pairs.label)
-    if networks.reward is not None:
-      self._reward_texts = networks.reward.texts(pairs.label)
-    self._real = self._gaussians(pairs.x)
-
-  def __call__(self, x: np.ndarray) -> dict[str, float]:
-    """Metrics of `x [n, height, width, 3]`, a sample of every prompt."""
-    x = np.clip(x, -1.0, 1.0)
-    measured = {
-      name: metrics.frechet_distance(gaussian, self._real[name])
-      for name, gaussian in self._gaussians(x).items()
-    }
-    judge, reward, _ = self._networks
-    measured |= metrics.alignment(judge.images(x), self._texts)
-    if reward is not None:
-      of_reward = metrics.alignment(reward.images(x), self._reward_texts)
-      measured['reward'] = of_reward['clip_score']
-    return {name: float(value) for name, value in measured.items()}
-
-  def _gaussians(self, x: np.ndarray) -> dict[str, metrics.Gaussian]:
-    fits = {'frechet_judge': metrics.fit_gaussian(self._networks.judge.images(x))}
-    extractor = self._networks.squeezenet
-    if extractor is not None:
-      features = metrics.extract(extractor, metrics.to_uint8(x)).features
-      fits[extractor.distance_name] = metrics.fit_gaussian(features)
-    return fits
-
-
-def real_row(pairs: splits.Split, measure: Measure) -> dict[str, Any]:
+def real_row(pairs: splits.Split, measure: prompt_metrics.Measure) -> dict[str, Any]:
   """The ceiling: what real images of the prompts have."""
   return {
     'method': 'real',

@@ -1,10 +1,9 @@
 """Features of many images under a network, in shards that a run resumes from.
 
-fid/NAME/config.json           whose features they are
+fid/NAME/config.json           whose features they are, sealed
 fid/NAME/features-00003.npz    features [n, dim], and of Inception log_prob [n, 1008]
 """
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +15,13 @@ from absl import logging
 from etils import epath
 
 from experiments import launch
+from experiments import preemption
 from experiments import published_clip
 from experiments import refusals
 from lgd import files
 from lgd import metrics
 from lgd import reporting
+from lgd import sealed
 from lgd import sharding
 
 # First and last index of a shard -> uint8 images of them.
@@ -90,17 +91,22 @@ def collect(
 
   Raises:
     launch.UserError: the directory holds features of something else.
+    files.FileError: a file of it is damaged, or was cut with another `shard_size`.
   """
   path = directory / 'config.json'
   if path.exists():
-    stored = json.loads(path.read_text())
-    refusals.require_same(stored, identity, directory)
+    refusals.require_same(_read_config(path), identity, directory)
   elif jax.process_index() == 0:
-    files.write_json(path, identity)
+    sealed.write(path, identity)
   num, size, begin = identity['num_samples'], shard_size, time.perf_counter()
   firsts, done = range(0, num, size), 0
   shards = [directory / f'features-{i:05d}.npz' for i in range(len(firsts))]
   missing = [i for i, shard in enumerate(shards) if not shard.exists()]
+
+  def read(numbers):
+    return {i: _read(shards[i], network, min(size, num - firsts[i])) for i in numbers}
+
+  loaded = read(set(range(len(shards))).difference(missing))  # Before hours are spent.
   for i in missing:
     x = images(firsts[i], min(firsts[i] + size, num))
     if x.shape[-1] == 1:
@@ -120,9 +126,41 @@ def collect(
       done * size / elapsed,
       reporting.eta(elapsed, done, len(missing)),
     )
+    if done < len(missing):
+      preemption.check(f'{directory}: {len(shards) - len(missing) + done} shards')
   sharding.wait_for_processes(str(directory))  # Process 0 writes.
-  loaded = [files.read_npz(shard) for shard in shards]
-  log_prob = None
-  if 'log_prob' in loaded[0]:
-    log_prob = np.concatenate([arrays['log_prob'] for arrays in loaded])
-  return metrics.Features(np.concatenate([a['features'] for a in loaded]), log_prob)
+  loaded |= read(missing)
+  features, log_prob = zip(*(loaded[i] for i in range(len(shards))), strict=True)
+  has_log_prob = log_prob[0] is not None
+  return metrics.Features(
+    np.concatenate(features), np.concatenate(log_prob) if has_log_prob else None
+  )
+
+
+def _read_config(path):
+  try:
+    return sealed.read(path)
+  except files.FileError as error:
+    raise files.FileError(
+      f'{error} Remove {path.parent} and run the same command again.'
+    ) from error
+
+
+def _read(path: epath.Path, network: Network, num: int) -> metrics.Features:
+  """Those of `num` images."""
+  again = f'delete it and run the same command again: only {path.name} is made anew.'
+  try:
+    arrays = files.read_npz(path)
+    log_prob = arrays['log_prob'] if network.name == 'inception' else None
+    read = metrics.Features(arrays['features'], log_prob)
+  except (files.FileError, KeyError) as error:
+    reason = error.__cause__ or error
+    raise files.FileError(
+      f'{path}: is cut short or damaged ({reason}); {again}'
+    ) from error
+  if len(read.features) != num:
+    raise files.FileError(
+      f'{path}: holds features of {len(read.features)} images, not {num}; give the'
+      f' config.fid.shard_size that it was made with, or {again}'
+    )
+  return read

@@ -42,6 +42,7 @@ from experiments import workdir as workdir_lib
 from lgd import files
 from lgd import metrics
 from lgd import networks
+from lgd import sealed
 
 
 def run(
@@ -70,6 +71,16 @@ def run(
     'weights': network.sha256,
   }
   start = time.perf_counter()
+  # A method or a reference that cannot be used is refused before anything is kept.
+  if method == 'real':
+    test, of_method = encoded.pixels(config, dataset, 'test'), {'split': 'test'}
+    num_samples = min(section.num_samples, len(test))
+    images = fid_images.real_images(test)
+  else:
+    num_samples = section.num_samples
+    of_method = fid_images.sampling_identity(config, workdir, method, seed)
+    images = fid_images.sampled_images(config, workdir, dataset, method, seed)
+  gaussian = metrics.load_gaussian(reference) if reference else None
   real = None
   if not reference:
     real = feature_files.collect(
@@ -79,22 +90,15 @@ def run(
       fid_images.real_images(reference_x),
       shard_size=section.shard_size,
     )
-  if method == 'real':
-    test, identity['split'] = encoded.pixels(config, dataset, 'test'), 'test'
-    num_samples = min(section.num_samples, len(test))
-    images = fid_images.real_images(test)
-  else:
-    num_samples = section.num_samples
-    identity |= fid_images.sampling_identity(config, workdir, method, seed)
-    images = fid_images.sampled_images(config, workdir, dataset, method, seed)
+    gaussian = metrics.fit_gaussian(real.features)
   ours = feature_files.collect(
     root / f'{sample.file_stem(method, seed)}_{network.name}',
-    {**identity, 'num_samples': num_samples},
+    {**identity, **of_method, 'num_samples': num_samples},
     network,
     images,
     shard_size=section.shard_size,
   )
-  measured = compare(ours, real, reference, network, section)
+  measured = compare(ours, real, gaussian, network, section)
   if encoder:
     label = fid_images.captions_of(config, dataset, method, seed)[:num_samples]
     text = encoded.lookup(config).pooled(label)[encoder]['pooled']
@@ -119,17 +123,12 @@ def run(
 def compare(
   ours: metrics.Features,
   real: metrics.Features | None,
-  reference: str,
+  gaussian: metrics.Gaussian,
   network: feature_files.Network,
   section: config_dict.ConfigDict,
 ) -> dict[str, float]:
   """All metrics; those that need features of data only where there are some."""
   suffix = '' if network.name == 'inception' else f'_{network.name}_proxy'
-  gaussian = (
-    metrics.load_gaussian(reference)
-    if real is None
-    else metrics.fit_gaussian(real.features)
-  )
   results = {
     network.extractor.distance_name: metrics.frechet_distance(
       metrics.fit_gaussian(ours.features), gaussian
@@ -161,16 +160,33 @@ def add_row(path: epath.Path, row: dict[str, Any]) -> None:
   def key(row):
     return row['method'], row['seed'], sorted(row['metrics'])
 
-  rows = json.loads(path.read_text()) if path.exists() else []
+  rows = read_rows(path) if path.exists() else []
   rows = [old for old in rows if key(old) != key(row)] + [row]
-  files.write_json(path, rows)
+  files.write_json(path, [sealed.seal(row) for row in rows])
+
+
+def read_rows(path: epath.Path) -> list[dict[str, Any]]:
+  """The rows of a file, each sealed.
+
+  Raises:
+    files.FileError: a damaged file, or one of something else.
+  """
+  try:
+    rows = files.read_json(path)
+    if not isinstance(rows, list):
+      raise files.FileError(f'{path}: is of something else.')
+    return [sealed.unseal(row, f'{path}: row {i}') for i, row in enumerate(rows)]
+  except files.FileError as error:
+    raise files.FileError(
+      f'{error} Remove it: features are kept, and the same command again makes a row.'
+    ) from error
 
 
 if __name__ == '__main__':
   METHOD = flags.DEFINE_string(
     'method', 'unguided', 'real, or as of experiments.sample.'
   )
-  SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', lower_bound=0)
+  SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', 0, 2**31 - 1)
   INCEPTION = flags.DEFINE_string('inception', '', 'Weights, of convert_inception.')
   SQUEEZENET = flags.DEFINE_string('squeezenet', '', 'Weights, of Keras.')
   CLIP = flags.DEFINE_string('clip', '', 'Weights, of convert_clip.')

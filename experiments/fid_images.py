@@ -22,7 +22,6 @@ from lgd import arrays
 from lgd import checkpointing
 from lgd import guidance
 from lgd import metrics
-from lgd import reporting
 from lgd.data import splits
 
 
@@ -90,11 +89,7 @@ def sampled_images(
       keys, cond = sampler.sample_keys(seed, index), look_up(labels[index])
       part = index[: len(order) - batch[0]]  # The rest fills the batch.
       samples = decode(sample_fn(params, rows, keys, cond)[: len(part)])
-      if not np.all(np.isfinite(samples)):
-        raise reporting.NonFiniteError(
-          f'--method={method}: samples {first} to {last} are not all finite; take a'
-          ' smaller weight.'
-        )
+      sampler.require_finite(samples, f'--method={method}', seed, part)
       x[part - first] = metrics.to_uint8(samples)
     return x
 

@@ -11,7 +11,6 @@ sample; those that are there are kept. Prints consistency, reward and omega of e
 the statistics that it was learned from.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -21,7 +20,6 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import clips
 from experiments import datasets
 from experiments import guidance_losses
 from experiments import launch
@@ -59,9 +57,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
     train(config, workdir, store, missing, num_evaluations)
   spec = datasets.spec(config)
   names = [naming.guidance_name(point) for point in points]
-  load = functools.partial(learned_weights.load_guidance, readers=clips.Readers())
-  learned = [load(workdir, config, name, spec).params for name in names]
-  rows = measure(config, store, learned)
+  learned = learned_weights.load_all(workdir, config, names, spec)
+  rows = measure(config, store, [learned[name].params for name in names])
   print_table(names, rows)
   return rows
 

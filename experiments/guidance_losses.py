@@ -62,9 +62,18 @@ def make_statistics_loss_fn(
       nodes=config.reward.nodes,
       **counts,
     )
-    return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
+    return losses.mean(), measure(omega)
 
   return loss_fn
+
+
+def measure(omega: jax.Array) -> dict[str, jax.Array]:
+  """Of a batch's weights `[batch]`; at_0 is the share that lies at their bound."""
+  return {
+    'omega_mean': omega.mean(),
+    'omega_max': omega.max(),
+    'omega_at_0': (omega <= 0.0).mean(dtype=omega.dtype),
+  }
 
 
 def make_direct_loss_fn(
@@ -105,7 +114,7 @@ def make_direct_loss_fn(
       gap=section.gap,
       group_size=direct_group_size(config),
     )
-    return losses.mean(), {'omega_mean': omega.mean(), 'omega_max': omega.max()}
+    return losses.mean(), measure(omega)
 
   return loss_fn
 

@@ -7,6 +7,7 @@ hold keys that decide nothing, as where data lie: `refusals.FREE_KEYS`.
 
 from typing import Any
 
+import jax
 from ml_collections import config_dict
 
 from experiments import encoded
@@ -31,6 +32,21 @@ def base_model_identity(workdir: workdir_lib.Workdir) -> dict[str, Any]:
     'base': base_identity(base),
     'encoded': checkpointing.load_config(workdir.denoiser).get('encoded', {}),
     'denoiser_step': checkpointing.latest_step(workdir.denoiser),
+  }
+
+
+def run_identity(
+  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+) -> dict[str, Any]:
+  """What decides to the last bit what a command computes with a base model.
+
+  The whole config: who changes any of it no longer runs the same command.
+  """
+  return {
+    'config': stored_configs.to_json(config),
+    **base_model_identity(workdir),
+    'weak': weak_identity(config.rule),
+    'devices': [device.device_kind for device in jax.devices()],
   }
 
 
@@ -140,7 +156,7 @@ def guidance_identity(
     num_evaluations: denoiser evaluations that it takes.
   """
   return {
-    'config': checkpointing.to_json(config.to_dict()),
+    'config': stored_configs.to_json(config),
     **base_model_identity(workdir),
     'weak': weak_identity(config.rule),
     'reward_model': reward_model_identity(workdir, config),

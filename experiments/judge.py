@@ -1,5 +1,6 @@
 """Small classifiers of the training data: a judge, a reward, noise-aware features."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -7,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
+from flax import traverse_util
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import pieces as pieces_lib
 from lgd import arrays
 from lgd import networks
 from lgd import noising
@@ -21,9 +24,16 @@ from lgd.data import splits
 Judge = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def train_judge(config: config_dict.ConfigDict, dataset: splits.Dataset) -> Judge:
-  """Trains the classifier (seconds) and logs its accuracy on held-out data."""
-  net, params = _train_classifier(config, dataset, 'judge')
+def train_judge(
+  config: config_dict.ConfigDict, dataset: splits.Dataset, pieces: pieces_lib.Pieces
+) -> Judge:
+  """Trains the classifier (seconds) and logs its accuracy on held-out data.
+
+  It is a piece itself: where training is not the same twice, all rows have one judge.
+  """
+  net = _classifier(config, dataset)
+  train = functools.partial(_train_classifier, config, dataset, 'judge')
+  params = kept(pieces, 'judge', train)
 
   @jax.jit
   def apply(params, x):
@@ -45,8 +55,18 @@ def train_reward(
   """Parameters for `builders.reward`: the judge's data, another start and order."""
   config = config.copy_and_resolve_references()
   config.seed += 1
-  _, params = _train_classifier(config, dataset, 'reward')
-  return params
+  return _train_classifier(config, dataset, 'reward')
+
+
+def kept(
+  pieces: pieces_lib.Pieces, key: str, train: Callable[[], types.Params]
+) -> types.Params:
+  """The parameters that `train` returns, as a piece."""
+
+  def make():
+    return traverse_util.flatten_dict(jax.device_get(train()), sep='/')
+
+  return traverse_util.unflatten_dict(pieces.get(key, make), sep='/')
 
 
 def train_noisy_features(
@@ -80,9 +100,12 @@ def train_noisy_features(
   return lambda params, xt, t: net.apply(params, xt, t)[1], params
 
 
+def _classifier(config, dataset):
+  return networks.Classifier(dataset.num_classes, config.evaluation.classifier_width)
+
+
 def _train_classifier(config, dataset, stream):
-  section = config.evaluation
-  net = networks.Classifier(dataset.num_classes, section.classifier_width)
+  net = _classifier(config, dataset)
   tx = optax.adamw(1e-3, weight_decay=1e-2)
 
   def loss_fn(params, frozen, batch, key):
@@ -93,8 +116,9 @@ def _train_classifier(config, dataset, stream):
 
   key = arrays.stream(config.seed, stream)
   params = net.init(key, jnp.zeros((1, *dataset.shape)))
-  params, _ = _fit(config, dataset, params, tx, loss_fn, key, section.classifier_steps)
-  return net, params
+  num_steps = config.evaluation.classifier_steps
+  params, _ = _fit(config, dataset, params, tx, loss_fn, key, num_steps)
+  return params
 
 
 def _fit(config, dataset, params, tx, loss_fn, key, num_steps):

@@ -1,12 +1,15 @@
-"""Flags, logging and one-line errors: the same for every binary.
+"""How every binary starts and ends: flags, logging and one-line errors.
 
-Exit codes: 0 done, 1 the run failed (a non-finite loss, a damaged image, a bug), 2 the
-input was wrong and nothing was written.
+Exit codes: 0 done, 1 the run failed (a non-finite loss, a full disk, a bug), 2 the
+input was wrong and nothing was written, 75 stopped by SIGTERM; after 75, and after 1
+once its cause is mended, the same command goes on from what was saved.
 """
 
+import contextlib
 import ctypes
-import difflib
+import faulthandler
 import logging as python_logging
+import os
 import sys
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -15,21 +18,33 @@ import jax
 from absl import app
 from absl import flags
 from absl import logging
-from etils import epath
-from ml_collections import config_dict
-from ml_collections import config_flags
 
+from experiments import command_line
+from experiments import locking
+from experiments import preemption
 from lgd import checkpointing
 from lgd import files
 from lgd import reporting
+from lgd import saving
 from lgd.data import sources
-
-_CONFIGS = epath.Path(__file__).parents[1] / 'configs'
-_NO_CONFIGS = ('__init__.py', 'common.py')
 
 
 class UserError(ValueError):
   """Wrong input: shown as one line, without a traceback."""
+
+
+_INPUT_ERRORS = (
+  UserError,
+  checkpointing.CheckpointError,
+  files.FileError,
+  locking.LockError,
+)
+_FAILURES = (
+  saving.SaveError,
+  files.WriteError,
+  reporting.NonFiniteError,
+  sources.DataError,
+)
 
 
 def main(
@@ -62,58 +77,37 @@ def main(
       join_processes(flags.FLAGS)
     except UserError as error:
       _exit(2, error)
+    preemption.watch(flags.FLAGS.grace_seconds)
+    if jax.process_count() > 1:
+      # JAX ends a process whose peer died and says so; where it then was, all threads
+      # of it, would be the last hundred lines.
+      faulthandler.disable()
     if flags.FLAGS.compilation_cache:
       jax.config.update('jax_compilation_cache_dir', flags.FLAGS.compilation_cache)
     logging.info('devices: %s', ', '.join(str(d) for d in jax.devices()))
+    workdir = flags.FLAGS.workdir
     try:
-      run(flags.FLAGS)
-    except (UserError, checkpointing.CheckpointError, files.FileError) as error:
+      with locking.lock(workdir) if workdir else contextlib.nullcontext():
+        run(flags.FLAGS)
+    except _INPUT_ERRORS as error:
       _exit(2, error)
-    except (reporting.NonFiniteError, sources.DataError) as error:
-      _exit(1, error)
+    except _FAILURES as error:
+      _exit_alone(error)
+    except jax.errors.JaxRuntimeError as error:
+      if jax.process_count() == 1:
+        raise
+      _exit_alone(
+        f'process {jax.process_index()} stops, for another one did, or cannot be'
+        f' reached: {error} See what the others say, and start all of them again.'
+      )
+    except preemption.Preempted as error:
+      print(f'stopped: {error}; the same command goes on from there.', file=sys.stderr)
+      sys.exit(preemption.EXIT_CODE)
 
   logging.set_verbosity(logging.INFO)
   _keep_freed_memory()
-  define_flags(flags.FLAGS, sys.argv)
+  command_line.define_flags(flags.FLAGS, sys.argv)
   app.run(guarded, flags_parser=parse_flags)
-
-
-def define_flags(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
-  """`--config` and `--workdir`."""
-  config_flags.DEFINE_config_file(
-    'config',
-    None,
-    'Config file, and variant: configs/digits.py:smoke. Keys are overridden by'
-    ' --config.KEY=VALUE after it.',
-    flag_values=flag_values,
-    sys_argv=list(argv),
-  )
-  flags.DEFINE_string(
-    'workdir', None, 'Directory of the experiment.', flag_values=flag_values
-  )
-  flags.DEFINE_string(
-    'compilation_cache',
-    None,
-    'Directory that keeps programs which took over a second to compile, for later'
-    ' runs; trust it as you trust code.',
-    flag_values=flag_values,
-  )
-  flags.DEFINE_bool(
-    'distributed',
-    False,
-    'Whether this is one of several processes, on a cluster that says which'
-    ' (Cloud TPU, SLURM, ...); without one give the next three as well.',
-    flag_values=flag_values,
-  )
-  flags.DEFINE_string(
-    'coordinator', None, 'HOST:PORT of process 0.', flag_values=flag_values
-  )
-  flags.DEFINE_integer(
-    'num_processes', None, 'Of all.', lower_bound=1, flag_values=flag_values
-  )
-  flags.DEFINE_integer(
-    'process_id', None, 'Of this one, from 0.', lower_bound=0, flag_values=flag_values
-  )
 
 
 def join_processes(flag_values: flags.FlagValues) -> None:
@@ -132,14 +126,18 @@ def join_processes(flag_values: flags.FlagValues) -> None:
       f'--{missing[0]}: missing; --coordinator, --num_processes and --process_id belong'
       ' together.'
     )
+  timeouts = {
+    'heartbeat_timeout_seconds': flag_values.peer_timeout,
+    'shutdown_timeout_seconds': flag_values.peer_timeout,
+  }
   if not missing:
     address, num, index = given.values()
     if index >= num:
       raise UserError(f'--process_id={index}: must be below --num_processes={num}.')
-    jax.distributed.initialize(address, num, index)
+    jax.distributed.initialize(address, num, index, **timeouts)
   elif flag_values.distributed:
     try:
-      jax.distributed.initialize()
+      jax.distributed.initialize(**timeouts)
     except (RuntimeError, ValueError) as error:
       raise UserError(
         f'--distributed: {error} Without a cluster that says so, give --coordinator,'
@@ -156,18 +154,20 @@ def parse(
 ) -> list[str]:
   """Parses `argv`; any mistake is a `UserError` that says what and how to mend it."""
   try:
-    rest = flag_values(list(argv))
-    has_config = flag_values.config is not None
-    if has_config:
-      flag_values.config.keys()  # A file that is missing is noticed on first use.
-  except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
-    raise UserError(_explain(argv, e)) from e
+    rest = command_line.parse(flag_values, argv)
+  except ValueError as error:
+    raise UserError(str(error)) from error
   if len(rest) > 1:
     raise UserError(f'{rest[1]!r}: not a flag; write --name=value.')
-  if needs_config and not has_config:
+  if needs_config and flag_values.config is None:
     raise UserError('--config: missing; give one as --config=configs/digits.py.')
   if needs_workdir and not flag_values.workdir:
     raise UserError('--workdir: missing; give a directory as --workdir=runs/digits.')
+  for name in ('workdir', 'compilation_cache'):
+    value = flag_values[name].value
+    problem = command_line.path_problem(value or '.')
+    if problem:
+      raise UserError(f'--{name}={value}: {problem}')
   return rest
 
 
@@ -200,75 +200,26 @@ def _keep_freed_memory() -> None:
 
 
 def _exit(code: int, error: Exception) -> None:
-  line = ' '.join(str(error).split())
-  print(f'error: {line}', file=sys.stderr)
+  _print(error)
   sys.exit(code)
 
 
-def _explain(argv: Sequence[str], error: Exception) -> str:
-  """One line for a failure to parse: key, value, rule, way out.
+def _exit_alone(error: Exception | str) -> None:
+  """Exits with 1; of several processes without waiting for the others to do so.
 
-  ml_collections names neither the full key nor the type it wants, so the overrides
-  are walked again here.
+  They would wait for this one, too, and each for as long as they are allowed to.
   """
-  argv = _joined(argv)
-  config_args = [a for a in argv if a.startswith('--config=')]
-  overrides = [a for a in argv if a.startswith('--config.')]
-  if overrides and (
-    not config_args or argv.index(overrides[0]) < argv.index(config_args[0])
-  ):
-    return f'{overrides[0]}: must come after --config=configs/NAME.py.'
-  if isinstance(error, OSError) and config_args:
-    files_there = sorted(p.name for p in _CONFIGS.glob('*.py'))
-    names = ', '.join(name for name in files_there if name not in _NO_CONFIGS)
-    return f'{config_args[0]}: no such file; configs/ has {names}.'
-  config = _load_config(config_args)
-  if config is not None:
-    for override in overrides:
-      key, _, value = override.removeprefix('--config.').partition('=')
-      problem = _override_problem(config, key, value)
-      if problem:
-        return f'{override}: {problem}'
-  # A ValueError inside a config file arrives as the last line of a traceback.
-  return str(error).strip().splitlines()[-1].removeprefix('ValueError: ')
+  if jax.process_count() == 1:
+    _exit(1, error)
+  _print(error)
+  sys.stderr.flush()
+  os._exit(1)
 
 
-def _joined(argv: Sequence[str]) -> list[str]:
-  """`--config FILE` and `-config...` written as `--config=FILE`, `--config...`."""
-  joined = []
-  for arg in argv:
-    if joined and joined[-1] in ('--config', '-config'):
-      joined[-1] = f'--config={arg}'
-    else:
-      joined.append(f'-{arg}' if arg.startswith('-config') else arg)
-  return joined
-
-
-def _load_config(config_args: Sequence[str]) -> config_dict.ConfigDict | None:
-  flag_values = flags.FlagValues()
-  argv = ['', *config_args]
-  define_flags(flag_values, argv)
-  try:
-    flag_values(argv)
-    return flag_values.config
-  except (flags.Error, OSError):
-    return None
-
-
-def _override_problem(config, key: str, value: str) -> str | None:
-  node, path = config, []
-  for name in key.split('.'):
-    if not isinstance(node, config_dict.ConfigDict) or name not in node:
-      names = list(node) if isinstance(node, config_dict.ConfigDict) else []
-      close = difflib.get_close_matches(name, names, n=1)
-      where = '.'.join(path) or 'the config'
-      hint = f'did you mean {close[0]!r}' if close else f'{where} has {names}'
-      return f'no key {name!r} in {where}; {hint}?'
-    node, path = node[name], [*path, name]
-  if isinstance(node, config_dict.ConfigDict):
-    return f'is a group, not a value; set one of its keys: {list(node)}.'
-  try:
-    type(node)(value)
-  except ValueError:
-    return f'must be of type {type(node).__name__}, like its default {node!r}.'
-  return None
+def _print(error: Exception | str) -> None:
+  words = ' '.join(str(error).split())
+  # What was given may hold anything, also what a terminal would take for a command.
+  line = ''.join(
+    c if c.isprintable() else c.encode('unicode_escape').decode() for c in words
+  )
+  print(f'error: {line}', file=sys.stderr)

@@ -7,10 +7,10 @@ learned with, at the step where they were, and for no other.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
@@ -26,6 +26,7 @@ from experiments import restoring
 from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
+from lgd import saving
 from lgd import sharding
 from lgd import training
 from lgd import types
@@ -96,6 +97,19 @@ def load_guidance(
   )
 
 
+def load_all(
+  workdir: workdir_lib.Workdir,
+  config: config_dict.ConfigDict,
+  names: Sequence[str],
+  spec: splits.Spec,
+) -> dict[str, LearnedWeight]:
+  """Several, as of `load_guidance`, by name; those that read one CLIP share it."""
+  readers = clips.Readers()
+  return {
+    name: load_guidance(workdir, config, name, spec, readers=readers) for name in names
+  }
+
+
 def load_guidance_config(
   workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
 ) -> dict[str, Any] | None:
@@ -142,10 +156,10 @@ def save_weight(
   num_evaluations: int,
 ) -> training.TrainState:
   """Stores a weight that is learned, as of `save_table`, and returns it as stored."""
-  state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+  state = sharding.replicate(state, sharding.make_mesh())
   stored = identities.guidance_identity(
     workdir, config, num_steps=int(state.step), num_evaluations=num_evaluations
   )
-  with checkpointing.Checkpointer(directory, config=stored, keep=1) as checkpointer:
+  with saving.Checkpointer(directory, config=stored, keep=1) as checkpointer:
     checkpointer.save(state)
   return state

@@ -8,7 +8,6 @@ from etils import epath
 
 from experiments import results
 from experiments import reward_frontiers
-from lgd import files
 from lgd import prompt_plots
 
 CHOSEN_BY = 'frechet_judge'
@@ -45,31 +44,35 @@ def write(
     gammas: as of `reward_frontiers`.
     times: `[num_steps]` times denoised from.
   """
-  files.write_json(path / 'results.json', rows)
-  test = _summaries(rows, 'test')
-  chosen = choose(rows)
+  test, chosen = _summaries(rows, 'test'), choose(rows)
   by_gamma = sorted(gammas, key=gammas.get)
-  (path / 'results.md').write_text(to_markdown(test, chosen, by_gamma))
 
+  def draw():
+    _draw(path / 'plots', test, chosen, prompts, samples, tables, gammas, times)
+
+  results.write(path, rows, to_markdown(test, chosen, by_gamma), draw)
+
+
+def _draw(directory, test, chosen, prompts, samples, tables, gammas, times):
   shown = np.linspace(0, len(prompts) - 1, min(_NUM_SHOWN, len(prompts))).astype(int)
   names = [prompts[i] for i in shown]
   learned = _some(gammas)
   columns = {key: key for key in ('real', 'unguided', *chosen)} | learned
   prompt_plots.samples(
-    path / 'plots' / 'prompts.png',
+    directory / 'prompts.png',
     names,
     {title: samples[key][shown] for key, title in columns.items()},
   )
   if tables:
     prompt_plots.curves(
-      path / 'plots' / 'omega_curves.png',
+      directory / 'omega_curves.png',
       names,
       {title: tables[key][shown] for key, title in learned.items()},
       times,
     )
   prices = [name for name in ('clip_score', 'reward') if name in test[0].metrics]
   titles = {name: TITLES[name] for name in (CHOSEN_BY, *prices)}
-  reward_frontiers.plot(path / 'plots' / 'frontier.png', test, gammas, titles)
+  reward_frontiers.plot(directory / 'frontier.png', test, gammas, titles)
 
 
 def choose(rows: list[dict[str, Any]]) -> list[str]:

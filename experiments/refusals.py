@@ -21,10 +21,11 @@ from experiments import workdir as workdir_lib
 from lgd import checkpointing
 
 # Keys that may differ between two calls on one work directory: they change when a
-# run stops, what it prints and where it finds its data, not what it computes.
+# run stops, what it prints, where it finds its data and what becomes of updates that
+# fail, not what it computes.
 FREE_KEYS = (
   'num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir', 'file',
-  'encoded_dir',
+  'encoded_dir', 'skip_nonfinite',
 )  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def require_same(
   Keys that the checkpoint is older than had their default.
   """
   stored, wanted = _flatten(stored), _flatten(wanted)
-  default = _flatten(checkpointing.to_json(common.get_default().to_dict()))
+  default = _flatten(stored_configs.to_json(common.get_default()))
   for key in sorted(wanted):
     if key.split('.')[-1] in FREE_KEYS:
       continue

@@ -17,6 +17,7 @@ from experiments import builders
 from experiments import launch
 from experiments import refusals
 from experiments import stored_configs
+from experiments import user_functions
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
@@ -34,10 +35,13 @@ def resolve_config(
   `fid`, `rule` and `mesh`, and the directories of `data`, of that.
 
   Raises:
-    launch.UserError: no base model here, or one of another config.
+    launch.UserError: no base model here, or one of another config; or a stored one that
+      names code of the user's, which the command must name.
   """
   if config is None:
     stored = stored_configs.load_denoiser_config(workdir)
+    named = stored.data.autoencoder
+    user_functions.require_given('data.autoencoder', named, workdir.denoiser)
     # It may have been trained on other devices.
     stored.mesh.fsdp = math.gcd(stored.mesh.fsdp, jax.device_count())
     return stored

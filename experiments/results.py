@@ -1,5 +1,9 @@
-"""results.json, results.md and the figures of an evaluation."""
+"""Rows of results: grouped by method, as tables, and in the order they are written.
 
+A row is of one method and seed; a summary is of one method.
+"""
+
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
@@ -8,17 +12,8 @@ import numpy as np
 from etils import epath
 
 from lgd import files
-from lgd import plots
 
 GRIDS = ('constant', 'interval', 'clamp_linear')
-COLUMNS = (
-  ('energy_test', 'energy, test'),
-  ('energy_train', 'energy, train'),
-  ('frechet_pixels', 'Frechet, pixels'),
-  ('frechet_features', 'Frechet, features'),
-  ('accuracy', 'accuracy'),
-  ('log_inverse_prob', 'log mean 1/p(c given x)'),
-)
 
 
 class Summary(NamedTuple):
@@ -76,207 +71,29 @@ def best(summaries: Sequence[Summary], method: str, metric: str) -> Summary:
   return min(grid, key=lambda s: s.mean(metric))
 
 
-def recovered_fraction(learned: Summary, constant: Summary, unguided: Summary) -> float:
-  """Gain of `learned` over unguided as a fraction of the constant's, in test energy."""
-  gain = unguided.mean('energy_test') - constant.mean('energy_test')
-  return (unguided.mean('energy_test') - learned.mean('energy_test')) / gain
-
-
 def write(
   path: epath.Path,
-  rows: list[dict[str, Any]],
-  *,
-  samples: dict[str, np.ndarray],
-  tables: dict[str, np.ndarray],
-  times: np.ndarray,
+  rows: Sequence[dict[str, Any]],
+  text: str,
+  draw: Callable[[], None],
 ) -> None:
-  """Writes everything that `evaluate` leaves behind.
+  """Writes results.json, results.md and figures, in the place of older ones.
+
+  results.json goes first and comes last: where it is, all beside it is of its run.
 
   Args:
-    path: the work directory.
-    rows: one per method and seed.
-    samples: row key, and 'real' -> `[num_classes, n, *data]` of the first seed.
-    tables: learned method -> `[num_classes, num_steps]`.
-    times: `[num_steps]` times denoised from.
+    path: of a directory.
+    rows: what results.json holds.
+    text: what results.md holds.
+    draw: makes the figures, under `path` or its plots/.
   """
+  (path / 'results.json').unlink(missing_ok=True)
+  for pattern in ('*.png*', 'plots/*.png*'):  # Of methods that may be none of these.
+    for old in path.glob(pattern):
+      old.unlink()
+  draw()
+  files.write_text(path / 'results.md', text)
   files.write_json(path / 'results.json', rows)
-  summaries = summarise(rows)
-  (path / 'results.md').write_text(to_markdown(summaries))
-
-  unguided = next(s for s in summaries if s.method == 'unguided')
-  learned = [s for s in summaries if s.method in tables and not s.params]
-  chosen = [best(summaries, g, 'energy_validation') for g in GRIDS]
-  plot_dir = path / 'plots'
-  if tables:
-    plots.omega_curves(plot_dir / 'omega_curves.png', tables, times)
-    plots.omega_heatmap(plot_dir / 'omega_heatmap.png', tables, times)
-  shown = [unguided, *chosen, *learned]
-  plots.sample_grid(
-    plot_dir / 'samples.png',
-    {'real': samples['real'], **{s.key: samples[s.key] for s in shown}},
-  )
-
-  constants = [unguided, *(s for s in summaries if s.method == 'constant')]
-  constants = sorted(constants, key=lambda s: s.params.get('omega', 0.0))
-  names = [name for name, _ in COLUMNS]
-  plots.metrics_against_constant(
-    plot_dir / 'metrics.png',
-    [s.params.get('omega', 0.0) for s in constants],
-    {
-      name: (
-        np.array([s.mean(name) for s in constants]),
-        np.array([s.std(name) for s in constants]),
-      )
-      for name in names
-    },
-    {s.key: {name: s.mean(name) for name in names} for s in learned},
-  )
-  networks = [name for name in tables if not name.endswith('_table')]
-  _plot_frontier(plot_dir / 'frontier.png', summaries, networks)
-
-
-def _plot_frontier(
-  path: epath.Path, summaries: Sequence[Summary], learned: Sequence[str]
-) -> None:
-  """Distance against features and accuracy, as the strength of a method grows.
-
-  Unguided is where every curve starts; a learned weight without a kappa has kappa 1.
-  """
-  dials = {'constant': 'omega', **dict.fromkeys(learned, 'kappa')}
-  unguided = next(s for s in summaries if s.method == 'unguided')
-  axes = ('frechet_features', 'accuracy', 'energy_test')
-
-  def points(method):
-    dial = dials[method]
-    own = [s for s in summaries if s.method == method]
-    own = sorted(own, key=lambda s: s.params.get(dial, 1.0))
-    return np.array([[s.mean(name) for name in axes] for s in (unguided, *own)])
-
-  intervals = [s for s in summaries if s.method == 'interval']
-  plots.frontier(
-    path,
-    {method: points(method) for method in dials},
-    np.array([[s.mean(name) for name in axes] for s in intervals]),
-  )
-
-
-def to_markdown(summaries: Sequence[Summary]) -> str:
-  """The table of methods, what learning recovers, and the whole grids."""
-  unguided = next(s for s in summaries if s.method == 'unguided')
-  every_learned = [s for s in summaries if s.method not in (*GRIDS, 'unguided', 'real')]
-  learned = [s for s in every_learned if not s.params]
-  chosen = [best(summaries, g, 'energy_validation') for g in GRIDS]
-  upper_bounds = [best(summaries, g, 'energy_test') for g in ('constant', 'interval')]
-  labelled = [
-    (next(s for s in summaries if s.method == 'real'), ''),
-    (unguided, ''),
-    *((s, ', chosen on validation') for s in chosen),
-    *((s, '') for s in learned),
-    *((s, ', best on test: upper bound') for s in upper_bounds),
-  ]
-  lines = [
-    '# Results',
-    '',
-    'Mean +- standard deviation over sampling seeds. energy: class-conditional energy'
-    ' distance (unbiased, beta 1). Frechet distances are to test data. gain: energy'
-    ' distance to test data of unguided minus that of the method, same seeds.'
-    ' omega = 0 is the conditional model; w = 1 + omega. NFE: denoiser evaluations of a'
-    ' sample; evaluations to learn: all that learning the weights took.',
-    '',
-    *table(
-      (
-        'method',
-        'w',
-        *(title for _, title in COLUMNS),
-        'gain',
-        'NFE',
-        'evaluations to learn',
-      ),
-      [
-        (
-          summary.key + note,
-          strength(summary),
-          *(cell(summary, name) for name, _ in COLUMNS),
-          _gain(summary, unguided),
-          f'{summary.nfe:g}',
-          f'{summary.learning_evaluations:,}' if summary.learning_evaluations else '',
-        )
-        for summary, note in labelled
-      ],
-    ),
-    '',
-    *_recovered(learned, upper_bounds[0], unguided),
-    '',
-    '## Strength',
-    '',
-    'Learned weights times kappa: fidelity traded for alignment along the learned'
-    ' shape (plots/frontier.png).',
-    '',
-    *table(
-      ('method', *(title for _, title in COLUMNS), 'gain'),
-      [
-        (
-          summary.key,
-          *(cell(summary, name) for name, _ in COLUMNS),
-          _gain(summary, unguided),
-        )
-        for summary in every_learned
-      ],
-    ),
-    '',
-    '## Inverse probability',
-    '',
-    'Mean of 1/p(c given x) under the classifier: heavy-tailed, so read the logarithm'
-    ' of the mean, its bootstrap interval and the mean of values clipped at 100 with'
-    ' it (all averaged over seeds).',
-    '',
-    *table(
-      ('method', 'mean', 'log of mean', '95% interval of it', 'clipped mean'),
-      [
-        (
-          summary.key + note,
-          f'{summary.mean("inverse_prob"):.3g}',
-          cell(summary, 'log_inverse_prob'),
-          f'{summary.mean("log_inverse_prob_low"):.2f} to'
-          f' {summary.mean("log_inverse_prob_high"):.2f}',
-          cell(summary, 'clipped_inverse_prob'),
-        )
-        for summary, note in labelled
-      ],
-    ),
-    '',
-    '## Grids',
-    '',
-    *table(
-      ('method', 'w', 'energy, validation', *(title for _, title in COLUMNS)),
-      [
-        (
-          summary.key,
-          strength(summary),
-          cell(summary, 'energy_validation'),
-          *(cell(summary, name) for name, _ in COLUMNS),
-        )
-        for summary in summaries
-        if summary.method in GRIDS
-      ],
-    ),
-  ]
-  return '\n'.join(lines) + '\n'
-
-
-def _recovered(
-  learned: Sequence[Summary], upper_bound: Summary, unguided: Summary
-) -> list[str]:
-  if unguided.mean('energy_test') <= upper_bound.mean('energy_test'):
-    return ['No constant of the grid gains anything over unguided on test data.']
-  lines = []
-  for summary in learned:
-    share = recovered_fraction(summary, upper_bound, unguided)
-    verb = f'recovers {share:.0%} of' if share > -1.0 else f'loses {-share:.3g} times'
-    lines.append(
-      f'- {summary.key} {verb} what the best constant on test data gains over unguided.'
-    )
-  return lines
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -289,14 +106,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def cell(summary: Summary, metric: str) -> str:
   """Mean and standard deviation, as tables show them."""
   digits = 4 if metric.startswith('energy') else 3
-  return _mean_std(summary.metrics[metric], digits)
-
-
-def _gain(summary: Summary, unguided: Summary) -> str:
-  if summary.method in ('real', 'unguided'):
-    return ''
-  gain = unguided.metrics['energy_test'] - summary.metrics['energy_test']
-  return _mean_std(gain, 4)
+  return mean_std(summary.metrics[metric], digits)
 
 
 def strength(summary: Summary) -> str:
@@ -306,7 +116,8 @@ def strength(summary: Summary) -> str:
   return f'{1.0 + summary.params["omega"]:.4g}' if 'omega' in summary.params else ''
 
 
-def _mean_std(values: np.ndarray, digits: int) -> str:
+def mean_std(values: np.ndarray, digits: int) -> str:
+  """Of values over seeds, as tables show them."""
   if len(values) == 1:
     return f'{values[0]:.{digits}f}'
   std = np.std(values, ddof=1)

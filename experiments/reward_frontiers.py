@@ -26,7 +26,7 @@ def plot(
   gammas: Mapping[str, tuple[str, float]],
   titles: Mapping[str, str],
 ) -> None:
-  """A line of constants, one of intervals, and one of every weight along gamma.
+  """A line of constants, one of every weight along gamma, and points of the rest.
 
   Args:
     path: of the PNG.

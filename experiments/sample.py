@@ -31,7 +31,6 @@ from experiments import workdir as workdir_lib
 from lgd import files
 from lgd import guidance
 from lgd import plots
-from lgd import reporting
 from lgd import types
 from lgd.data import splits
 from lgd.data import text
@@ -148,12 +147,10 @@ def run(
   omega, config = resolve_method(config, workdir, spec, method, label)
   params = restoring.load_pair(workdir, config, spec)
   sample_fn, look_up = sampler.make_sample_fn(config, spec), encoded.lookup(config)
-  keys, cond = sampler.sample_keys(seed, np.arange(len(label))), look_up(label)
+  numbers = np.arange(len(label))
+  keys, cond = sampler.sample_keys(seed, numbers), look_up(label)
   x = encoded.decode(config)(sample_fn(params, omega, keys, cond))
-  if not np.all(np.isfinite(x)):
-    raise reporting.NonFiniteError(
-      f'--method={method}: samples are not finite; take a smaller weight.'
-    )
+  sampler.require_finite(x, f'--method={method}', seed, numbers)
 
   if jax.process_index() == 0:
     path = workdir.path / 'samples' / f'{file_stem(method, seed)}.npz'
@@ -168,7 +165,7 @@ if __name__ == '__main__':
   METHOD = flags.DEFINE_string(
     'method', 'unguided', 'unguided, constant:W, ..., or a learned weight.'
   )
-  SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', lower_bound=0)
+  SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', 0, 2**31 - 1)
   PROMPT = flags.DEFINE_multi_string('prompt', [], 'What to draw; may be repeated.')
   launch.main(
     lambda f: run(

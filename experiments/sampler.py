@@ -16,6 +16,7 @@ from experiments import rule_builders
 from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
+from lgd import reporting
 from lgd import sampling
 from lgd import sharding
 from lgd import types
@@ -41,10 +42,10 @@ def make_sample_fn(
 
   omega holds every sample's weights at the sampler's transitions: where they are 0 the
   null branch is not evaluated, if `rule` allows. `network` is as of
-  `rule_builders.pair`; `reward` takes the place of `builders.reward`.
+  `rule_builders.pair`; `reward` takes the place of `builders.classifier_reward`.
   """
   pair = rule_builders.pair(config, spec, network=network)
-  reward = reward or builders.reward(config, spec)
+  reward = reward or builders.classifier_reward(config, spec)
   times, mesh = builders.time_grid(config), builders.mesh(config)
   section = config.evaluation
 
@@ -110,6 +111,26 @@ def sample_keys(seed: int, index: np.ndarray) -> jax.Array:
   """Keys of samples by their numbers: each is the same whatever batch it is in."""
   root = arrays.stream(seed, 'samples')
   return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(index))
+
+
+def require_finite(x: np.ndarray, name: str, seed: int, numbers: np.ndarray) -> None:
+  """Names the first sample that is not finite.
+
+  Args:
+    x: `[n, *data]`.
+    name: of the method, for the message.
+    seed: that the samples were drawn with.
+    numbers: `[n]` of the samples, as of `sample_keys`.
+
+  Raises:
+    reporting.NonFiniteError: there is one.
+  """
+  bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+  if bad.any():
+    raise reporting.NonFiniteError(
+      f'{name}: sample {numbers[bad].min()} of seed {seed} is not finite; take smaller'
+      ' weights, or look at the base model if it is unguided.'
+    )
 
 
 def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:

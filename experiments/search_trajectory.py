@@ -7,19 +7,19 @@ r"""Chooses weights along guided trajectories, and fits a network to them.
 Guides particles of every class with the sampler of `config.evaluation`, and picks each
 step's weight by a line search on held-out data. The tables of several searches are
 averaged. Writes guidance/trajectory_DISTANCE_table/, the average, and
-guidance/trajectory_DISTANCE/, a network that also serves other time grids.
+guidance/trajectory_DISTANCE/, a network that also serves other time grids. Each search
+is kept until the average is written: the same command resumes.
 """
 
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import logging
 from ml_collections import config_dict
 
+from experiments import bounds
 from experiments import builders
 from experiments import datasets
 from experiments import identities
@@ -27,12 +27,13 @@ from experiments import judge
 from experiments import launch
 from experiments import learned_weights
 from experiments import naming
+from experiments import pieces as pieces_lib
 from experiments import refusals
 from experiments import restoring
 from experiments import rule_builders
 from experiments import stored_configs
 from experiments import train_guidance
-from experiments import train_loop
+from experiments import trajectory_fit
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -69,11 +70,14 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   params = restoring.load_pair(workdir, config, dataset.spec)
   directory = workdir.guidance(naming.guidance_name(table_config))
   if checkpointing.latest_step(directory) is None:
-    values, num_evaluations = search(config, dataset, params)
+    identity = identities.run_identity(workdir, config)
+    pieces = pieces_lib.Pieces(workdir.unfinished('search_trajectory'), identity)
+    values, num_evaluations = search(config, dataset, params, pieces)
     table = {'values': values, 'times': builders.time_grid(config)}
     learned_weights.save_table(workdir, table_config, directory, table, num_evaluations)
+    pieces.remove()
   learned = learned_weights.load_guidance(workdir, config, directory.name, dataset.spec)
-  fit(config, workdir, dataset, learned)
+  trajectory_fit.fit(config, workdir, dataset, learned)
   return np.asarray(learned.params['values'])
 
 
@@ -94,31 +98,40 @@ def refuse_other_search(
 
 
 def search(
-  config: config_dict.ConfigDict, dataset: splits.Dataset, params: types.Params
+  config: config_dict.ConfigDict,
+  dataset: splits.Dataset,
+  params: types.Params,
+  pieces: pieces_lib.Pieces,
 ) -> tuple[jax.Array, int]:
   """The averaged table and the denoiser evaluations that it took."""
   section = config.trajectory
   counter = denoiser_lib.EvaluationCounter()
   searcher = make_search(config, dataset, counter)
   root = arrays.stream(config.seed, f'trajectory/{section.distance}')
-  tables, start = [], time.perf_counter()
-  for i in range(section.num_repeats):
-    rng = np.random.default_rng((config.seed, i))
+
+  def search_once(i):
+    before, rng = counter.count, np.random.default_rng((config.seed, i))
     split = getattr(dataset, section.reference)
     reference = draw_reference(rng, split, dataset.num_classes, section)
-    table = searcher(params, jax.random.fold_in(root, i), reference)
-    tables.append(jax.block_until_ready(table))
-    elapsed = time.perf_counter() - start
+    table = np.asarray(searcher(params, jax.random.fold_in(root, i), reference))
+    return {'table': table, 'num_evaluations': counter.count - before}
+
+  found = []
+  for i in range(section.num_repeats):
+    found.append(pieces.get(i, functools.partial(search_once, i)))
     logging.info(
       'trajectory %d/%d  omega_mean %.4g  omega_max %.4g  ETA %s',
       i + 1,
       section.num_repeats,
-      table.mean(),
-      table.max(),
-      reporting.eta(elapsed, i + 1, section.num_repeats),
+      found[i]['table'].mean(),
+      found[i]['table'].max(),
+      reporting.eta(pieces.seconds, i + 1, section.num_repeats),
     )
-  logging.info('trajectory: %d denoiser evaluations', counter.count)
-  return jnp.mean(jnp.stack(tables), axis=0), counter.count
+  num_evaluations = sum(piece['num_evaluations'] for piece in found)
+  logging.info('trajectory: %d denoiser evaluations', num_evaluations)
+  tables = jnp.stack([piece['table'] for piece in found])
+  bounds.warn_searched(config, tables)
+  return jnp.mean(tables, axis=0), num_evaluations
 
 
 def make_search(
@@ -134,13 +147,12 @@ def make_search(
   # Closer together near 0, where most weights are.
   unit = jnp.linspace(0.0, 1.0, section.num_candidates)
   omegas = section.omega_max * unit**1.5
+  features, features_params = None, None
   if section.distance == 'features':
     features, features_params = judge.train_noisy_features(config, dataset)
-  else:
-    features, features_params = None, None
 
   @jax.jit
-  def compiled(params, features_params, key, reference):
+  def compiled(features_params, params, key, reference):
     settings = {'schedule': schedule, 'beta': section.beta}
     if features is None:
       curves = trajectory.pixel_curves(reference, **settings)
@@ -164,9 +176,7 @@ def make_search(
       lookahead_churn=section.lookahead_churn,
     )
 
-  return lambda params, key, reference: compiled(
-    params, features_params, key, reference
-  )
+  return functools.partial(compiled, features_params)
 
 
 def draw_reference(
@@ -192,54 +202,6 @@ def draw_reference(
     rng.permutation(np.flatnonzero(split.label == c))[:n] for c in range(len(counts))
   ]
   return split.x[np.stack(rows)]
-
-
-def fit(
-  config: config_dict.ConfigDict,
-  workdir: workdir_lib.Workdir,
-  dataset: splits.Dataset,
-  table: learned_weights.LearnedWeight,
-) -> None:
-  """Trains the network to follow the table; no denoiser."""
-  section = config.guidance
-  model = builders.weight_model(config, dataset.spec)
-
-  def loss_fn(params, table_params, label, key):
-    losses = trajectory.fit_loss(
-      key,
-      functools.partial(model.apply, params),
-      functools.partial(table.model.apply, table_params),
-      label,
-      table_params['times'],
-    )
-    return losses.mean(), {}
-
-  label = np.arange(section.batch_size, dtype=np.int32) % dataset.num_classes
-
-  def batches(start):
-    del start
-    while True:
-      yield label
-
-  name = naming.guidance_name(config)
-  train_loop.train(
-    config=config,
-    section=section,
-    workdir=workdir.path,
-    directory=workdir.guidance(name),
-    stage=f'guidance/{name}',
-    stored_config=identities.guidance_identity(
-      workdir,
-      config,
-      num_steps=section.num_steps,
-      num_evaluations=table.num_evaluations,
-    ),
-    init=model.init,
-    tx=optax.adam(optax.cosine_decay_schedule(2e-3, section.num_steps)),
-    loss_fn=loss_fn,
-    frozen=table.params,
-    batches=batches,
-  )
 
 
 if __name__ == '__main__':

@@ -1,13 +1,12 @@
 """The shards of a statistics pass: written whole or not at all, checked when read.
 
-statistics/KIND/config.json        what the pass belongs to
+statistics/KIND/config.json        what the pass belongs to, sealed
 statistics/KIND/shard-00003.npz    gram [n, p (p + 1) / 2], t [n], label [n, ...] or
                                    [n, group_size], index [n], num_evaluations [];
                                    with a reward, profile [n, 2, nodes] or
                                    [n, group_size, 2, nodes]
 """
 
-import json
 from typing import Any
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from etils import epath
 
 from experiments import launch
 from lgd import files
+from lgd import sealed
 
 
 class Statistics(NamedTuple):
@@ -30,6 +30,9 @@ class Statistics(NamedTuple):
   profile: np.ndarray | None = None  # [num, ..., 2, nodes], of a reward
 
 
+_FLOATS = ('gram', 't', 'profile')
+
+
 def shard_path(directory: epath.Path, shard: int) -> epath.Path:
   """Of shard number `shard`."""
   return directory / f'shard-{shard:05d}.npz'
@@ -38,22 +41,22 @@ def shard_path(directory: epath.Path, shard: int) -> epath.Path:
 def write_config(directory: epath.Path, stored: dict[str, Any]) -> None:
   """Says what the pass belongs to; before its first shard."""
   if jax.process_index() == 0:
-    files.write_json(directory / 'config.json', stored)
+    sealed.write(directory / 'config.json', stored)
 
 
 def read_config(directory: epath.Path) -> dict[str, Any]:
   """What the pass under `directory` belongs to.
 
   Raises:
-    launch.UserError: a damaged file.
+    launch.UserError: a damaged file, or one of something else.
   """
   path = directory / 'config.json'
   try:
-    stored = json.loads(path.read_text())
-  except ValueError:
-    stored = None
-  if not isinstance(stored, dict) or not stored.keys() >= {'base', 'denoiser_step'}:
-    raise launch.UserError(f'{path}: is damaged; remove {directory} and collect again.')
+    stored = sealed.read(path)
+    if not stored.keys() >= {'base', 'denoiser_step'}:
+      raise files.FileError(f'{path}: is of something else.')
+  except files.FileError as error:
+    raise launch.UserError(f'{error} Remove {directory} and collect again.') from error
   return stored
 
 
@@ -89,7 +92,12 @@ def read_shard(
     raise launch.UserError(
       f'{path}: is cut short or damaged ({reason}); {again}'
     ) from error
-  num, width = len(statistics.index), num_vectors * (num_vectors + 1) // 2
+  kinds = {k: a.dtype.kind for k, a in statistics._asdict().items() if a is not None}
+  del kinds['label']  # Numbers of any kind.
+  if kinds != {k: 'f' if k in _FLOATS else 'i' for k in kinds}:
+    raise launch.UserError(f'{path}: holds arrays of other kinds, {kinds}; {again}')
+  num = statistics.index.size
+  width = num_vectors * (num_vectors + 1) // 2
   lengths = [len(a) if a.ndim else 0 for a in statistics[:4]]
   if statistics.gram.shape != (num, width) or lengths != [num] * 4:
     raise launch.UserError(

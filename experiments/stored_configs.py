@@ -3,6 +3,7 @@
 A checkpoint may be older than a key: what a file lacks has its default.
 """
 
+import json
 from typing import Any
 
 from ml_collections import config_dict
@@ -13,9 +14,14 @@ from experiments import workdir as workdir_lib
 from lgd import checkpointing
 
 
+def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """A config as it will read after a round trip through JSON."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
 def config_to_json(config: config_dict.ConfigDict, *sections: str) -> dict[str, Any]:
   """The sections of a config that determine a checkpoint."""
-  tree = checkpointing.to_json(config.to_dict())
+  tree = to_json(config)
   return {name: tree[name] for name in sections}
 
 

@@ -7,42 +7,39 @@ from the learned weights, never to train them: all combinations of `config.sweep
 trained by one vmapped step. Each is then sampled, and the setting whose mean energy
 distance to validation data over its seeds is smallest is chosen: a stated rule that
 does not see test data. Writes sweep/results.json, results.md and a figure per axis.
+What is trained and measured is kept until then: the same command resumes.
 """
 
+import functools
 import itertools
-import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
 from experiments import datasets
+from experiments import identities
 from experiments import launch
+from experiments import pieces as pieces_lib
 from experiments import restoring
-from experiments import results as results_lib
 from experiments import sampler
 from experiments import side_by_side
 from experiments import stores
+from experiments import sweep_results
 from experiments import train_guidance
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
-from lgd import files
 from lgd import metrics
 from lgd import objectives
-from lgd import plots
 from lgd import reporting
 from lgd import types
 from lgd.data import splits
-
-AXES = (
-  'num_particles', 'beta', 'interaction', 'gap', 's_min', 'churn', 'learning_rate'
-)  # fmt: skip
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
@@ -62,8 +59,8 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
     config.guidance[key] = config.sweep[key]
   grid = make_grid(config)
   for point in grid:  # Each must be a valid guidance config.
-    config.guidance.update({axis: point[axis] for axis in AXES})
-    validation.validate(config)
+    config.guidance.update({axis: point[axis] for axis in sweep_results.AXES})
+    validate_point(config)
   builders.log_config(config)
   dataset = datasets.load_classes(config)
   store, num_evaluations = stores.load(config, workdir)
@@ -73,31 +70,44 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
     stores.require_reach(t, reach, 'the statistics')
   params = restoring.load_pair(workdir, config, dataset.spec)
 
+  identity = identities.run_identity(workdir, config)
+  identity['statistics'] = identities.statistics_identity(workdir, config)
+  pieces = pieces_lib.Pieces(workdir.unfinished('sweep'), identity)
   tabulate = sampler.make_tabulate(config, builders.weight_model(config, dataset.spec))
-  classes = np.arange(dataset.num_classes)
-  start, tables = time.perf_counter(), []
+  tabulate = functools.partial(tabulate, label=np.arange(dataset.num_classes))
+  tables = []
   for m in config.sweep.num_particles:  # The shapes of a training depend on it.
     group = [point for point in grid if point['num_particles'] == m]
-    learned = train(config, store, group, num_particles=m)
-    tables.append(jax.lax.map(lambda params: tabulate(params, classes), learned))
-  trained = time.perf_counter() - start
+    make = functools.partial(make_tables, config, store, group, tabulate)
+    tables.append(pieces.get(['tables', group], make)['tables'])
+  trained = pieces.seconds
   logging.info('sweep: %d trainings in %.0f s', len(grid), trained)
-  distances = evaluate(config, dataset, params, np.concatenate(tables))
-  rows = [
-    {**point, **measured} for point, measured in zip(grid, distances, strict=True)
-  ]
-  seconds = {'training': trained, 'all': time.perf_counter() - start}
+  rows = evaluate(config, dataset, params, grid, np.concatenate(tables), pieces)
+  seconds = {'training': trained, 'all': pieces.seconds}
   if jax.process_index() == 0:
-    write(workdir.path / 'sweep', rows, num_evaluations, seconds)
+    sweep_results.write(workdir.path / 'sweep', rows, num_evaluations, seconds)
+  pieces.remove()
   return rows
+
+
+def validate_point(config: config_dict.ConfigDict) -> None:
+  """As `validation.validate`, of a point of the grid: names its axis."""
+  try:
+    validation.validate(config)
+  except launch.UserError as error:
+    for axis in sweep_results.AXES:
+      if str(error).startswith(f'guidance.{axis}='):
+        values = config.sweep[axis]
+        raise launch.UserError(f'sweep.{axis}={values}: there {error}') from error
+    raise
 
 
 def make_grid(config: config_dict.ConfigDict) -> list[dict[str, float]]:
   """All combinations, with a seed each, `num_particles` outermost."""
-  values = [config.sweep[axis] for axis in AXES]
+  values = [config.sweep[axis] for axis in sweep_results.AXES]
   seeds = range(config.seed, config.seed + config.sweep.num_seeds)
   return [
-    dict(zip((*AXES, 'seed'), point, strict=True))
+    dict(zip((*sweep_results.AXES, 'seed'), point, strict=True))
     for point in itertools.product(*values, seeds)
   ]
 
@@ -129,153 +139,63 @@ def train(
   return states.ema_params
 
 
+def make_tables(
+  config: config_dict.ConfigDict,
+  store: objectives.Store,
+  group: list[dict[str, float]],
+  tabulate: Callable[[types.Params], jax.Array],
+) -> pieces_lib.Piece:
+  """The weights of points of one `num_particles`, `[points, classes, num_steps]`."""
+  learned = train(config, store, group, num_particles=group[0]['num_particles'])
+  return {'tables': np.asarray(jax.lax.map(tabulate, learned))}
+
+
 def evaluate(
   config: config_dict.ConfigDict,
   dataset: splits.Dataset,
   params: types.Params,
+  grid: list[dict[str, float]],
   tables: np.ndarray,
+  pieces: pieces_lib.Pieces,
 ) -> list[dict[str, float]]:
-  """Energy distances of samples to validation and test data, for every table.
+  """Energy distances of samples to validation and test data, for every point.
 
   All tables are sampled from the same noise, so that their differences are paired.
   """
   label = sampler.balanced_labels(dataset.num_classes, config.sweep.samples_per_class)
   sample_fn = sampler.make_sample_fn(config, dataset.spec)
-  keys = sampler.sample_keys(config.seed, np.arange(len(label)))
+  numbers = np.arange(len(label))
+  keys = sampler.sample_keys(config.seed, numbers)
   reference = {
     f'energy_{name}': metrics.class_sets(*getattr(dataset, name))
     for name in ('validation', 'test')
   }
-  rows, start = [], time.perf_counter()
-  for i, table in enumerate(tables):
+
+  def measure(point, table):
     x = sample_fn(params, table[label], keys, label)
+    sampler.require_finite(x, f'sweep, {point}', config.seed, numbers)
     by_class = metrics.class_sets(x, label)
-    rows.append(
-      {
-        'omega_mean': float(table.mean()),
-        'omega_max': float(table.max()),
-        **{
-          name: metrics.class_conditional_energy(by_class, split)
-          for name, split in reference.items()
-        },
-      }
-    )
+    return {
+      'omega_mean': float(table.mean()),
+      'omega_max': float(table.max()),
+      **{
+        name: metrics.class_conditional_energy(by_class, split)
+        for name, split in reference.items()
+      },
+    }
+
+  rows, start = [], pieces.seconds
+  for i, (point, table) in enumerate(zip(grid, tables, strict=True)):
+    measured = pieces.get([point, table], functools.partial(measure, point, table))
+    rows.append(point | measured)
     if (i + 1) % max(1, len(tables) // 4) == 0:
-      elapsed = time.perf_counter() - start
       logging.info(
         'sweep: sampled %d/%d  ETA %s',
         i + 1,
         len(tables),
-        reporting.eta(elapsed, i + 1, len(tables)),
+        reporting.eta(pieces.seconds - start, i + 1, len(tables)),
       )
   return rows
-
-
-def average_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """One row per setting: means over its seeds, best validation energy first."""
-  groups: dict[tuple, list[dict[str, Any]]] = {}
-  for row in rows:
-    groups.setdefault(tuple(row[axis] for axis in AXES), []).append(row)
-  averaged = []
-  for group in groups.values():
-    measured = group[0].keys() - {*AXES, 'seed'}
-    means = {name: float(np.mean([r[name] for r in group])) for name in measured}
-    std = float(np.std([r['energy_validation'] for r in group]))
-    averaged.append(
-      {**{a: group[0][a] for a in AXES}, **means, 'energy_validation_std': std}
-    )
-  return sorted(averaged, key=lambda row: row['energy_validation'])
-
-
-def write(
-  path: epath.Path,
-  rows: list[dict[str, Any]],
-  num_evaluations: int,
-  seconds: dict[str, float],
-) -> None:
-  """results.json, results.md and a figure per axis that has several values."""
-  path.mkdir(parents=True, exist_ok=True)
-  for old in path.glob('*.png'):  # Of another grid.
-    old.unlink()
-  files.write_json(path / 'results.json', rows)
-  settings = average_seeds(rows)
-  axes = [axis for axis in AXES if len({row[axis] for row in settings}) > 1]
-  text = to_markdown(settings, axes, len(rows), num_evaluations, seconds)
-  (path / 'results.md').write_text(text)
-  print(text)
-  for axis in axes:
-    plots.sweep_axis(
-      path / f'{axis}.png',
-      axis,
-      np.array([row[axis] for row in settings]),
-      np.array([row['energy_validation'] for row in settings]),
-      np.array([row['energy_test'] for row in settings]),
-    )
-
-
-def to_markdown(
-  settings: list[dict[str, Any]],
-  axes: list[str],
-  num_trainings: int,
-  num_evaluations: int,
-  seconds: dict[str, float],
-) -> str:
-  """The chosen setting, what each axis does, and every setting."""
-  best = settings[0]
-  chosen = ', '.join(f'{axis} {best[axis]:g}' for axis in AXES)
-  lines = [
-    '# Sweep',
-    '',
-    f'{num_trainings} trainings in {seconds["training"]:.0f} s, with their evaluation'
-    f' {seconds["all"]:.0f} s, from one set of statistics of {num_evaluations:,}'
-    ' denoiser evaluations. Energy distances are means over training seeds.',
-    '',
-    f'Chosen, by the smallest energy distance to validation data: {chosen}; validation'
-    f' {best["energy_validation"]:.4f} (+- {best["energy_validation_std"]:.4f} over'
-    f' seeds), test {best["energy_test"]:.4f}.',
-    '',
-  ]
-  for axis in axes:
-    by_value = {}
-    for row in settings:
-      by_value.setdefault(row[axis], []).append(row)
-    lines += [
-      f'## {axis}',
-      '',
-      *results_lib.table(
-        (axis, 'validation, mean', 'validation, best', 'test, mean', 'omega, mean'),
-        [
-          (
-            f'{value:g}',
-            f'{np.mean([r["energy_validation"] for r in group]):.4f}',
-            f'{min(r["energy_validation"] for r in group):.4f}',
-            f'{np.mean([r["energy_test"] for r in group]):.4f}',
-            f'{np.mean([r["omega_mean"] for r in group]):.3f}',
-          )
-          for value, group in sorted(by_value.items())
-        ],
-      ),
-      '',
-    ]
-  lines += [
-    '## All settings',
-    '',
-    *results_lib.table(
-      (*axes, 'validation', '+- over seeds', 'test', 'omega, mean', 'omega, max'),
-      [
-        (
-          *(f'{row[axis]:g}' for axis in axes),
-          f'{row["energy_validation"]:.4f}',
-          f'{row["energy_validation_std"]:.4f}',
-          f'{row["energy_test"]:.4f}',
-          f'{row["omega_mean"]:.3f}',
-          f'{row["omega_max"]:.3f}',
-        )
-        for row in settings
-      ],
-    ),
-  ]
-  return '\n'.join(lines) + '\n'
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ downloaded.
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -128,18 +127,23 @@ def _t5(name, weights, tokenizer, length, truncate):
     )
   directory, dim = epath.Path(weights), embeddings.ENCODERS[name].dim
   config = directory / 'config.json'
-  found = json.loads(config.read_text()) if weights and config.exists() else {}
-  if found.get('d_model') != dim:
+  try:
+    found = files.read_json(config) if weights and config.exists() else {}
+  except files.FileError as error:
+    raise launch.UserError(f'--weights={weights}: {error} Copy it again.') from error
+  found_dim = found.get('d_model') if isinstance(found, dict) else None
+  if found_dim != dim:
     raise launch.UserError(
       f'--weights={weights}: {name} has d_model={dim} in its config.json, here it is'
-      f' {found.get("d_model")}; give the directory of a T5 of this size.'
+      f' {found_dim}; give the directory of a T5 of this size.'
     )
   try:
+    # No code of the directory is run, neither a module of it nor a pickle's.
     tokens_of = transformers.AutoTokenizer.from_pretrained(
-      weights, local_files_only=True
+      weights, local_files_only=True, trust_remote_code=False
     )
     model = transformers.T5EncoderModel.from_pretrained(
-      weights, local_files_only=True, dtype=torch.float32
+      weights, local_files_only=True, dtype=torch.float32, weights_only=True
     )
   except ImportError as error:
     raise launch.UserError(

@@ -63,7 +63,7 @@ def run(
     directory=directory,
     stage=f'clip/{model}',
     stored_config={
-      'config': checkpointing.to_json(config.to_dict()),
+      'config': stored_configs.to_json(config),
       'encoded': datasets.encoded_identity(config),
     },
     init=clips.make_init(dataset.spec, net),

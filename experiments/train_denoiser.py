@@ -11,6 +11,7 @@ from experiments import builders
 from experiments import datasets
 from experiments import launch
 from experiments import refusals
+from experiments import stored_configs
 from experiments import train_loop
 from experiments import validation
 from experiments import workdir as workdir_lib
@@ -39,7 +40,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     directory=workdir.denoiser,
     stage='denoiser',
     stored_config={
-      'config': checkpointing.to_json(config.to_dict()),
+      'config': stored_configs.to_json(config),
       'encoded': datasets.encoded_identity(config),
     },
     init=lambda key: builders.init_network(net, key, dataset.spec),

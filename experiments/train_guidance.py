@@ -10,6 +10,7 @@ Learns from the statistics of `collect_statistics`, or directly. Writes guidance
 The same command again resumes.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import jax
 from etils import epath
 from ml_collections import config_dict
 
+from experiments import bounds
 from experiments import builders
 from experiments import closed_form
 from experiments import datasets
@@ -172,6 +174,7 @@ def _train(
     loss_fn=loss_fn,
     frozen=frozen,
     batches=batches,
+    at_end=functools.partial(bounds.warn_learned, config),
   )
 
 

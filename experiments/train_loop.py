@@ -1,5 +1,6 @@
 """The loop that both trainers share: resume, step, report, checkpoint."""
 
+import contextlib
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +11,11 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import preemption
 from lgd import arrays
 from lgd import checkpointing
 from lgd import reporting
+from lgd import saving
 from lgd import sharding
 from lgd import training
 from lgd import types
@@ -32,6 +35,7 @@ def train(
   frozen: Any,
   batches: Callable[[int], Iterator[Any]],
   stream: str | None = None,
+  at_end: Callable[[dict[str, float]], None] = lambda means: None,
 ) -> training.TrainState:
   """Trains from the newest checkpoint under `directory` up to `section.num_steps`.
 
@@ -48,12 +52,16 @@ def train(
     frozen: passed to `loss_fn` as it is, from the devices that it is on.
     batches: from the first step wanted to an endless iterator of host batches.
     stream: names the random streams; None is `stage`.
+    at_end: is given the means of the last window.
 
   Returns:
     The final state.
 
   Raises:
-    reporting.NonFiniteError: before the state that caused it is saved.
+    reporting.NonFiniteError: before the state that caused it is saved; names the last
+      that was.
+    saving.SaveError: as of `save`.
+    preemption.Preempted: asked to stop; the state of this step is saved.
   """
   mesh, stream = builders.mesh(config), stream or stage
 
@@ -63,9 +71,10 @@ def train(
   key = arrays.stream(config.seed, f'{stream}/init')
   abstract = jax.eval_shape(init_state, key)
   shardings = sharding.fsdp(abstract, mesh)
-  with checkpointing.Checkpointer(
-    directory, config=stored_config, keep=2
-  ) as checkpointer:
+  with (
+    naming_last_good(directory),
+    saving.Checkpointer(directory, config=stored_config, keep=2) as checkpointer,
+  ):
     if checkpointing.latest_step(directory) is None:
       state = jax.jit(init_state, out_shardings=shardings)(key)
     else:
@@ -82,6 +91,7 @@ def train(
       tx,
       ema_decay=section.ema_decay,
       num_microbatches=section.num_microbatches,
+      skip_nonfinite=section.skip_nonfinite,
     )
     train_step = training.compile_step(train_step, mesh, shardings)
     step_key = arrays.stream(config.seed, stream)
@@ -89,15 +99,47 @@ def train(
     with reporting.Reporter(
       workdir, stage, num_steps=section.num_steps, start=start
     ) as reporter:
+      saved = start
+
+      def save():
+        nonlocal saved
+        checkpointer.save(state)
+        saved = int(state.step)
+
+      def stop():
+        reporter.flush()
+        if saved < int(state.step):
+          save()
+        raise preemption.Preempted(f'{stage}: step {saved} is saved in {directory}')
+
       for step in range(start + 1, section.num_steps + 1):
-        with reporter.waiting_for_data():
-          batch = sharding.global_batch(next(data), mesh)
+        try:
+          with reporter.waiting_for_data():
+            batch = sharding.global_batch(next(data), mesh)
+        except RuntimeError:  # Workers of Grain were sent the signal, too, and died.
+          if preemption.requested():
+            stop()
+          raise
         state, metrics = train_step(state, frozen, batch, step_key)
         reporter.add(metrics)
         is_last = step == section.num_steps
         saves = is_last or step % config.checkpoint_every == 0
         if saves or step % config.log_every == 0:
-          reporter.flush()  # Raises before a bad state could be saved.
+          means = reporter.flush()  # Raises before a bad state could be saved.
         if saves:
-          checkpointer.save(state)
+          save()
+        if preemption.requested() and not is_last:
+          stop()
+  at_end(means)
   return state
+
+
+@contextlib.contextmanager
+def naming_last_good(directory: epath.Path) -> Iterator[None]:
+  """Adds to a NonFiniteError where the same command would go on from."""
+  try:
+    yield
+  except reporting.NonFiniteError as error:
+    step = checkpointing.latest_step(directory)
+    saved = 'none is saved' if step is None else f'{directory / str(step)} is the last'
+    raise reporting.NonFiniteError(f'{error} Of good checkpoints {saved}.') from error

@@ -54,12 +54,19 @@ def validate(config: config_dict.ConfigDict) -> None:
     launch.UserError: one line with key, value, rule and way out.
   """
   check = config_checks.Checks(config)
+  check.types()
   check.one_of('schedule', builders.SCHEDULES)
   check.one_of('data.name', datasets.NAMES)
   check.one_of('denoiser.prediction', noising.PREDICTIONS)
   check.one_of('rule.name', rule_builders.PAIR_RULES)
+  check.path('rule.weak_workdir')
   if config.rule.name == 'autoguidance':
-    check('rule.weak_workdir', bool, 'must hold a less trained base model.')
+    check(
+      'rule.weak_workdir',
+      bool,
+      "rule.name='autoguidance' needs the work directory of a less trained base model;"
+      ' give one, as by --config.rule.weak_workdir=DIR.',
+    )
   check.one_of('guidance.objective', objective_builders.OBJECTIVES)
   check('rule.apg_eta', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check.positive('rule.apg_max_norm')
@@ -76,8 +83,8 @@ def validate(config: config_dict.ConfigDict) -> None:
     check(
       'guidance.objective',
       lambda v: v in ('l2', 'score_matching') and config.guidance.source != 'direct',
-      'only l2 and score_matching have a closed form, from statistics; use'
-      ' --config.guidance.weight=network.',
+      "only l2 and score_matching have the closed form of guidance.weight='table', from"
+      ' statistics; use --config.guidance.weight=network.',
     )
   check.one_of('guidance.prompts', ('tokens', 'clip'))
   if config.guidance.prompts == 'clip':

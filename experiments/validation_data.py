@@ -1,7 +1,6 @@
 """The rules of `validation.py` for what is learned from: the data, and a reward."""
 
 import itertools
-import math
 import re
 
 from etils import epath
@@ -17,6 +16,8 @@ from lgd.data import embeddings
 
 def validate_data(config: config_dict.ConfigDict, check: config_checks.Checks) -> None:
   """The data, and what their conditions allow."""
+  for key in ('dir', 'file', 'encoded_dir'):
+    check.path(f'data.{key}')
   _validate_encoded(config, check)
   check('data.num_classes', lambda v: v >= 2, 'guidance needs at least 2 classes.')
   check('data.num_per_class', lambda v: v >= 2, 'needs at least 2 for a distance.')
@@ -51,7 +52,8 @@ def validate_data(config: config_dict.ConfigDict, check: config_checks.Checks) -
   check('data.caption_length', lambda v: v >= 3, 'needs a start, a token and an end.')
   if datasets.spec(config).conditions.num_classes is None:
     no_classes = (
-      'prompts and vectors of attributes make no classes; choose another value, or some'
+      'prompts and vectors of attributes make no classes, and those of'
+      f' data.name={config.data.name!r} are such; choose another value, or some'
       " attributes, as in --config.data.attributes=\"('Male', 'Smiling')\"."
     )
     check('fid.labels', lambda v: v != 'balanced', no_classes)
@@ -87,8 +89,10 @@ def _validate_encoded(
     check('data.flip', lambda v: not v, 'latents of mirrored images are not stored.')
   check(
     'data.latent_shape',
-    lambda v: len(v) == 3 and v[0] == v[1] and min(v) >= 1,
-    'must be (side, side, channels).',
+    lambda v: (
+      len(v) == 3 and all(isinstance(x, int) and x >= 1 for x in v) and v[0] == v[1]
+    ),
+    'must be (side, side, channels), as in --config.data.latent_shape="(64, 64, 4)".',
   )
 
 
@@ -116,7 +120,7 @@ def validate_reward(
       f'scores captions; data.name={config.data.name!r} has none.',
     )
   _validate_reward_weights(section, check, encoded.is_captioned(config))
-  check.numbers('reward.nodes', lambda v: 0.0 <= v < math.inf, 'at least 0')
+  check.numbers('reward.nodes', lambda v: v >= 0.0, 'at least 0')
   check(
     'reward.nodes',
     lambda v: (
@@ -124,7 +128,7 @@ def validate_reward(
     ),
     'must start at 0 and increase, and needs at least 2.',
   )
-  check('guidance.gamma', lambda v: 0.0 <= v < math.inf, 'must be finite and >= 0.')
+  check('guidance.gamma', lambda v: v >= 0.0, 'must not be negative.')
   named = 'needs a reward; name one, as in --config.reward.name=classifier.'
   check('guidance.gamma', lambda v: v == 0.0 or section.name, named)
   if guidance.objective == 'reward':
@@ -141,7 +145,7 @@ def validate_reward(
       lambda v: v == 0.0,
       'a table is a closed form without reward; use --config.guidance.weight=network.',
     )
-  check.numbers('frontier.gammas', lambda v: 0.0 <= v < math.inf, 'at least 0')
+  check.numbers('frontier.gammas', lambda v: v >= 0.0, 'at least 0')
   check(
     'frontier.gammas',
     lambda v: len({f'{gamma:g}' for gamma in v}) == len(v),
@@ -151,6 +155,7 @@ def validate_reward(
 
 def _validate_reward_weights(section, check, is_captioned) -> None:
   """Published weights, where the reward is of some."""
+  check.path('reward.weights')
   if section.name == 'clip' and is_captioned:
     check(
       'reward.weights',

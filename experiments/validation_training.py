@@ -57,12 +57,8 @@ def _validate_network(
     ' --config.denoiser.attention_sizes="(16, 8)".',
   )
   check('denoiser.head_dim', lambda v: v > 0 and v % 4 == 0, 'must be a multiple of 4.')
-  if section.network == 'unet' and section.attention_sizes:
-    check(
-      'denoiser.head_dim',
-      lambda v: section.channels % v == 0,
-      f'must divide denoiser.channels={section.channels}.',
-    )
+  if section.network == 'unet':
+    _validate_unet(config, check)
   has_prompts = config.data.name == 'pairs' or encoded.is_captioned(config)
   check(
     'denoiser.network',
@@ -84,6 +80,28 @@ def _validate_network(
       )
   check.one_of('denoiser.dtype', ('float32', 'bfloat16'))
   check.one_of('denoiser.weighting', ('uniform', 'sigmoid'))
+
+
+def _validate_unet(config: config_dict.ConfigDict, check: config_checks.Checks) -> None:
+  """That the network can be made for the data."""
+  section, shape = config.denoiser, datasets.spec(config).shape
+  check(
+    'denoiser.network',
+    lambda v: len(shape) == 3,
+    f'is for images; data.name={config.data.name!r} has none; use'
+    ' --config.denoiser.network=mlp.',
+  )
+  check(
+    'denoiser.multipliers',
+    lambda v: shape[0] % 2 ** (len(v) - 1) == 0,
+    f'the side of data, {shape[0]}, must halve between all of them; give fewer.',
+  )
+  if section.attention_sizes:
+    check(
+      'denoiser.head_dim',
+      lambda v: section.channels % v == 0,
+      f'must divide denoiser.channels={section.channels}.',
+    )
 
 
 def _validate_clip(config: config_dict.ConfigDict, check: config_checks.Checks) -> None:

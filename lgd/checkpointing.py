@@ -1,9 +1,11 @@
-"""Orbax behind one thin wall.
+"""Checkpoints as they are stored, and what is read of them; `saving` writes them.
 
-A checkpoint is a step directory with three separate items: `train_state` (without
-the average), `ema_params`, and `config`, a readable JSON file. Training restores
-the first two, evaluation only the last two. A save that was cut short leaves a
-temporary directory, which is never read.
+A checkpoint is a step directory with four separate items: `train_state` (without
+the average), `ema_params`, `config`, a readable JSON file, and `fingerprints` of the
+other three. Training restores the first two, evaluation the averaged parameters and the
+config. A save that was cut short leaves a temporary directory, which is never read.
+What is read must have its fingerprint: the formats below find files that are cut short,
+not every bit that flipped.
 """
 
 import json
@@ -13,7 +15,7 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from lgd import training
+from lgd import fingerprints
 from lgd import types
 
 # Orbax writes it last, on file systems with and without an atomic rename.
@@ -21,7 +23,7 @@ _COMMIT_MARK = 'commit_success.txt'
 
 
 class CheckpointError(ValueError):
-  """A checkpoint that is missing, or does not fit what is to be restored."""
+  """A checkpoint that is missing, damaged, or does not fit what is to be restored."""
 
 
 def latest_step(directory: epath.PathLike) -> int | None:
@@ -29,75 +31,23 @@ def latest_step(directory: epath.PathLike) -> int | None:
 
   Only reads: a directory that does not exist is not created.
   """
-  directory = epath.Path(directory)
+  return max(_steps(epath.Path(directory)), default=None)
+
+
+def _steps(directory: epath.Path) -> list[int]:
+  """Complete ones."""
   if not directory.is_dir():
-    return None
-  steps = [
+    return []
+  return [
     int(path.name)
     for path in directory.iterdir()
     if path.name.isdecimal() and (path / _COMMIT_MARK).exists()
   ]
-  return max(steps, default=None)
-
-
-class Checkpointer:
-  """Writes and restores the train states of one run.
-
-  Use as a context manager: leaving it waits for saves in flight.
-
-  Args:
-    directory: of the run; created by the first save.
-    config: JSON-like dictionary stored beside every step.
-    keep: how many of the newest steps to keep.
-  """
-
-  def __init__(self, directory: epath.PathLike, *, config: dict[str, Any], keep: int):
-    self._directory = _absolute(directory)
-    self._config = config
-    self._checkpointer = ocp.training.Checkpointer(
-      self._directory,
-      context=_context(),
-      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-      cleanup_tmp_directories=True,
-    )
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self._checkpointer.close()
-
-  def save(self, state: training.TrainState) -> None:
-    """Saves `state` under its step, in the background once it is off the device."""
-    self._checkpointer.save_checkpointables_async(
-      int(state.step),
-      {
-        'train_state': state._replace(ema_params=None),
-        'ema_params': state.ema_params,
-        'config': self._config,
-      },
-      force=True,
-    )
-
-  def restore(self, abstract_state: training.TrainState) -> training.TrainState:
-    """The newest saved state, on the shardings of `abstract_state`.
-
-    Raises:
-      CheckpointError: no checkpoint, or one of another structure.
-    """
-    items = {
-      'train_state': abstract_state._replace(ema_params=None),
-      'ema_params': abstract_state.ema_params,
-    }
-    restored = _load(self._directory, items)
-    return training.TrainState(*restored['train_state'])._replace(
-      ema_params=restored['ema_params']
-    )
 
 
 def load_config(directory: epath.PathLike) -> dict[str, Any]:
   """The config stored with the newest step. Raises CheckpointError if none."""
-  return _load(directory, {'config': None})['config']
+  return load(directory, {'config': None})['config']
 
 
 def load_ema_params(
@@ -110,9 +60,9 @@ def load_ema_params(
     abstract_params: pytree of `jax.ShapeDtypeStruct` with shardings.
 
   Raises:
-    CheckpointError: no checkpoint, or one of another structure.
+    CheckpointError: as of `load`.
   """
-  return _load(directory, {'ema_params': abstract_params})['ema_params']
+  return load(directory, {'ema_params': abstract_params})['ema_params']
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
@@ -124,48 +74,98 @@ def abstract(tree: Any, shardings: Any) -> Any:
   )
 
 
-def _absolute(directory: epath.PathLike) -> epath.Path:
+def absolute(directory: epath.PathLike) -> epath.Path:
   """Orbax wants absolute paths; `resolve` would spoil a gs:// one, which is."""
   path = epath.Path(directory)
   return path if path.is_absolute() else path.resolve()
 
 
-def _context() -> ocp.Context:
-  # The generic handler would store the config as an array tree; as JSON it can be
-  # read with any editor.
+def orbax_context() -> ocp.Context:
+  """In which `config` and `fingerprints` are JSON, for any editor, and no arrays."""
   registry = ocp.handlers.local_registry()
-  registry.add(ocp.handlers.JsonHandler, checkpointable_name='config')
+  for name in ('config', 'fingerprints'):
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
   context = ocp.Context()
   context.checkpointables.registry = registry
   return context
 
 
-def _load(directory: epath.PathLike, items: dict[str, Any]) -> dict[str, Any]:
-  directory = _absolute(directory)
+def fingerprints_of(items: dict[str, Any]) -> dict[str, Any]:
+  """Of every array by its name, and one of the whole config."""
+  of_item = {'config': fingerprints.of_json}
+  return {
+    name: of_item.get(name, fingerprints.of_arrays)(item)
+    for name, item in items.items()
+  }
+
+
+def load(directory: epath.PathLike, items: dict[str, Any]) -> dict[str, Any]:
+  """Items of the newest step, compared with their fingerprints.
+
+  Args:
+    directory: of the run.
+    items: name -> what arrays are restored to, as of `abstract`; None for the config.
+
+  Raises:
+    CheckpointError: none, a damaged one, or one of another structure.
+  """
+  directory = absolute(directory)
   step = latest_step(directory)
   if step is None:
     raise CheckpointError(f'{directory}: holds no checkpoint.')
   path = directory / str(step)
-  with _context():
-    stored = ocp.checkpointables_metadata(path).metadata
-    for name, target in items.items():
-      if name not in stored:
-        raise CheckpointError(
-          f'{path}: has no item {name!r}, so it was not written by this program.'
-        )
-      if target is not None:
-        _check_structure(path / name, stored[name], target)
-    return ocp.load_checkpointables(path, items)
+  for name in (*items, 'fingerprints'):
+    if not (path / name).is_dir():
+      raise CheckpointError(
+        f'{path}: has no item {name!r}, so it was not written by this program.'
+      )
+  try:
+    saved = _read_json(path / 'fingerprints')
+    loaded = {k: _read_json(path / k) for k, target in items.items() if target is None}
+    targets = {k: target for k, target in items.items() if target is not None}
+    if targets:
+      with orbax_context():
+        stored = ocp.checkpointables_metadata(path).metadata
+        for name, target in targets.items():
+          if _shapes(stored[name]).keys() != saved[name].keys():
+            raise _damaged(path, f'{name} has not the arrays that were saved')
+          _check_structure(path / name, stored[name], target)
+        loaded |= ocp.load_checkpointables(path, targets)
+    for name, found in fingerprints_of(loaded).items():
+      if found != saved[name]:
+        raise _damaged(path, f'{name} is not what was saved')
+  except CheckpointError:
+    raise
+  except Exception as error:  # Whatever damaged bytes make of the libraries below.
+    raise _damaged(path, reason_of(error)) from error
+  return loaded
+
+
+def _read_json(path: epath.Path) -> Any:
+  """An item of Orbax's JsonHandler, which itself takes a tenth of a second."""
+  (file,) = path.glob('*.json')
+  return json.loads(file.read_text())
+
+
+def _damaged(path: epath.Path, reason: str) -> CheckpointError:
+  before = [step for step in _steps(path.parent) if step < int(path.name)]
+  again = f'goes on from step {max(before)}' if before else 'starts again'
+  return CheckpointError(
+    f'{path}: is damaged ({reason}); remove it, and the command that trained it'
+    f' {again}.'
+  )
+
+
+def reason_of(error: BaseException) -> str:
+  """The innermost cause, on one line and not the libraries' whole story."""
+  while error.__cause__ is not None:
+    error = error.__cause__
+  return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
 
 def _check_structure(path: epath.Path, stored: Any, target: Any) -> None:
   """Names the first array that differs, where Orbax would print both trees."""
-
-  def shapes(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_leaf_name(key): tuple(leaf.shape) for key, leaf in leaves}
-
-  stored, target = shapes(stored), shapes(target)
+  stored, target = _shapes(stored), _shapes(target)
   for name in sorted(stored.keys() | target.keys()):
     if stored.get(name) != target.get(name):
       raise CheckpointError(
@@ -175,15 +175,6 @@ def _check_structure(path: epath.Path, stored: Any, target: Any) -> None:
       )
 
 
-def _leaf_name(key_path) -> str:
-  """'params/hidden/kernel', whether a container is a dict, a tuple or a class."""
-  names = (
-    next(str(getattr(k, a)) for a in ('key', 'name', 'idx') if hasattr(k, a))
-    for k in key_path
-  )
-  return '/'.join(names)
-
-
-def to_json(config: Any) -> dict[str, Any]:
-  """A config as it will read after a round trip through JSON."""
-  return json.loads(json.dumps(config))
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {fingerprints.leaf_name(key): tuple(leaf.shape) for key, leaf in leaves}

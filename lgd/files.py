@@ -1,8 +1,18 @@
-"""Arrays in .npz files: written whole or not at all, checked when read."""
+"""Files: written whole or not at all; arrays in .npz, checked when read.
 
+A file is written under another name, which ends in `.partial`, and renamed when all its
+bytes are there. On a local disk they are synchronised before, and the directory after:
+a machine that loses power keeps the old file or the new one. Buckets show an object
+when it is complete.
+"""
+
+import contextlib
+import errno
 import hashlib
 import json
+import os
 import re
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,6 +32,10 @@ _CHUNK = 1 << 20  # Bytes hashed at a time.
 
 class FileError(ValueError):
   """A file that is missing, damaged, or does not hold what it should."""
+
+
+class WriteError(OSError):
+  """A file that could not be written; what was there before is as it was."""
 
 
 def read_npz(
@@ -70,18 +84,102 @@ def write_npz(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_whole(path: epath.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
-  """Writes a file, under its name only when it is complete; makes its directory."""
+  """Writes a file, under its name only when it is complete; makes its directory.
+
+  Args:
+    path: of the file.
+    write: puts its bytes into an open file.
+
+  Raises:
+    WriteError: a disk that is full, read-only or failing, a quota, no permission.
+  """
   path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.parent / f'{path.name}.partial'
-  with partial.open('wb') as f:
-    write(f)
-  partial.replace(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open('wb') as f:
+      write(f)
+      if is_local(path):
+        f.flush()
+        os.fsync(f.fileno())
+    partial.replace(path)
+  except OSError as error:
+    with contextlib.suppress(OSError):  # Half of it would only fill the disk.
+      partial.unlink()
+    raise WriteError(
+      f'{path}: cannot be written ({error.strerror or error}); what was there before is'
+      ' intact. Free space or make the disk writable, then run the same command again.'
+    ) from error
+  if is_local(path):
+    _synchronise(path.parent)
+
+
+def _synchronise(directory: epath.Path) -> None:
+  """Puts the names in a directory on its disk."""
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  except OSError as error:
+    if error.errno != errno.EINVAL:  # Of file systems that cannot, and need not.
+      raise
+  finally:
+    os.close(descriptor)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+  """Writes a text in UTF-8, as `write_whole`."""
+  write_whole(path, lambda f: f.write(text.encode()))
 
 
 def write_json(path: epath.PathLike, tree: Any) -> None:
-  """Writes a JSON file, under its name only when it is complete."""
-  write_whole(path, lambda f: f.write(json.dumps(tree, indent=1).encode()))
+  """Writes a JSON file, as `write_whole`."""
+  write_text(path, json.dumps(tree, indent=1))
+
+
+def read_json(path: epath.PathLike) -> Any:
+  """What a JSON file holds; `sealed.read` notices another value, too.
+
+  Raises:
+    FileError: missing, no UTF-8, or no JSON.
+  """
+  try:
+    return json.loads(epath.Path(path).read_bytes().decode())
+  except FileNotFoundError as error:
+    raise FileError(f'{path}: no such file.') from error
+  except (OSError, ValueError, RecursionError) as error:
+    raise FileError(f'{path}: is cut short, damaged or no JSON ({error}).') from error
+
+
+def is_local(path: epath.PathLike) -> bool:
+  """Whether a path is of this machine's file systems, and not of a bucket."""
+  return '://' not in os.fspath(path)
+
+
+def require_writable(directory: epath.PathLike) -> None:
+  """Refuses a local directory that takes no file; leaves nothing behind.
+
+  Writes a byte to a file without a name, as permission bits say little: root has all,
+  and a read-only disk has those that it was given. Of a directory that is not there
+  its nearest parent that is must take the file. A bucket is left to its writer.
+
+  Raises:
+    FileError: no file can be made there.
+  """
+  if not is_local(directory):
+    return
+  place = epath.Path(directory)
+  try:
+    while not place.exists():
+      place = place.parent
+    if not place.is_dir():
+      raise FileError(f'{directory}: {place} is a file; give a directory.')
+    with tempfile.TemporaryFile(dir=place) as f:
+      f.write(b'0')
+  except OSError as error:
+    raise FileError(
+      f'{directory}: no file can be written in {place} ({error.strerror}); free space,'
+      ' make it writable or give another directory.'
+    ) from error
 
 
 def sha256(path: epath.PathLike) -> str:

@@ -27,9 +27,10 @@ are evaluated at q + d v = 1 and scaled, M(c q, c v) = c^h M(q, v), so that no p
 over- or underflows.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from lgd import checks
 
 _SMALL_DIM = 16  # Below it (4) and (5), from it on (6): relative error below 1e-5.
 _LARGE_X = 16.0  # Where (5) takes over from (4).
@@ -53,7 +54,11 @@ def pairwise_energy(x: jax.Array, y: jax.Array, beta: float) -> jax.Array:
 
   Gradient: defined as zero where x_i == y_j (it is singular there for beta <= 1).
   Cost: O(n m dim) memory.
+
+  Raises:
+    ValueError: arrays of other shapes.
   """
+  checks.matrices(x=x, y=y)
   sq_dist = jnp.sum(jnp.square(x[:, None, :] - y[None, :, :]), axis=-1)
   coincide = sq_dist == 0.0
   safe_sq_dist = jnp.where(coincide, 1.0, sq_dist)  # Inner where: finite gradient.
@@ -78,10 +83,10 @@ def energy_mmd2(x: jax.Array, y: jax.Array, *, beta: float = 1.0) -> jax.Array:
     Scalar estimate.
 
   Raises:
-    ValueError: fewer than two particles in a set, or beta outside (0, 2).
+    ValueError: sets of other shapes, fewer than two particles in one, or beta outside
+      (0, 2).
   """
-  chex.assert_rank([x, y], 2)
-  chex.assert_equal_shape_suffix([x, y], 1)
+  checks.matrices(x=x, y=y)
   n, m = x.shape[0], y.shape[0]
   if min(n, m) < 2:
     raise ValueError(f'energy_mmd2 needs >= 2 particles per set, got n={n}, m={m}.')
@@ -110,7 +115,12 @@ def expected_norm_power(
   Gradient: in `sq_norm` and `variance`, not in `beta`; in `variance` to 1e-4 of
   dim dM/dq, since it vanishes for dim = 1, beta = 1. Defined as zero where both are
   zero (it is singular there).
+
+  Raises:
+    ValueError: dim below 1, or beta, unless traced, outside (0, 2].
   """
+  checks.require('at least 1', lambda v: v >= 1, dim=dim)
+  checks.require('in (0, 2]', lambda v: 0.0 < v <= 2.0, beta=beta)
   sq_norm, variance = jnp.broadcast_arrays(sq_norm, variance)
   h = jax.lax.stop_gradient(0.5 * beta)
   # A constant: the scaling is exact for every one.

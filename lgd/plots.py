@@ -11,6 +11,8 @@ matplotlib.use('Agg')
 
 from matplotlib import pyplot as plt
 
+from lgd import files
+
 
 def omega_curves(
   path: epath.PathLike, tables: dict[str, np.ndarray], times: np.ndarray
@@ -239,10 +241,7 @@ def sweep_axis(
 
 
 def save(fig: plt.Figure, path: epath.PathLike) -> None:
-  """Writes and closes a figure; makes its directory."""
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  """Writes and closes a figure, as `files.write_whole`."""
   fig.tight_layout()
-  with path.open('wb') as f:
-    fig.savefig(f, format='png', dpi=100)
+  files.write_whole(path, lambda f: fig.savefig(f, format='png', dpi=100))
   plt.close(fig)

@@ -2,7 +2,8 @@
 
 Only process 0 writes. Metrics of a window of steps stay on the device until the
 window ends, so that logging never makes the accelerator wait; the end of a window
-is also where a non-finite value is found, and named with its step.
+is also where a non-finite value is found, and named with its step. Steps that say
+'skipped' are counted, and are in no mean.
 """
 
 import contextlib
@@ -16,6 +17,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 from tensorboardX import SummaryWriter
+
+from lgd import files
 
 
 class NonFiniteError(ArithmeticError):
@@ -73,25 +76,33 @@ class Reporter:
     yield
     self._waited += time.perf_counter() - start
 
-  def flush(self) -> None:
-    """Ends the window: checks every step of it and reports the mean.
+  def flush(self) -> dict[str, float]:
+    """Ends the window: checks every step of it, reports the mean and returns it.
 
     Raises:
-      NonFiniteError: names the quantity, the step and the window.
+      NonFiniteError: names the quantity, the step and the window; or all were skipped.
     """
     if not self._window:
-      return
+      return {}
     fetched = jax.device_get(self._window)
     step = self._window_start + len(fetched)
-    for i, metrics in enumerate(fetched):
+    window = f'(window {self._window_start + 1}..{step})'
+    counted = [metrics for metrics in fetched if not metrics.get('skipped')]
+    for i, metrics in enumerate(fetched, self._window_start + 1):
       for name, value in metrics.items():
-        if not math.isfinite(value):
+        if not metrics.get('skipped') and not math.isfinite(value):
           raise NonFiniteError(
-            f'{self._stage}/{name}={value} at step {self._window_start + i + 1}'
-            f' (window {self._window_start + 1}..{step}); the last checkpoint is'
-            ' intact; a lower learning_rate or grad_clip is the usual cure.'
+            f'{self._stage}/{name}={value} at step {i} {window}; a lower learning_rate'
+            ' or grad_clip is the usual cure, skip_nonfinite one for rare cases.'
           )
-    means = {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0]}
+    if not counted:
+      raise NonFiniteError(
+        f'{self._stage}: every step was skipped {window}, for none was finite; a lower'
+        ' learning_rate or grad_clip is the usual cure.'
+      )
+    means = {k: float(np.mean([m[k] for m in counted])) for k in fetched[0]}
+    if 'skipped' in means:
+      means['skipped'] = len(fetched) - len(counted)
     now = time.perf_counter()
     seconds = now - self._time
     rate, waited = len(fetched) / seconds, self._waited / seconds
@@ -99,6 +110,7 @@ class Reporter:
     self._waited = 0.0
     if self._writes:
       self._write(step, means, rate, waited)
+    return means
 
   def _write(
     self, step: int, means: dict[str, float], rate: float, waited: float
@@ -124,14 +136,17 @@ class Reporter:
   def _drop_lines_after(self, step: int) -> None:
     if not self._path.exists():
       return
-    lines = self._path.read_text().splitlines()
-    kept = [line for line in lines if not self._is_ahead(line, step)]
+    lines = self._path.read_bytes().splitlines()
+    kept = [line for line in lines if self._is_kept(line, step)]
     if len(kept) < len(lines):
-      self._path.write_text(''.join(f'{line}\n' for line in kept))
+      content = b''.join(line + b'\n' for line in kept)
+      files.write_whole(self._path, lambda f: f.write(content))
 
-  def _is_ahead(self, line: str, step: int) -> bool:
+  def _is_kept(self, line: bytes, step: int) -> bool:
     try:
       record = json.loads(line)
-    except json.JSONDecodeError:  # The run died while it wrote this line.
-      return True
-    return record['stage'] == self._stage and record['step'] > step
+      return record['stage'] != self._stage or record['step'] <= step
+    except (ValueError, KeyError, TypeError):
+      # As a rule the run died while it wrote this line, and it will come again.
+      logging.warning('%s: %r is cut short, and left out', self._path, line[:80])
+      return False

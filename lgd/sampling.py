@@ -22,14 +22,21 @@ import jax
 import jax.numpy as jnp
 
 from lgd import arrays
+from lgd import checks
 from lgd import transitions
 from lgd import types
 
 
 def time_grid(num_steps: int, *, t_min: float = 0.0, t_max: float = 1.0) -> jax.Array:
-  """`[num_steps + 1]` equidistant times from `t_max` down to `t_min`, (1)."""
+  """`[num_steps + 1]` equidistant times from `t_max` down to `t_min`, (1).
+
+  Raises:
+    ValueError: no transition, or times that break (1).
+  """
   if num_steps < 1:
     raise ValueError(f'num_steps={num_steps}: needs at least 1 transition.')
+  if not 0.0 <= t_min < t_max <= 1.0:
+    raise ValueError(f't_min={t_min}, t_max={t_max}: must be 0 <= t_min < t_max <= 1.')
   return jnp.linspace(t_max, t_min, num_steps + 1)
 
 
@@ -72,8 +79,9 @@ def sample(
     from noise to sample.
 
   Raises:
-    ValueError: an unknown order or one that the churn rules out, or times that are not
-      of `num_steps` transitions.
+    ValueError: an unknown order or one that the churn rules out, times that are not of
+      `num_steps` transitions or, unless traced, do not decrease, or a churn outside
+      [0, 1].
   """
   if order not in (1, 2):
     raise ValueError(f'order={order}: must be 1 or 2.')
@@ -84,11 +92,13 @@ def sample(
     )
   if times is None:
     times = time_grid(num_steps)
+  times = jnp.asarray(times)
   if times.shape != (num_steps + 1,):
     raise ValueError(
       f'times.shape={times.shape}: {num_steps} transitions need'
       f' ({num_steps + 1},) times.'
     )
+  checks.decreasing(times=times)
   # x_{t_N} has the marginal of pure noise, up to alpha(t_N) x_0 with t_N ~ 1.
   x_init = schedule.sigma(times[0]) * arrays.normal(arrays.fold_in(key, 0), shape)
 

@@ -86,11 +86,29 @@ def process_share(batch: Any) -> Any:
   return jax.tree.map(share, batch)
 
 
+def of_this_process(numbers: Sequence[int]) -> list[int]:
+  """Those of numbered pieces of work that this process does.
+
+  By their numbers, not by their places in a list of what is missing: other processes
+  may have done some of it before this one looks.
+  """
+  num, index = jax.process_count(), jax.process_index()
+  return [i for i in numbers if i % num == index]
+
+
 def global_batch(share: Any, mesh: Mesh) -> Any:
   """Every process's share of a batch as one global array, split over all devices."""
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(split(mesh), x), share
   )
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Host values that all processes have, on every device.
+
+  What `jax.device_put` makes of them across processes Orbax cannot read (jax 0.10).
+  """
+  return jax.jit(lambda x: x, out_shardings=replicated(mesh))(jax.device_get(tree))
 
 
 def to_host(x: jax.Array) -> np.ndarray:

@@ -3,11 +3,15 @@
   (1)  params <- params + tx(grad loss)
   (2)  ema    <- decay * ema + (1 - decay) * params
 
+A step whose loss or gradient is not finite may be skipped: it changes nothing but its
+number.
+
 A batch may be cut into microbatches, whose gradients are averaged: the step of the
 whole batch for the memory of one. The step is `jit` over a mesh (`sharding`); the state
 is donated.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
@@ -57,6 +61,7 @@ def make_train_step(
   *,
   ema_decay: float,
   num_microbatches: int = 1,
+  skip_nonfinite: bool = False,
 ) -> TrainStep:
   """One update (1)-(2) as a pure function.
 
@@ -66,11 +71,13 @@ def make_train_step(
     tx: optimiser.
     ema_decay: decay of (2), in [0, 1).
     num_microbatches: must divide the batch; each draws from a key of its own.
+    skip_nonfinite: whether steps that are not finite are skipped.
 
   Returns:
     `(state, frozen, batch, key) -> (state, metrics)`, with 'loss' and 'grad_norm'
-    among the metrics. `key` is the root of the run's stream: the step folds its
-    own number in, so that a restored state continues with the right draws.
+    among the metrics, and 'skipped', 0 or 1, if steps may be. `key` is the root of
+    the run's stream: the step folds its own number in, so that a restored state
+    continues with the right draws.
   """
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
   if num_microbatches > 1:
@@ -83,7 +90,13 @@ def make_train_step(
     params = optax.apply_updates(state.params, update)
     ema_params = optax.incremental_update(params, state.ema_params, 1.0 - ema_decay)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grad), **metrics}
-    return TrainState(state.step + 1, params, opt_state, ema_params), metrics
+    new = TrainState(state.step + 1, params, opt_state, ema_params)
+    if skip_nonfinite:
+      finite = jnp.isfinite(loss) & jnp.isfinite(metrics['grad_norm'])
+      kept = state._replace(step=new.step)
+      new = jax.tree.map(functools.partial(jnp.where, finite), new, kept)
+      metrics['skipped'] = 1.0 - finite
+    return new, metrics
 
   return train_step
 

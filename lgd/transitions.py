@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from lgd import arrays
+from lgd import checks
 from lgd import types
 
 
@@ -47,7 +48,11 @@ def coefficients(
 
   Returns:
     `Coefficients`, each of the shape of `s`.
+
+  Raises:
+    ValueError: churn, unless traced, outside [0, 1].
   """
+  checks.require('in [0, 1]', lambda v: 0.0 <= v <= 1.0, churn=churn)
   alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
   alpha_ratio = schedule.alpha(t) / alpha_s
   sigma_ratio = sigma_s / schedule.sigma(t)

@@ -3,6 +3,9 @@
 import os
 import pathlib
 import re
+import resource
+import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ import optax
 from absl.testing import absltest
 
 from lgd import checkpointing
+from lgd import saving
 from lgd import sharding
 from lgd import training
 
@@ -35,12 +39,12 @@ class CheckpointingTest(absltest.TestCase):
     self.directory = pathlib.Path(self.create_tempdir().full_path) / 'run'
 
   def save(self, *states):
-    with checkpointing.Checkpointer(self.directory, config=CONFIG, keep=2) as c:
+    with saving.Checkpointer(self.directory, config=CONFIG, keep=2) as c:
       for state in states:
         c.save(state)
 
   def restore(self, state):
-    with checkpointing.Checkpointer(self.directory, config={}, keep=2) as c:
+    with saving.Checkpointer(self.directory, config={}, keep=2) as c:
       return c.restore(abstract(state))
 
   def test_round_trip(self):
@@ -107,6 +111,76 @@ class CheckpointingTest(absltest.TestCase):
     other = {'other': jax.ShapeDtypeStruct((1,), jnp.float32)}
     with self.assertRaisesRegex(checkpointing.CheckpointError, 'layer/w .* absent'):
       checkpointing.load_ema_params(self.directory, abstract(other))
+
+  def test_damage_is_refused_or_does_no_harm(self):
+    """A bit flipped in, or a part cut off, every file: the saved values or one line."""
+    states = make_state(step=3), make_state(step=5)
+    self.save(*states)
+    rng, refused = np.random.default_rng(0), 0
+    for path in sorted(p for p in (self.directory / '5').rglob('*') if p.is_file()):
+      saved = path.read_bytes()
+      flipped, at = bytearray(saved), rng.integers(len(saved))
+      flipped[at] ^= 1 << rng.integers(8)
+      for damaged in (bytes(flipped), saved[: len(saved) // 2]):
+        path.write_bytes(damaged)
+        try:
+          restored = self.restore(states[1])
+          config = checkpointing.load_config(self.directory)
+        except checkpointing.CheckpointError as error:
+          refused += 1
+          self.assertRegex(str(error), r'^\S+/5: is damaged .* goes on from step 3\.$')
+        else:
+          jax.tree.map(np.testing.assert_array_equal, restored, states[1])
+          self.assertEqual(config, CONFIG)
+      path.write_bytes(saved)
+    self.assertGreater(refused, 10)
+
+  def test_values_that_are_not_those_saved(self):
+    """Files of another step are whole in themselves."""
+    self.save(make_state(step=3))
+    other = make_state(step=3)
+    other = other._replace(params=jax.tree.map(lambda x: x + 1.0, other.params))
+    elsewhere = self.directory.parent / 'other'
+    with saving.Checkpointer(elsewhere, config=CONFIG, keep=2) as c:
+      c.save(other)
+    shutil.rmtree(self.directory / '3' / 'train_state')
+    shutil.copytree(elsewhere / '3' / 'train_state', self.directory / '3/train_state')
+    with self.assertRaisesRegex(
+      checkpointing.CheckpointError,
+      r'3: is damaged \(train_state is not what was saved\); remove it, and the command'
+      r' that trained it starts again\.$',
+    ):
+      self.restore(other)
+
+  def test_a_failed_save_is_named(self):
+    """Files that may not grow are to a program what a full disk is."""
+    self.save(make_state(step=3))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
+    with self.assertRaisesRegex(
+      saving.SaveError, 'run: could not save .* step 3 is intact; .* again.$'
+    ):
+      with saving.Checkpointer(self.directory, config=CONFIG, keep=2) as c:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        c.save(make_state(width=1000, step=5))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    self.assertEqual(int(self.restore(make_state()).step), 3)
+    self.save(make_state(step=5))  # What the failed one left is not in the way.
+    self.assertEqual(int(self.restore(make_state()).step), 5)
+    self.assertEmpty([p for p in self.directory.iterdir() if 'tmp' in p.name])
+
+  def test_saves_leave_no_threads_or_files_open(self):
+    """A response of Orbax's that is never asked for its result keeps both."""
+    threads, files = [set(threading.enumerate())], []
+    with saving.Checkpointer(self.directory, config=CONFIG, keep=2) as c:
+      for step in range(30):
+        c.save(make_state(step=step))
+        threads.append(set(threading.enumerate()))
+        files.append(len(os.listdir('/proc/self/fd')))
+    before, after_ten, after_all = threads[0], threads[10], threads[-1]
+    self.assertEmpty((after_ten & after_all) - before)
+    # One save in flight has some 20 open, or not yet; 25 that leave 3 each have 75.
+    self.assertLess(min(files[-5:]), max(files[:5]) + 20)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -17,6 +18,8 @@ from lgd import metrics
 from lgd import networks
 from lgd.metrics import clip_weights
 from tests import clip_states
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 @functools.cache

@@ -41,6 +41,7 @@ from experiments import workdir as workdir_lib
 from lgd import files
 from lgd import metrics
 from lgd import networks
+from lgd import sealed
 from lgd import training
 from lgd.data import images
 from lgd.data import latents
@@ -364,7 +365,7 @@ class BinariesTest(helpers.WorkdirCase):
   def test_latents_of_other_weights(self):
     """Of an autoencoder of the same name: the scale tells."""
     root = self.copy()
-    (root / 'encoded' / 'latents' / 'scale.json').write_text('2.0')
+    sealed.write(root / 'encoded' / 'latents' / 'scale.json', {'scale': 2.0})
     with self.assertRaisesRegex(launch.UserError, 'latents.scale=2.0: .* was written'):
       sample.run(shrunk(root), root / 'workdir', method='unguided', seed=0)
 
@@ -374,7 +375,7 @@ class BinariesTest(helpers.WorkdirCase):
     before = {p.name: p.read_bytes() for p in directory.iterdir()}
     (directory / 'latents-00001.npy').unlink()
     (directory / 'scale.json').write_text('half')
-    with self.assertRaisesRegex(launch.UserError, 'scale.json: holds no number'):
+    with self.assertRaisesRegex(launch.UserError, 'scale.json: holds no scale'):
       datasets.load(config)
     (directory / 'scale.json').unlink()
     with self.assertRaisesRegex(launch.UserError, 'scale.json: is missing; to finish'):

@@ -1,6 +1,5 @@
 """The statistics pass: what it stores, what it survives, and what it refuses."""
 
-import json
 import pathlib
 import shutil
 from unittest import mock
@@ -26,7 +25,9 @@ from experiments import train_denoiser
 from experiments import train_guidance
 from experiments import workdir as workdir_lib
 from lgd import arrays
+from lgd import files
 from lgd import reporting
+from lgd import sealed
 from lgd import sharding
 from lgd.data import splits
 
@@ -362,17 +363,40 @@ class DamageTest(WorkdirCase):
     path = shards(workdir)[1]
     damage(path)
     before = helpers.files_under(workdir)
-    with self.assertRaisesRegex(launch.UserError, message) as caught:
-      train_guidance.run(smoke_config(), workdir)
-    self.assertStartsWith(str(caught.exception), f'{path}: ')
-    self.assertRegex(str(caught.exception), 'run collect_statistics again')
-    self.assertEqual(helpers.files_under(workdir), before)
+    readers = [train_guidance]
+    if path.exists():
+      readers.append(collect_statistics)  # Before it makes those that are missing.
+    for binary in readers:
+      with self.assertRaisesRegex(launch.UserError, message) as caught:
+        binary.run(smoke_config(), workdir)
+      self.assertStartsWith(str(caught.exception), f'{path}: ')
+      self.assertRegex(str(caught.exception), 'run collect_statistics again')
+      self.assertEqual(helpers.files_under(workdir), before)
 
     path.unlink(missing_ok=True)
     others = {p: p.stat().st_mtime_ns for p in shards(workdir)}
     self.assertLen(others, 2)
     self.assert_mended(workdir)
     self.assertEqual({p: p.stat().st_mtime_ns for p in others}, others)
+
+  def test_full_disk(self):
+    """What there was is kept, and with space again the pass ends as it should."""
+    workdir = self.copy()
+    _, path, _ = shards(workdir)
+    path.unlink()
+    before = helpers.files_under(workdir / 'statistics' / 'particles')
+    with (
+      helpers.full_disk(50_000),
+      self.assertRaisesRegex(
+        files.WriteError, f'{path}: cannot be written .File too large.; what'
+      ),
+    ):
+      collect_statistics.run(smoke_config(), workdir)
+    after = helpers.files_under(workdir / 'statistics' / 'particles')
+    for kept in shards(workdir):
+      self.assertEqual(before[kept], after[kept])
+    self.assertEqual(before.keys(), after.keys())
+    self.assert_mended(workdir)
 
   def test_shards_that_changed_places(self):
     workdir = self.copy()
@@ -388,7 +412,10 @@ class DamageTest(WorkdirCase):
     for binary in (train_guidance, collect_statistics):
       with self.assertRaises(launch.UserError) as caught:
         binary.run(smoke_config(), workdir)
-      self.assertRegex(str(caught.exception), f'{path}: is damaged.*collect again')
+      self.assertRegex(
+        str(caught.exception),
+        f'{path}: is cut short, damaged or no JSON.*collect again',
+      )
       self.assertNotIn('\n', str(caught.exception))
     shutil.rmtree(path.parent)
     self.assert_mended(workdir)
@@ -419,8 +446,7 @@ class RefusalTest(WorkdirCase):
     """Said by the stored config, of one that was at another step."""
     workdir = self.copy()
     path = workdir / 'statistics' / 'particles' / 'config.json'
-    stored = json.loads(path.read_text())
-    path.write_text(json.dumps(stored | {'denoiser_step': 10}))
+    sealed.write(path, sealed.read(path) | {'denoiser_step': 10})
     before = helpers.files_under(workdir)
     for binary in (collect_statistics, train_guidance):
       with self.assertRaisesRegex(

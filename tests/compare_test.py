@@ -14,17 +14,22 @@ import numpy as np
 import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
+from etils import epath
 
 from configs import digits
 from experiments import arena as arena_lib
 from experiments import builders
 from experiments import collect_statistics
 from experiments import compare
+from experiments import compare_methods
+from experiments import compare_results
 from experiments import datasets
+from experiments import identities
 from experiments import judge as judge_lib
 from experiments import launch
 from experiments import learned_weights
 from experiments import methods
+from experiments import pieces
 from experiments import refusals
 from experiments import restoring
 from experiments import rule_builders
@@ -101,7 +106,7 @@ class OverviewTest(absltest.TestCase):
     by_steps[50].append(row(50, 'apg', 0.05, omega=0.1))
     by_steps[10].append(row(10, 'mpgd', 0.4, rate=0.3))
     self.assertEqual(
-      compare.overview(by_steps),
+      compare_results.overview(by_steps),
       [
         '| method | 10 steps | 50 steps |',
         '| --- | --- | --- |',
@@ -138,12 +143,15 @@ class RunTest(helpers.WorkdirCase):
 
   @functools.cached_property
   def parts(self):
-    config = compare.with_steps(smoke_config(), 4)
+    config = compare_methods.with_steps(smoke_config(), 4)
     workdir, dataset = workdir_lib.Workdir(self.root), datasets.load(config)
     params, _ = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
     classifier = judge_lib.train_reward(config, dataset)
     arena = arena_lib.Arena(config, dataset, params, classifier)
     return config, workdir, dataset, arena
+
+  def pieces(self):
+    return pieces.Pieces(epath.Path(self.create_tempdir().full_path), {})
 
   def test_rows(self):
     path = self.root / 'compare'
@@ -175,13 +183,50 @@ class RunTest(helpers.WorkdirCase):
     self.assertRegex(table, r'\| stein \| stein \| rate (0.1|1) \|')
     self.assertRegex(table, r'\*\*self_consistency\*\* \| linear \| mean 1')
 
+  def test_cut_short(self):
+    """After the searches: these are not made again, and rows are what they were."""
+    names = ('constant', 'apg_momentum')
+    config, workdir = smoke_config(**{'compare.methods': names}), self.copy()
+    again = functools.partial(compare.run, config, workdir)
+    num = 1 + 2 * 2 + 4 + 2  # The judge, searches, unguided and learned, the two.
+    self.assertEqual(helpers.pieces_made(again, dies_at=7), 7)
+    self.assertEqual(helpers.pieces_made(again), num - 7)
+    rows = json.loads((workdir / 'compare' / 'results.json').read_text())
+
+    def without_seconds(rows):
+      return [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
+
+    left_out = set(smoke_config().compare.methods) - set(names)
+    expected = [row for row in self.rows if row['method'] not in left_out]
+    self.assertEqual(without_seconds(rows), without_seconds(expected))
+    self.assertFalse((workdir / 'unfinished').exists())
+
+  def test_what_decides_a_piece(self):
+    config, workdir, _, _ = self.parts
+    method = compare_methods.given_method(config, 10, 'constant', 0.5)
+    power, higher = config.rule.copy_and_resolve_references(), 2.0 * method.table
+    power.power += 0.5
+    others = [
+      method._replace(**change)
+      for change in (
+        {'name': 'x'}, {'params': {}}, {'rule': power}, {'table': higher}, {'cost': 1}
+      )
+    ]  # fmt: skip
+    names = {pieces._digest(m.identity) for m in (method, *others)}
+    self.assertLen(names, 6)
+    self.assertIn(pieces._digest(method._replace().identity), names)
+    identity = identities.run_identity(workdir, config)
+    self.assertEqual(identities.run_identity(workdir, config), identity)
+    config.evaluation.tolerance += 0.1
+    self.assertNotEqual(identities.run_identity(workdir, config), identity)
+
   def test_search_takes_the_best_on_validation_data(self):
     """By the file's own rows: other strengths are farther from validation data."""
     config, _, dataset, arena = self.parts
     validation = metrics.class_sets(*dataset.validation)
     distances = []
     for omega in config.compare.omegas:
-      method = compare.given_method(config, 10, 'constant', omega)
+      method = compare_methods.given_method(config, 10, 'constant', omega)
       x, _ = arena.sample(method, config.seed)
       by_class = metrics.class_sets(x, arena.label)
       distances.append(metrics.class_conditional_energy(by_class, validation))
@@ -249,7 +294,7 @@ class RunTest(helpers.WorkdirCase):
     x = {}
     for weak in (self.weak, self.root):
       config.rule.weak_workdir = str(weak)
-      method = compare.given_method(config, 10, 'autoguidance', -1.0)
+      method = compare_methods.given_method(config, 10, 'autoguidance', -1.0)
       x[weak], _ = arena.sample(method, 0)
     unguided = arena_lib.Method('unguided', {}, config.rule, None)
     expected, _ = arena.sample(unguided, 0)
@@ -315,7 +360,7 @@ class RunTest(helpers.WorkdirCase):
     Eight devices hold five samples each, and neighbours stay together.
     """
     config, _, dataset, arena = self.parts
-    config = compare.with_steps(config, 1)
+    config = compare_methods.with_steps(config, 1)
     config.rule.num_particles = num_particles
     arena = arena_lib.Arena(config, dataset, arena.params, arena.classifier)
     unguided = arena_lib.Method('unguided', {}, config.rule, None)
@@ -326,7 +371,7 @@ class RunTest(helpers.WorkdirCase):
       logits, _ = net.apply(arena.classifier, x)
       return jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
 
-    method = compare.given_method(config, 10, name, 3.0)
+    method = compare_methods.given_method(config, 10, name, 3.0)
     self.assertEqual(method.params, {'rate': 3.0})
     raised, _ = arena.sample(method, 0)
     if num_particles == 1:
@@ -347,13 +392,13 @@ class RunTest(helpers.WorkdirCase):
     config.compare.methods = names
     table = np.array([[0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0]])
     learned = [arena_lib.Method('self_consistency', {}, config.rule, table)]
-    matched = compare.matched_methods(config, learned)
+    matched = compare_methods.matched_methods(config, learned)
     self.assertEqual(tuple(m.name for m in matched), names)
     for method in matched:
       np.testing.assert_allclose(method.table.mean(axis=1), 1.375, rtol=1e-5)
     learned = [learned[0]._replace(table=0.0 * table)]
     with self.assertRaisesRegex(launch.UserError, 'mean 0'):
-      compare.matched_methods(config, learned)
+      compare_methods.matched_methods(config, learned)
 
   @parameterized.parameters(
     ({'compare.match': 'mean', 'compare.reference': 'l2'}, "reference='l2': must be"),
@@ -371,7 +416,7 @@ class RunTest(helpers.WorkdirCase):
     ),
     ({'rule.name': 'power_normalized'}, 'evaluation.t_max=1.0: rule.name'),
     ({'rule.name': 'mpgd'}, "rule.name='mpgd': must be one of linear"),
-    ({'rule.name': 'autoguidance'}, "weak_workdir='': must hold"),
+    ({'rule.name': 'autoguidance'}, "weak_workdir='': .* needs the work dir"),
     ({'compare.methods': ('autoguidance',)}, "weak_workdir='': autoguidance needs"),
     ({'compare.methods': ('mpgd',), 'compare.match': 'mean'}, 'mpgd has a rate'),
   )
@@ -385,17 +430,20 @@ class RunTest(helpers.WorkdirCase):
       compare.require_comparable(config, spec, learned)
       table = np.ones((10, config.evaluation.num_steps))
       method = arena_lib.Method('self_consistency', {}, config.rule, table)
-      compare.matched_methods(config, [method])
+      compare_methods.matched_methods(config, [method])
 
   def test_a_candidate_that_is_not_finite_is_not_chosen(self):
     config, _, _, arena = self.parts
     config = config.copy_and_resolve_references()
     config.compare.omegas = (1e38, 0.5)
     arena = arena_lib.Arena(config, arena.dataset, arena.params)
-    self.assertEqual(compare.searched_method(arena, 'constant').params, {'omega': 0.5})
+    self.assertEqual(
+      compare_methods.searched_method(arena, 'constant', self.pieces()).params,
+      {'omega': 0.5},
+    )
     config.compare.omegas = (1e38,)
     with self.assertRaisesRegex(reporting.NonFiniteError, 'constant: no samples'):
-      compare.searched_method(arena, 'constant')
+      compare_methods.searched_method(arena, 'constant', self.pieces())
 
   def test_rules_that_need_both_are_not_cut(self):
     """`tolerance` leaves out what has no effect, and only that."""
@@ -416,10 +464,13 @@ class RunTest(helpers.WorkdirCase):
 
     @functools.cache
     def arena_at(num_steps):
-      at_steps = compare.with_steps(config, num_steps)
+      at_steps = compare_methods.with_steps(config, num_steps)
       return arena_lib.Arena(at_steps, dataset, arena.params, arena.classifier)
 
-    entries = {m.name: (a, m) for a, m in compare.gather(arena_at, 4, learned)}
+    entries = {
+      m.name: (a, m)
+      for a, m in compare_methods.gather(arena_at, 4, learned, self.pieces())
+    }
     expected = {'unguided': 8, 'constant': 4, 'interval': 5, 'mpgd': 8}
     for name, num_steps in expected.items():
       arena, method = entries[name]
@@ -428,7 +479,7 @@ class RunTest(helpers.WorkdirCase):
     arena, method = entries['self_consistency']
     self.assertEqual(method.table.shape, (10, arena.config.evaluation.num_steps))
     for name, weight in (('constant', 8.0), ('mpgd', 8.0)):  # Searched where measured.
-      cost = len(compare.strengths(config, name)) * weight * len(arena.label)
+      cost = len(compare_methods.strengths(config, name)) * weight * len(arena.label)
       self.assertEqual(entries[name][1].cost, cost)
 
   def test_a_table_that_does_not_cover_the_sampler(self):

@@ -14,6 +14,7 @@ from experiments import datasets
 from experiments import objective_builders
 from experiments import statistics_plan
 from experiments import sweep
+from experiments import sweep_results
 from experiments import validation
 from lgd import conditions
 from lgd.data import splits
@@ -106,7 +107,7 @@ class ConfigsTest(parameterized.TestCase):
   def test_sweep_has_only_valid_points(self, name, variant):
     config = load(name, variant)
     for point in sweep.make_grid(config):
-      config.guidance.update({axis: point[axis] for axis in sweep.AXES})
+      config.guidance.update({axis: point[axis] for axis in sweep_results.AXES})
       validation.validate(config)
 
   @parameterized.product(

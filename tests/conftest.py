@@ -1,4 +1,9 @@
-"""Eight virtual CPU devices for the whole suite; set before jax starts."""
+"""Eight virtual CPU devices for the whole suite; set before jax starts.
+
+Most of the suite's time is compilation. What a test compiles is therefore kept for all
+others, of every worker of pytest-xdist; and a file whose programs run only a few times
+asks for `fast_compilation`.
+"""
 
 import gc
 import os
@@ -13,6 +18,46 @@ from jax.experimental.compilation_cache import compilation_cache
 
 flags.FLAGS.mark_as_parsed()  # absltest reads its temporary directory from a flag.
 
+# What takes longest, longest first: whoever starts it last works on it alone.
+LONGEST_FIRST = (
+  'experiments_test.py::EndToEndTest',
+  'images_experiments_test.py',
+  'prompts_experiments_test.py',
+  'compare_test.py',
+  'multihost_test.py',
+  'experiments_test.py',
+  'coco_experiments_test.py',
+  'statistics_test.py',
+  'objectives_test.py',
+  'frontier_test.py',
+  'sweep_test.py',
+)
+
+
+def pytest_configure(config):
+  """Keeps xdist from starting with the classes of most tests: they are not long."""
+  if hasattr(config.option, 'loadscopereorder'):
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+  def rank(item):
+    long = (i for i, name in enumerate(LONGEST_FIRST) if f'/{name}' in item.nodeid)
+    return next(long, len(LONGEST_FIRST))
+
+  items.sort(key=rank)  # Stable: the rest keeps its order.
+
+
+@pytest.fixture(scope='session', autouse=True)
+def shared_compilations(tmp_path_factory):
+  """A compilation cache of this run of the suite, shared by its workers."""
+  root = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    root = root.parent  # The root of each worker is a directory of the run's.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  compilation_cache.set_cache_dir(str(root / 'compilation_cache'))
+  compilation_cache.reset_cache()  # Whether there is one is asked only once.
+
 
 @pytest.fixture(scope='module', autouse=True)
 def cleared_caches():
@@ -23,13 +68,8 @@ def cleared_caches():
 
 
 @pytest.fixture(scope='module')
-def fast_compilation(tmp_path_factory):
-  """For programs that run a few times, some of them again: compiling costs more."""
+def fast_compilation():
+  """For programs that run a few times: compiling costs more than it saves."""
   jax.config.update('jax_disable_most_optimizations', True)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  compilation_cache.set_cache_dir(str(tmp_path_factory.mktemp('compilation_cache')))
-  compilation_cache.reset_cache()  # Whether there is one is asked only once.
   yield
   jax.config.update('jax_disable_most_optimizations', False)
-  compilation_cache.set_cache_dir(None)
-  compilation_cache.reset_cache()

@@ -14,6 +14,7 @@ from lgd import guidance
 from lgd import networks
 from lgd import objectives
 from lgd import schedules
+from lgd import sealed
 from lgd.data import embeddings
 from lgd.data import shards
 
@@ -150,9 +151,13 @@ class EmbeddingsTest(parameterized.TestCase):
   @parameterized.parameters(([2, 3, 4, 6],), ([1, 3, 4, 5],), ([0, 5, 4, 5],))
   def test_lengths_that_do_not_fit_the_tokens(self, length):
     """Rows would be those of other captions, or one token all over."""
-    path = self.root / 'clip_tiny' / 'length-00000.npy'
-    self.assertEqual(list(np.load(path)), [2, 3, 4, 5])
-    np.save(path, np.array(length, np.int32))
+    directory = self.root / 'clip_tiny'
+    whole = {
+      name: np.load(directory / f'{name}-00000.npy')
+      for name in ('pooled', 'tokens', 'length')
+    }
+    self.assertEqual(list(whole['length']), [2, 3, 4, 5])
+    shards.write(directory, 0, {**whole, 'length': np.array(length, np.int32)})
     with self.assertRaisesRegex(files.FileError, 'shard 0 has 14 tokens for captions'):
       self.store()[np.array([3])]
 
@@ -181,14 +186,20 @@ class EmbeddingsTest(parameterized.TestCase):
     with self.assertRaisesRegex(files.FileError, 'holds no encoded data'):
       embeddings.Store(self.root / 'none', 'clip_tiny', LENGTH)
     (self.root / 'clip_tiny' / 'config.json').write_text('{')
-    with self.assertRaisesRegex(files.FileError, 'is damaged; remove'):
+    with self.assertRaisesRegex(
+      files.FileError, 'config.json: is cut short, damaged or no JSON .* encode'
+    ):
       self.store()
-    (self.root / 'clip_tiny' / 'config.json').write_text('{"num_rows": 3}')
+    sealed.write(self.root / 'clip_tiny' / 'config.json', {'num_rows': 3})
     with self.assertRaisesRegex(files.FileError, 'has no shard_size'):
       self.store()
 
 
 class ShardsTest(absltest.TestCase):
+  def test_read_only(self):
+    with self.assertRaisesRegex(files.FileError, '/proc/none: no file can be written'):
+      shards.begin('/proc/none', shards.Layout(10, 4)._asdict())
+
   def test_resumes(self):
     directory = pathlib.Path(self.create_tempdir().full_path)
     layout, names = shards.Layout(10, 4), ('a', 'b')

@@ -224,7 +224,7 @@ class EncodeTextTest(parameterized.TestCase):
       self.run_clip(make_config(self.root / 'data', ''))
 
 
-class T5Test(absltest.TestCase):
+class T5Test(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.root = pathlib.Path(self.create_tempdir().full_path)
@@ -236,6 +236,16 @@ class T5Test(absltest.TestCase):
         launch.UserError, f'd_model=4096 in its config.json, here it is {found}'
       ):
         self.load('t5_xxl', weights)
+
+  @parameterized.parameters(b'', b'{"d_model": 5', b'{"d_model": "\xff"}', b'[512]')
+  def test_damaged_config(self, content):
+    (self.root / 'config.json').write_bytes(content)
+    with self.assertRaisesRegex(
+      launch.UserError, f'^--weights={self.root}: '
+    ) as caught:
+      self.load('t5_small', str(self.root))
+    self.assertIn('config.json', str(caught.exception))
+    self.assertNotIn('\n', str(caught.exception))
 
   @unittest.skipIf(HAS_T5, 'of an installation without transformers')
   def test_says_what_to_install(self):

@@ -19,12 +19,14 @@ from experiments import fid
 from experiments import fid_images
 from experiments import launch
 from experiments import sample
+from experiments import sampler
 from experiments import train_denoiser
 from experiments import workdir as workdir_lib
 from lgd import conditions
 from lgd import files
 from lgd import metrics
 from lgd import networks
+from lgd import reporting
 from lgd.data import splits
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -102,6 +104,22 @@ class FidTest(absltest.TestCase):
     rows = json.loads((self.workdir / 'fid' / 'results.json').read_text())
     self.assertLen([r for r in rows if r['method'] == 'unguided'], 1)
 
+  def test_refused_before_features_are_kept(self):
+    """Of the method, and of a reference of somebody else's."""
+    before = helpers.files_under(self.workdir)
+    with self.assertRaisesRegex(launch.UserError, '--method=nothing: must be'):
+      self.run_fid(method='nothing')
+    with self.assertRaisesRegex(files.FileError, 'none.npz: no such file'):
+      fid.run(
+        self.config,
+        self.workdir,
+        method='unguided',
+        seed=7,
+        network=make_network(),
+        reference=str(self.workdir / 'none.npz'),
+      )
+    self.assertEqual(helpers.files_under(self.workdir), before)
+
   def test_real_data_are_the_floor(self):
     real = self.run_fid('real', num_samples=64, num_reference=64, split='validation')
     noise = self.run_fid(
@@ -110,6 +128,21 @@ class FidTest(absltest.TestCase):
     name = 'frechet_squeezenet_proxy'
     self.assertLess(real['metrics'][name], noise['metrics'][name])
     self.assertGreater(real['metrics']['recall_squeezenet_proxy'], 0.5)
+
+  def test_samples_that_are_not_finite(self):
+    """The first of them is named; by its number, in whatever order they were drawn."""
+    x = np.zeros((4, 2, 2, 1))
+    x[1, 0, 0, 0], x[3, 1, 1, 0] = np.nan, np.inf
+    with self.assertRaisesRegex(reporting.NonFiniteError, 'm: sample 5 of seed 7 is'):
+      sampler.require_finite(x, 'm', 7, np.array([3, 9, 0, 5]))
+    sampler.require_finite(x[::2], 'm', 7, np.array([3, 0]))
+    message = '--method=constant:1e38: sample 0 of seed 0 is not .*smaller weights'
+    with self.assertRaisesRegex(reporting.NonFiniteError, message):
+      self.run_fid('constant:1e38', num_samples=8)
+    self.assertEmpty([*(self.workdir / 'fid').glob('constant_1e38*/*.npz')])
+    with self.assertRaisesRegex(reporting.NonFiniteError, message):
+      sample.run(self.config, self.workdir, method='constant:1e38', seed=0)
+    self.assertEmpty([*self.workdir.glob('samples/constant_1e38*')])
 
   def test_images_of_another_rule_are_others(self):
     """The constants of the rule of the method, whatever rule the config names."""

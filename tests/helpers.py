@@ -1,11 +1,18 @@
 """What several tests share."""
 
+import contextlib
 import pathlib
 import re
+import resource
 import shutil
 import tempfile
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
 
 from absl.testing import parameterized
+
+from experiments import pieces
 
 _COLLECTIVE = re.compile(
   r'= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)'
@@ -41,6 +48,43 @@ class WorkdirCase(parameterized.TestCase):
   def copy(self) -> pathlib.Path:
     workdir = pathlib.Path(self.create_tempdir().full_path)
     return pathlib.Path(shutil.copytree(self.root, workdir, dirs_exist_ok=True))
+
+
+@contextlib.contextmanager
+def full_disk(left=1000):
+  """No file may grow beyond `left` bytes: writes fail, as Python ignores SIGXFSZ."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (left, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def pieces_made(run: Callable[[], Any], *, dies_at: int | None = None) -> int:
+  """How many pieces a command makes; it may die when it has made one and not kept it.
+
+  Args:
+    run: the command.
+    dies_at: the number of that piece, from 0.
+  """
+  made, encode = 0, pieces._encode
+
+  def counted(*args):
+    nonlocal made
+    if made == dies_at:
+      raise KeyboardInterrupt
+    made += 1
+    return encode(*args)
+
+  with mock.patch.object(pieces, '_encode', counted):
+    try:
+      run()
+    except KeyboardInterrupt:
+      assert made == dies_at
+    else:
+      assert dies_at is None, f'died at none of {made}'
+  return made
 
 
 def files_under(path: pathlib.Path) -> dict[pathlib.Path, int]:

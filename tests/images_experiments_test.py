@@ -92,6 +92,7 @@ class ImageNet64Test(absltest.TestCase):
     with self.assertRaisesRegex(launch.UserError, 'holds 0 data of class'):
       search_trajectory.run(config, workdir)  # 9 validation data, 1000 classes.
 
+  @pytest.mark.slow
   def test_benchmark(self):
     config = imagenet64.get_config('smoke')
     config.statistics.batch_size = 64
@@ -115,6 +116,7 @@ class ImageNet64Test(absltest.TestCase):
 class CelebA64Test(absltest.TestCase):
   """Conditions that are vectors of 40 attributes."""
 
+  @pytest.mark.slow
   def test_all_binaries(self):
     data_dir = self.create_tempdir().full_path
     workdir = pathlib.Path(self.create_tempdir().full_path)

@@ -20,12 +20,15 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 from scipy import special
 from scipy import stats
 
 from lgd import mmd
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 BETAS = (0.1, 0.5, 1.0, 1.5, 1.75, 2.0)
 # Eight decades of q / v, and both sides of the switch of small dimensions at 32.
@@ -170,10 +173,12 @@ class MmdTest(parameterized.TestCase):
     for beta in (0.0, 2.0, -1.0):
       with self.assertRaisesRegex(ValueError, f'beta={beta}'):
         mmd.energy_mmd2(x, x, beta=beta)
-    with self.assertRaises(AssertionError):
+    with self.assertRaisesRegex(ValueError, r'x.shape=\(1, 3, 2\).*must be \[n, dim\]'):
       mmd.energy_mmd2(x[None], x[None])
-    with self.assertRaises(AssertionError):
+    with self.assertRaisesRegex(ValueError, r'y.shape=\(3, 1\): .*of one dim'):
       mmd.energy_mmd2(x, x[:, :1])
+    with self.assertRaisesRegex(ValueError, r'x.shape=\(3,\)'):
+      mmd.pairwise_energy(x[:, 0], x[:, 0], 1.0)
 
 
 class ExpectedNormPowerTest(parameterized.TestCase):

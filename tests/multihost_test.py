@@ -11,6 +11,7 @@ import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from experiments import command_line
 from experiments import launch
 from lgd import checkpointing
 
@@ -29,7 +30,7 @@ CONFIG = (
 # program.
 PROGRAM = """
 from experiments import collect_statistics, launch, sample, train_denoiser
-from experiments import train_guidance
+from experiments import search_trajectory, train_guidance
 
 def run(flags):
   train_denoiser.run(flags.config, flags.workdir)
@@ -37,6 +38,7 @@ def run(flags):
   for source in ('statistics', 'direct'):
     flags.config.guidance.source = source
     train_guidance.run(flags.config, flags.workdir)
+  search_trajectory.run(flags.config, flags.workdir)
   sample.run(None, flags.workdir, method='self_consistency_direct', seed=0)
 
 launch.main(run, needs_config=True)
@@ -116,7 +118,7 @@ class FlagsTest(parameterized.TestCase):
   def test_refused(self, args, message):
     flag_values = launch.flags.FlagValues()
     argv = ['binary', *args]
-    launch.define_flags(flag_values, argv)
+    command_line.define_flags(flag_values, argv)
     flag_values(argv)
     with self.assertRaisesRegex(launch.UserError, message):
       launch.join_processes(flag_values)

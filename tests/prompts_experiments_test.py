@@ -1,16 +1,17 @@
 """The smoke variant of emoji through its binaries, on squares of named colours."""
 
+import functools
 import itertools
 import json
 import pathlib
 import shutil
 
+import helpers
 import jax
 import numpy as np
 import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
-from helpers import WorkdirCase
 
 from configs import digits
 from configs import emoji
@@ -25,6 +26,7 @@ from experiments import frontier
 from experiments import launch
 from experiments import learned_weights
 from experiments import naming
+from experiments import pieces
 from experiments import prompt_results
 from experiments import refusals
 from experiments import restoring
@@ -68,7 +70,7 @@ def shrunk(file):
   return config
 
 
-class PromptsTest(WorkdirCase):
+class PromptsTest(helpers.WorkdirCase):
   @classmethod
   def fill(cls):
     write_pairs(cls.root / 'pairs.npz')
@@ -186,7 +188,18 @@ class PromptsTest(WorkdirCase):
 
   def test_evaluation(self):
     with absltest.mock.patch.object(prompt_results, 'write') as write:
-      rows = evaluate_prompts.run(self.config, self.workdir)
+      evaluate = functools.partial(evaluate_prompts.run, self.config, self.workdir)
+      with absltest.mock.patch.object(pieces.Pieces, 'remove'):
+        rows = evaluate()
+      # As if cut short before the last piece, and run again: the same rows and samples.
+      kept = [*(self.workdir / 'unfinished' / 'evaluate_prompts').iterdir()]
+      self.assertLen(kept, len(rows) - 1)
+      kept[0].unlink()
+      self.assertEqual(helpers.pieces_made(evaluate), 1)
+      self.assertFalse((self.workdir / 'unfinished').exists())
+    (first, again), once = write.call_args_list, write.call_args_list[0].kwargs
+    self.assertEqual(again.args[1], first.args[1])
+    np.testing.assert_equal(again.kwargs['samples'], once['samples'])
     real, *rest = rows
     self.assertLess(real['metrics']['frechet_judge'], 1e-3)  # The same images.
     count = {

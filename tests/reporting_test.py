@@ -72,6 +72,35 @@ class ReporterTest(absltest.TestCase):
       [('other', 4), ('base', 3)],
     )
 
+  def test_damaged_lines_are_left_out(self):
+    self.report([1.0])
+    self.report([2.0], stage='other')
+    path = self.workdir / 'metrics.jsonl'
+    first, second = path.read_bytes().splitlines()
+    for damaged in (b'\xff\xfe', b'[1]', b'{"stage": "base"}', b'{"step": 1}'):
+      path.write_bytes(first + b'\n' + damaged + b'\n' + second + b'\n')
+      with self.assertLogs('absl', 'WARNING'):
+        self.report([3.0], start=1)
+      self.assertEqual(
+        [(line['stage'], line['step']) for line in self.lines()],
+        [('base', 1), ('other', 1), ('base', 2)],
+      )
+
+  def test_skipped_steps_are_counted_and_in_no_mean(self):
+    nan = float('nan')
+    with reporting.Reporter(self.workdir, 'base', num_steps=9, start=0) as reporter:
+      for loss, skipped in ((1.0, 0.0), (nan, 1.0), (4.0, 0.0), (nan, 1.0)):
+        reporter.add({'loss': jnp.float32(loss), 'skipped': jnp.float32(skipped)})
+      means = reporter.flush()
+      self.assertEqual(means, {'loss': 2.5, 'skipped': 2})
+      reporter.add({'loss': jnp.float32(nan), 'skipped': jnp.float32(1.0)})
+      with self.assertRaisesRegex(
+        reporting.NonFiniteError, r'base: every step was skipped \(window 5..5\)'
+      ):
+        reporter.flush()
+    (line,) = self.lines()
+    self.assertEqual((line['base/loss'], line['base/skipped']), (2.5, 2))
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -1,17 +1,21 @@
 """Grouping, selection on validation data, and the share of the gain."""
 
+import functools
 import json
 import pathlib
 import re
+from unittest import mock
 
 import numpy as np
 from absl.testing import absltest
+from etils import epath
 
+from experiments import evaluation_results
 from experiments import results
 
 
 def make_row(method, seed, test, validation, **params):
-  names = {name for name, _ in results.COLUMNS}
+  names = {name for name, _ in evaluation_results.COLUMNS}
   names |= {'clipped_inverse_prob', 'inverse_prob'}
   names |= {'log_inverse_prob_low', 'log_inverse_prob_high'}
   values = dict.fromkeys(names, 0.5)
@@ -62,7 +66,7 @@ class ResultsTest(absltest.TestCase):
 
   def test_recovered_fraction(self):
     by_key = {s.key: s for s in results.summarise(make_rows())}
-    share = results.recovered_fraction(
+    share = evaluation_results.recovered_fraction(
       by_key['self_consistency'], by_key['constant(omega=0.5)'], by_key['unguided']
     )
     self.assertAlmostEqual(share, 0.3 / 0.4)
@@ -71,11 +75,12 @@ class ResultsTest(absltest.TestCase):
     path = pathlib.Path(self.create_tempdir().full_path)
     rows = make_rows()
     keys = {'real'} | {results.key(r['method'], r['params']) for r in rows}
-    results.write(
+    evaluation_results.write(
       path,
       rows,
       samples={key: np.zeros((3, 4, 8, 8, 1)) for key in keys},
       tables={'self_consistency': np.ones((3, 2)), 'l2_table': np.ones((3, 2))},
+      gammas={},
       times=np.array([1.0, 0.5]),
     )
     self.assertEqual(json.loads((path / 'results.json').read_text()), rows)
@@ -95,6 +100,28 @@ class ResultsTest(absltest.TestCase):
         'samples.png',
       ],
     )  # fmt: skip
+
+  def test_results_json_is_the_last(self):
+    """Where it is, all is of one run, whatever a run before left or broke off at."""
+    path = epath.Path(self.create_tempdir().full_path)
+    write = functools.partial(results.write, path, [{'row': 1}], 'text')
+    (path / 'plots').mkdir()
+
+    def draw():
+      self.assertFalse((path / 'results.json').exists())
+      self.assertEmpty([*(path / 'plots').iterdir()])
+      (path / 'plots' / 'a.png').write_text('')
+
+    write(draw)
+    names = ['plots', 'results.json', 'results.md']
+    self.assertEqual(sorted(p.name for p in path.iterdir()), names)
+    (path / 'plots' / 'old.png').write_text('')
+    (path / 'plots' / 'cut.png.partial').write_text('')
+    write(draw)
+    self.assertEqual([p.name for p in (path / 'plots').iterdir()], ['a.png'])
+    with self.assertRaises(KeyboardInterrupt):
+      write(mock.Mock(side_effect=KeyboardInterrupt))
+    self.assertFalse((path / 'results.json').exists())
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -11,6 +12,8 @@ from lgd import guidance
 from lgd import rewards
 from lgd import sampling
 from lgd import schedules
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 SCHEDULE = schedules.RectifiedFlow()
 MEAN, VARIANCE = helpers.MEAN, helpers.VARIANCE

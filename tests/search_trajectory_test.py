@@ -1,5 +1,6 @@
 """The search as a binary: resume, what it belongs to, its references, its fit."""
 
+import functools
 import shutil
 from unittest import mock
 
@@ -10,13 +11,16 @@ import numpy as np
 import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
+from etils import epath
 
 from configs import mixture
 from experiments import datasets
 from experiments import launch
 from experiments import learned_weights
+from experiments import pieces
 from experiments import search_trajectory
 from experiments import train_denoiser
+from experiments import trajectory_fit
 from experiments import workdir as workdir_lib
 from lgd import conditions
 from lgd.data import splits
@@ -66,6 +70,20 @@ class RunTest(helpers.WorkdirCase):
       again = search_trajectory.run(smoke_config(), workdir)
     np.testing.assert_array_equal(again, self.table)
     self.assertEqual(helpers.files_under(workdir / 'guidance'), before)
+
+  def test_cut_short_in_the_search(self):
+    workdir = self.copy()
+    shutil.rmtree(workdir / 'guidance')
+    search = functools.partial(search_trajectory.run, smoke_config(), workdir)
+    with mock.patch.object(trajectory_fit, 'fit'):
+      self.assertEqual(helpers.pieces_made(search, dies_at=1), 1)
+      self.assertEqual(helpers.pieces_made(search), 1)
+    weight = learned_weights.load_guidance(
+      workdir_lib.Workdir(workdir), smoke_config(), 'trajectory_pixels_table', SPEC
+    )
+    np.testing.assert_array_equal(weight.params['values'], self.table)
+    self.assertEqual(weight.num_evaluations, 2 * (2 * 4 * 6 * 8))
+    self.assertFalse((workdir / 'unfinished').exists())
 
   def test_cut_short_after_the_search(self):
     workdir = self.copy()
@@ -150,13 +168,14 @@ class ReferenceTest(absltest.TestCase):
       raise InterruptedError
 
     data = datasets.load(config)
+    kept = pieces.Pieces(epath.Path(self.create_tempdir().full_path), {})
     for name in ('validation', 'train'):
       config.trajectory.reference = name
       with (
         mock.patch.object(search_trajectory, 'draw_reference', note),
         self.assertRaises(InterruptedError),
       ):
-        search_trajectory.search(config, data, None)
+        search_trajectory.search(config, data, None, kept)
     self.assertIs(seen[0], data.validation)
     self.assertIs(seen[1], data.train)
 

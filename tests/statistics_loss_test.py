@@ -5,10 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import objectives
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 TIMES = {'s_min': 0.05, 'zeta': 0.02, 'gap': 0.1}
 

@@ -1,7 +1,9 @@
 """A sweep trains what each point alone would, and chooses on validation data."""
 
+import functools
 import json
 import pathlib
+import re
 import shutil
 
 import helpers
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
+from etils import epath
 
 from configs import mixture
 from experiments import builders
@@ -18,9 +21,13 @@ from experiments import collect_statistics
 from experiments import datasets
 from experiments import guidance_losses
 from experiments import launch
+from experiments import pieces
+from experiments import restoring
 from experiments import sampler
 from experiments import sweep
+from experiments import sweep_results
 from experiments import train_denoiser
+from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import objectives
 from lgd import reporting
@@ -78,7 +85,7 @@ class TrainTest(parameterized.TestCase):
     for i in (0, 5, 10, 15):
       point = group[i]
       alone = config.copy_and_resolve_references()
-      alone.guidance.update({axis: point[axis] for axis in sweep.AXES})
+      alone.guidance.update({axis: point[axis] for axis in sweep_results.AXES})
       model = builders.weight_model(alone, datasets.spec(alone))
       tx = builders.optimizer(alone.guidance)
       step = jax.jit(
@@ -161,7 +168,7 @@ def make_rows():
 
 class ChoiceTest(absltest.TestCase):
   def test_smallest_mean_over_seeds_on_validation_data(self):
-    settings = sweep.average_seeds(make_rows())
+    settings = sweep_results.average_seeds(make_rows())
     self.assertEqual([row['beta'] for row in settings], [1.0, 1.75])
     self.assertAlmostEqual(settings[0]['energy_validation'], 0.31)
     self.assertAlmostEqual(settings[1]['energy_validation'], 0.40)
@@ -171,7 +178,7 @@ class ChoiceTest(absltest.TestCase):
   def test_write(self):
     path = pathlib.Path(self.create_tempdir().full_path) / 'sweep'
     rows = make_rows()
-    sweep.write(path, rows, 1234, {'training': 2.0, 'all': 5.0})
+    sweep_results.write(path, rows, 1234, {'training': 2.0, 'all': 5.0})
     self.assertEqual(json.loads((path / 'results.json').read_text()), rows)
     text = (path / 'results.md').read_text()
     self.assertRegex(text, r'Chosen, .*beta 1, .*validation\s+0\.3100 .*test 0\.5100')
@@ -180,6 +187,12 @@ class ChoiceTest(absltest.TestCase):
     self.assertEqual(
       sorted(p.name for p in path.iterdir()), ['beta.png', 'results.json', 'results.md']
     )
+
+
+def contents(directory):
+  """The bytes of every file, without the seconds that a sweep took."""
+  read = {path.name: path.read_bytes() for path in directory.iterdir()}
+  return read | {'results.md': re.sub(rb'\d+ s\b', b'', read['results.md'])}
 
 
 class RunTest(helpers.WorkdirCase):
@@ -203,12 +216,33 @@ class RunTest(helpers.WorkdirCase):
       [(r['beta'], r['s_min'], r['seed']) for r in rows],
       [(b, s, i) for b in (1.0, 1.75) for s in (0.01, 0.2) for i in (0, 1)],
     )
-    self.assertEqual(sweep.run(config, workdir), rows)  # Again, the same.
+    # Again, the same to the last byte, also when it is cut short in between.
+    before = contents(directory)
+    sweep_again = functools.partial(sweep.run, config, workdir)
+    self.assertEqual(helpers.pieces_made(sweep_again, dies_at=4), 4)
+    self.assertTrue((workdir / 'unfinished').exists())
+    self.assertEqual(helpers.pieces_made(sweep_again), 1 + 2**3 - 4)
+    self.assertEqual(contents(directory), before)
+    self.assertFalse((workdir / 'unfinished').exists())
+
+  def test_samples_that_are_not_finite(self):
+    """Named with their point; those of the points before it are kept."""
+    config = smoke_config(**GRID)
+    dataset = datasets.load(config)
+    params = restoring.load_pair(workdir_lib.Workdir(self.root), config, dataset.spec)
+    tables = np.float32([0.5, 1e38])[:, None, None] * np.ones((2, 8, 3), np.float32)
+    kept = pieces.Pieces(epath.Path(self.create_tempdir().full_path), {})
+    points = [{'gap': 0.1}, {'gap': 0.2}]
+    with self.assertRaisesRegex(
+      reporting.NonFiniteError, r"sweep, {'gap': 0.2}: sample 0 of seed 0 is not finite"
+    ):
+      sweep.evaluate(config, dataset, params, points, tables, kept)
+    self.assertGreater(kept.seconds, 0.0)
 
   @parameterized.parameters(
     (
       {'sweep.num_particles': (2, 4)},
-      'guidance.num_particles=4: the statistics hold 3',
+      r'sweep.num_particles=\(2, 4\): there guidance.num_particles=4: the statis',
     ),
     (
       {'sweep.gap': (0.1, 0.6), 'sweep.s_min': (0.01, 0.4)},

@@ -9,10 +9,12 @@ from absl.testing import absltest
 from absl.testing import parameterized
 
 from configs import mixture
+from experiments import bounds
 from experiments import builders
 from experiments import closed_form
 from experiments import collect_statistics
 from experiments import datasets
+from experiments import guidance_losses
 from experiments import launch
 from experiments import learned_weights
 from experiments import objective_builders
@@ -215,6 +217,37 @@ class RunTest(helpers.WorkdirCase):
     ):
       train_guidance.run(config, self.root)
     self.assertEqual(helpers.files_under(self.root), before)
+
+
+class BoundsTest(parameterized.TestCase):
+  def test_measure(self):
+    measured = guidance_losses.measure(jnp.array([0.0, 3.0, 0.0, 1.0]))
+    self.assertEqual(measured, {'omega_mean': 1.0, 'omega_max': 3.0, 'omega_at_0': 0.5})
+
+  @parameterized.parameters(
+    (0.95, 1.0, 0.0, r'bound 0 for 95% of the data'),
+    (0.5, 9.0, 0.1, r'as large as 9, above 8, the last of reward.nodes'),
+  )
+  def test_warns(self, at_0, omega_max, gamma, message):
+    config = smoke_config(**{'guidance.gamma': gamma})
+    means = {'omega_mean': 0.1, 'omega_max': omega_max, 'omega_at_0': at_0}
+    with self.assertLogs('absl', 'WARNING') as logs:
+      bounds.warn_learned(config, means)
+    self.assertRegex(' '.join(logs.output), message)
+
+  def test_searched(self):
+    config = smoke_config(**{'trajectory.omega_max': 2.0})
+    with self.assertNoLogs('absl', 'WARNING'):
+      bounds.warn_searched(config, np.array([0.0, 1.99]))
+    with self.assertLogs('absl', 'WARNING') as logs:
+      bounds.warn_searched(config, np.array([[0.0, 2.0], [1.0, 0.0]], np.float32))
+    self.assertRegex(logs.output[0], '25% of the weights are trajectory.omega_max=2,')
+
+  def test_says_nothing_otherwise(self):
+    """Without a reward its nodes bound nothing."""
+    means = {'omega_mean': 3.0, 'omega_max': 9.0, 'omega_at_0': 0.5}
+    with self.assertNoLogs('absl', 'WARNING'):
+      bounds.warn_learned(smoke_config(), means)
 
 
 if __name__ == '__main__':

@@ -5,11 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import sharding
 from lgd import training
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def quadratic_loss(params, frozen, batch, key):
@@ -43,6 +46,43 @@ class TrainStepTest(parameterized.TestCase):
     np.testing.assert_allclose(metrics['grad_norm'], abs(gradient), rtol=1e-6)
     self.assertEqual(int(state.step), 1)
     self.assertEqual(float(metrics['w']), 2.0)
+
+  @parameterized.parameters('loss', 'gradient')
+  def test_steps_that_are_not_finite_change_their_number_alone(self, bad):
+    """sqrt has a finite value and no finite slope at 0."""
+
+    def loss_fn(params, frozen, batch, key):
+      del frozen, key
+      value = jnp.sqrt(jnp.maximum(params['w'] - batch, 0.0)).sum()
+      return value / (batch.sum() * 0.0 if bad == 'loss' else 1.0), {}
+
+    tx = optax.adam(0.1)
+    args = None, jnp.full(1, 2.0), jax.random.key(0)  # w = 2.
+    for skip in (False, True):
+      step = training.make_train_step(loss_fn, tx, ema_decay=0.5, skip_nonfinite=skip)
+      state, metrics = step(fresh_state(tx), *args)
+      self.assertEqual(bool(np.isfinite(metrics['loss'])), bad != 'loss')
+      self.assertEqual(int(state.step), 1)
+      if skip:
+        self.assertEqual(float(metrics['skipped']), 1.0)
+        jax.tree.map(
+          np.testing.assert_array_equal, state, fresh_state(tx)._replace(step=1)
+        )
+      else:
+        self.assertFalse(np.isfinite(state.params['w']))
+
+  def test_finite_steps_are_the_same_whether_others_may_be_skipped(self):
+    tx = optax.adam(0.1)
+    args = jnp.array(1.0), jnp.arange(4.0), jax.random.key(0)
+    states = []
+    for skip in (False, True):
+      step = training.make_train_step(
+        quadratic_loss, tx, ema_decay=0.5, skip_nonfinite=skip
+      )
+      state, metrics = step(fresh_state(tx), *args)
+      states.append(state)
+    self.assertEqual(float(metrics['skipped']), 0.0)
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
   def test_every_step_draws_anew(self):
     tx = optax.sgd(0.0)

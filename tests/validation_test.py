@@ -4,9 +4,12 @@ import re
 
 from absl.testing import absltest
 from absl.testing import parameterized
+from ml_collections import config_dict
 
 from configs import celeba64
+from configs import common
 from configs import digits
+from configs import mixture
 from experiments import datasets
 from experiments import launch
 from experiments import validation
@@ -41,8 +44,8 @@ BAD = (
   ('reward.weights', 'clip.npz', 'leave it out'),
   ('reward.nodes', (0.5, 1.0), 'start at 0 and increase'),
   ('reward.nodes', (0.0, 1.0, 1.0), 'start at 0 and increase'),
-  ('reward.nodes', (0.0, float('inf')), 'at least 0'),
-  ('guidance.gamma', -0.1, '>= 0'),
+  ('reward.nodes', (0.0, float('inf')), 'int32 and float32 can hold'),
+  ('guidance.gamma', -0.1, 'negative'),
   ('guidance.gamma', 0.1, '--config.reward.name=classifier'),
   ('guidance.objective', 'reward', '--config.reward.name=classifier'),
   ('frontier.gammas', (0.1, -1.0), 'at least 0'),
@@ -171,10 +174,11 @@ BAD = (
   ('evaluation.samples_per_class', 1, 'at least 2'),
   ('evaluation.num_prompts', 1, 'at least 2'),
   ('evaluation.num_steps', 0, 'positive'),
-  ('evaluation.t_max', 1.5, r'\(0, 1\]'),
+  ('evaluation.t_max', 1.5, r'\[1e-6, 1\]'),
+  ('evaluation.t_max', 1e-38, r'\[1e-6, 1\]'),
   ('compare.methods', ('cfg',), 'some of .*constant'),
   ('compare.omegas', (0.0, 1.0), 'numbers above 0'),
-  ('compare.rates', (float('inf'),), 'numbers above 0'),
+  ('compare.rates', (float('inf'),), 'int32 and float32 can hold'),
   ('compare.num_steps', (1,), 'integers >= 2'),
   ('compare.match', 'w', 'mean, nfe'),
   ('compare.reference', '', 'name a learned weight'),
@@ -183,7 +187,7 @@ BAD = (
   ('evaluation.tolerance', -0.1, 'negative'),
   ('evaluation.churn', 2.0, r'\[0, 1\]'),
   ('evaluation.constants', (), 'tuple of numbers above 0'),
-  ('evaluation.constants', (0.5, 'a'), 'tuple of numbers'),
+  ('evaluation.constants', (0.5, 'a'), 'a flat tuple'),
   ('evaluation.constants', (0.0,), 'above 0'),
   ('evaluation.interval_omegas', (-1.0,), 'above 0'),
   ('evaluation.interval_bounds', (0.5,), 'increasing'),
@@ -197,8 +201,36 @@ BAD = (
 )
 
 
+# Values that no rule of a key looks at: (key, value, its type).
+NO_VALUES = (
+  ('seed', True, 'an integer'),
+  ('seed', 2**31, r'an integer below 2\^31 in size'),
+  ('denoiser.warmup_steps', 10**30, 'an integer'),
+  ('denoiser.sigmoid_bias', float('nan'), 'finite in float32'),
+  ('denoiser.learning_rate', float('inf'), 'finite in float32'),
+  ('data.radius', 1e300, 'finite in float32'),
+  ('rule.apg_max_norm', float('inf'), 'finite in float32'),
+  ('evaluation.constants', (float('inf'),), 'a flat tuple'),
+  ('evaluation.kappas', (True,), 'a flat tuple'),
+  ('sweep.num_particles', (2, 2**31), 'a flat tuple'),
+  ('sweep.beta', ((1.0,),), 'a flat tuple'),
+  ('sweep.beta', (1.0, 'a'), 'a flat tuple'),
+  ('data.encoders', ([],), 'a flat tuple'),
+  ('data.attributes', ({},), 'a flat tuple'),
+  ('compare.methods', (None,), 'a flat tuple'),
+  ('data.latent_shape', ('a', 'b', 'c'), 'side, side'),
+  ('data.latent_shape', (8.0, 8.0, 4), 'side, side'),
+  ('denoiser.attention_sizes', ('8',), 'resolutions'),
+  ('data.dir', 'd' * 5000, 'cannot be a path'),
+  ('data.file', 'a\0b', 'cannot be a path'),
+  ('data.encoded_dir', '\udcff', 'cannot be a path'),
+  ('rule.weak_workdir', 'http://a', 'cannot be a path'),
+  ('reward.weights', 'w' * 5000, 'cannot be a path'),
+)
+
+
 class ValidateTest(parameterized.TestCase):
-  @parameterized.parameters(*BAD)
+  @parameterized.parameters(*BAD, *NO_VALUES)
   def test_names_key_value_and_rule(self, key, value, rule):
     config = digits.get_config()
     config.update_from_flattened_dict({key: value})
@@ -224,6 +256,14 @@ class ValidateTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(
+    ({'seed': 0}, 'checkpoint_every: missing in the config; start from'),
+    ({**common.get_default().to_dict(), 'more': 0}, 'more: no key of any experiment'),
+  )
+  def test_keys_of_another_program(self, keys, message):
+    with self.assertRaisesRegex(launch.UserError, f'^{message}'):
+      validation.validate(config_dict.ConfigDict(keys))
+
+  @parameterized.parameters(
     ({'objective': 'reward'}, 'gamma=0.5: .*the reward alone'),
     ({'objective': 'l2', 'weight': 'table'}, 'gamma=0.5: a table'),
   )
@@ -243,6 +283,22 @@ class ValidateTest(parameterized.TestCase):
       validation.validate(config)
     config.reward.name = 'module:function'
     validation.validate(config)
+
+  def test_u_nets_are_for_images(self):
+    config = mixture.get_config()
+    config.denoiser.network = 'unet'
+    with self.assertRaisesRegex(launch.UserError, "network='unet': is for images"):
+      validation.validate(config)
+
+  def test_u_nets_halve_the_side(self):
+    config = digits.get_config()
+    config.denoiser.update(network='unet', multipliers=(1, 1, 1, 1))
+    validation.validate(config)
+    config.denoiser.multipliers = (1, 1, 1, 1, 1)
+    with self.assertRaisesRegex(
+      launch.UserError, r'denoiser.multipliers=\(1, 1, 1, 1, 1\): the side of data, 8,'
+    ):
+      validation.validate(config)
 
   def test_heads_must_fill_the_channels(self):
     config = digits.get_config()
@@ -274,7 +330,7 @@ class ValidateTest(parameterized.TestCase):
     config = digits.get_config()
     config.guidance.update(weight='table', objective=objective, source=source)
     with self.assertRaisesRegex(
-      launch.UserError, f"guidance.objective='{objective}': only l2 and score_matching"
+      launch.UserError, f"guidance.objective='{objective}': only .*weight='table'"
     ):
       validation.validate(config)
 
@@ -309,6 +365,17 @@ class ValidateTest(parameterized.TestCase):
     if key == 'guidance.weight':
       config.guidance.objective = 'l2'
     validation.validate(config)
+
+  @parameterized.parameters(
+    ('data.name', 'celeb_a', 'make no classes'),
+    ('rule.name', 'autoguidance', "weak_workdir='': .*DIR"),
+  )
+  def test_names_what_asks_for_another_key(self, key, value, message):
+    config = digits.get_config()
+    config.update_from_flattened_dict({key: value})
+    with self.assertRaisesRegex(launch.UserError, message) as caught:
+      validation.validate(config)
+    self.assertIn(f"{key}='{value}'", str(caught.exception))
 
   def test_batch_of_whole_groups(self):
     config = digits.get_config()

@@ -26,6 +26,7 @@ from etils import epath
 from lgd import conditions
 from lgd import files
 from lgd import types
+from lgd.data import shard_reader
 from lgd.data import shards
 from lgd.data import sources
 
@@ -104,7 +105,7 @@ class Store:
     shards.require_same(path, self.config, {'encoder': name, 'length': length})
     layout = shards.Layout(*(self.config[key] for key in shards.Layout._fields))
     self._encoder = ENCODERS[name]
-    self._reader = shards.Reader(
+    self._reader = shard_reader.Reader(
       directory, fields(self._encoder), layout, f'{_COMMAND} --encoder={name}'
     )
     self._offsets: dict[int, np.ndarray] = {}
@@ -132,10 +133,12 @@ class Store:
     tokens = np.zeros((len(rows), self._length, self._encoder.dim), DTYPE)
     mask = np.zeros((len(rows), self._length), bool)
     for shard, where, local in self._reader.locate(rows):
-      part, offsets = self._reader.part('tokens', shard), self._ends(shard)
+      offsets = self._ends(shard)
       for i, row in zip(where, local, strict=True):
         first, last = offsets[row : row + 2]
-        tokens[i, : last - first] = part[first:last]
+        tokens[i, : last - first] = self._reader.take(
+          'tokens', shard, slice(first, last)
+        )
         mask[i, : last - first] = True
     return {'pooled': self.pooled(rows), 'tokens': tokens, 'mask': mask}
 
@@ -146,7 +149,7 @@ class Store:
       files.FileError: files of different runs, whose lengths do not fit the tokens.
     """
     if shard not in self._offsets:
-      length = self._reader.part('length', shard)
+      length = self._reader.take('length', shard)
       ends, num = np.cumsum(length), len(self._reader.part('tokens', shard))
       if ends[-1] != num or not 1 <= length.min() <= length.max() <= self._length:
         raise files.FileError(
@@ -226,6 +229,14 @@ class Conditioned:
     return len(self.source)
 
   def __getitem__(self, rows: Sequence[int]) -> sources.Example:
-    """Raises as the source, and as `Lookup`."""
-    x, label = self.source[rows]
-    return sources.Example(x, self.look_up(label))
+    """Examples by their numbers.
+
+    Raises:
+      sources.DataError: as the source; or a file of latents or embeddings is missing or
+        damaged, which in the middle of a run is what a damaged image is.
+    """
+    try:
+      x, label = self.source[rows]
+      return sources.Example(x, self.look_up(label))
+    except files.FileError as error:
+      raise sources.DataError(str(error)) from error

@@ -9,7 +9,6 @@ What is stored is encode(x), in float16, and the scale beside it, when all are t
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,8 @@ import numpy as np
 from etils import epath
 
 from lgd import files
+from lgd import sealed
+from lgd.data import shard_reader
 from lgd.data import shards
 from lgd.data import sources
 
@@ -109,13 +110,13 @@ class Source:
 
 def reader(
   directory: epath.PathLike, shape: tuple[int, ...], layout: shards.Layout
-) -> shards.Reader:
+) -> shard_reader.Reader:
   """Of what is stored, without the scale."""
   fields = {'latents': shards.Field(DTYPE, shape)}
-  return shards.Reader(directory, fields, layout, _COMMAND)
+  return shard_reader.Reader(directory, fields, layout, _COMMAND)
 
 
-def write_scale(directory: epath.PathLike, stored: shards.Reader, num_train: int):
+def write_scale(directory: epath.PathLike, stored: shard_reader.Reader, num_train: int):
   """Measures the scale of (1) on the first `num_train` rows, and keeps it.
 
   Raises:
@@ -125,12 +126,12 @@ def write_scale(directory: epath.PathLike, stored: shards.Reader, num_train: int
   total, squares, num = 0.0, 0.0, 0
   for shard in range(-(-num_train // stored.layout.shard_size)):
     rows = stored.layout.rows(shard)
-    z = stored.part('latents', shard)[: num_train - rows.start].astype(np.float64)
+    z = stored.take('latents', shard, slice(num_train - rows.start)).astype(np.float64)
     total, squares, num = total + z.sum(), squares + np.square(z).sum(), num + z.size
   variance = squares / num - (total / num) ** 2
   if not variance > 0.0:
     raise ValueError(f'latents have the variance {variance}; look at the autoencoder.')
-  files.write_json(epath.Path(directory) / 'scale.json', float(variance**-0.5))
+  sealed.write(epath.Path(directory) / 'scale.json', {'scale': float(variance**-0.5)})
 
 
 def _read_scale(directory: epath.PathLike) -> float:
@@ -138,8 +139,8 @@ def _read_scale(directory: epath.PathLike) -> float:
   if not path.exists():
     raise files.FileError(f'{path}: is missing; to finish run {_COMMAND}')
   try:
-    return float(json.loads(path.read_text()))
-  except ValueError as error:
+    return sealed.read(path)['scale']
+  except (files.FileError, KeyError) as error:
     raise files.FileError(
-      f'{path}: holds no number; remove it and run {_COMMAND}'
+      f'{path}: holds no scale ({error}); remove it and run {_COMMAND}'
     ) from error

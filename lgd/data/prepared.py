@@ -5,16 +5,26 @@ Reading needs neither TensorFlow nor a network; preparing needs both, once:
   python -m experiments.prepare_data --name=imagenet_resized/64x64 --data_dir=DIR
 
 Only array_record can be read at random.
+
+TFDS imports the modules that a data set's features.json names, whatever they are. Here
+they must be its own: what a file says is never imported.
 """
 
+import json
 import re
 from typing import Any
 
 from etils import epath
 from etils import epy
 
+from lgd import files
+
 with epy.lazy_imports():  # Half a second that users of other data need not wait.
   import tensorflow_datasets as tfds
+
+
+# Where a feature has its class: both spellings of its proto, and that of older files.
+_CLASS_KEYS = ('pythonClassName', 'python_class_name', 'type')
 
 
 class NotPreparedError(ValueError):
@@ -47,7 +57,15 @@ def builder(name: str, data_dir: str = '') -> Any:
       f'no {name} in {root / name}; prepare it with: {command} --data_dir={root}'
     )
   newest = max(versions, key=lambda path: [int(n) for n in path.name.split('.')])
-  found = tfds.builder_from_directory(newest)
+  _require_known_features(newest / 'features.json')
+  try:
+    found = tfds.builder_from_directory(newest)
+  except Exception as error:  # Whatever damaged files make of TFDS.
+    reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+    raise NotPreparedError(
+      f'{newest}: cannot be read by TFDS ({reason}); delete it and prepare it again'
+      f' with: {command} --data_dir={root}'
+    ) from error
   formats = {str(f.value) for f in found.info.available_file_formats()}
   if 'array_record' not in formats:
     raise NotPreparedError(
@@ -55,3 +73,36 @@ def builder(name: str, data_dir: str = '') -> Any:
       f' prepare it as array_record elsewhere with: {command} --data_dir=DIR'
     )
   return found
+
+
+def _require_known_features(path: epath.Path) -> None:
+  """Refuses features of other packages, which TFDS would import.
+
+  Raises:
+    NotPreparedError: there are some, or the file is damaged.
+  """
+  try:
+    classes = _feature_classes(files.read_json(path))
+  except (files.FileError, RecursionError) as error:
+    raise NotPreparedError(f'{error} Delete {path.parent} and prepare it.') from error
+  foreign = [c for c in classes if not str(c).startswith('tensorflow_datasets.')]
+  if foreign:
+    raise NotPreparedError(
+      f'{path}: names the feature {foreign[0]!r}, whose module would be imported; only'
+      ' those of tensorflow_datasets are. Prepare the data set anew.'
+    )
+
+
+def _feature_classes(node: Any) -> list[Any]:
+  """All that TFDS takes for names of classes, in JSON within JSON too."""
+  if isinstance(node, str):
+    try:
+      node = json.loads(node)
+    except ValueError:
+      return []
+  if isinstance(node, list):
+    return [name for value in node for name in _feature_classes(value)]
+  if not isinstance(node, dict):
+    return []
+  own = [node[key] for key in _CLASS_KEYS if key in node]
+  return own + [name for value in node.values() for name in _feature_classes(value)]

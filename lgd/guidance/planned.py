@@ -82,9 +82,10 @@ def make_plan(
     ValueError: weights that are not finite, or settings out of range.
   """
   omega = np.asarray(omega, np.float32)
-  if omega.ndim != 2 or not np.isfinite(omega).all():
+  if omega.ndim != 2 or not omega.size or not np.isfinite(omega).all():
     raise ValueError(f'omega{omega.shape}: must be finite, [n, num_steps].')
-  if num_levels < 1 or tolerance < 0.0 or len(omega) % num_shards:
+  divides = num_shards >= 1 and len(omega) % num_shards == 0
+  if num_levels < 1 or not tolerance >= 0.0 or not divides:
     raise ValueError(
       f'num_levels={num_levels}, tolerance={tolerance}, num_shards={num_shards}: must'
       f' be at least 1, at least 0, and a divisor of the {len(omega)} samples.'

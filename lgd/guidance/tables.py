@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgd import checks
 from lgd import types
 
 _ROUNDING = 1e-6  # Of float32 sums and times, relative to terms of the order of 1.
@@ -161,9 +162,13 @@ def require_cover(times: jax.Array, wanted: jax.Array) -> None:
       not denoised from and may be anything.
 
   Raises:
-    ValueError: a wanted t breaks (5).
+    ValueError: a wanted t breaks (5), or grids that are none.
   """
   times, wanted = np.float64(times), np.float64(wanted)
+  for name, grid in (('times', times), ('wanted', wanted)):
+    if grid.ndim != 1 or len(grid) < 2:
+      raise ValueError(f'{name}.shape={grid.shape}: must be (num_steps + 1,).')
+  checks.decreasing(times=times, wanted=wanted[:-1])
   low, high = times[-1], 2.0 * times[0] - times[1]
   for t in (wanted[0], wanted[-2]):
     if not low - _ROUNDING <= t <= high + _ROUNDING:
@@ -176,10 +181,9 @@ def require_cover(times: jax.Array, wanted: jax.Array) -> None:
 
 def _check_shapes(values, times):
   shape, num_times = jnp.shape(values), jnp.shape(times)
-  if len(shape) != 2 or num_times != (shape[1] + 1,):
+  if len(shape) != 2 or num_times != (shape[1] + 1,) or shape[1] < 1:
     raise ValueError(
       f'values.shape={shape}, times.shape={num_times}: must be (rows, num_steps) and'
-      " (num_steps + 1,), the sampler's whole grid."
+      " (num_steps + 1,), the sampler's whole grid, of at least 1 step."
     )
-  if not isinstance(times, jax.core.Tracer) and np.any(np.diff(times) >= 0.0):
-    raise ValueError(f'times={np.asarray(times)}: must decrease, from noise to data.')
+  checks.decreasing(times=times)

@@ -35,9 +35,20 @@ def classification(
     'accuracy', 'log_inverse_prob' (the logarithm of the mean), 'log_inverse_prob_low'
     and 'log_inverse_prob_high' (of the interval), 'inverse_prob' (the mean itself, at
     most e^700, which float64 can hold) and 'clipped_inverse_prob'.
+
+  Raises:
+    ValueError: arrays of other shapes, or labels that are no classes.
   """
-  log_prob = np.asarray(log_prob, np.float64)
+  log_prob, label = np.asarray(log_prob, np.float64), np.asarray(label)
   n = len(label)
+  if not n or log_prob.ndim != 2 or label.shape != log_prob.shape[:1]:
+    raise ValueError(
+      f'log_prob.shape={log_prob.shape}, label.shape={label.shape}: must be [n,'
+      ' num_classes] and [n], n >= 1.'
+    )
+  classes = np.arange(log_prob.shape[1])
+  if not np.all(np.isin(label, classes)) or label.dtype.kind not in 'iu':
+    raise ValueError(f'label={label}: must be integers in 0..{len(classes) - 1}.')
   log_inverse = -log_prob[np.arange(n), label]  # A mean of 1/p would overflow.
   rng = np.random.default_rng(seed)
   log_means = np.empty(num_bootstrap)

@@ -32,8 +32,14 @@ def class_sets(x: np.ndarray, label: np.ndarray, *, group_size: int = 1) -> Clas
   Cost: O(n^2 dim) for the n of a class.
 
   Raises:
-    ValueError: a class with a single datum or group, or with a part of a group.
+    ValueError: a class with a single datum or group, or with a part of a group; or
+      arrays of other shapes.
   """
+  if not len(x) or np.shape(label) != (len(x),) or group_size < 1:
+    raise ValueError(
+      f'x.shape={x.shape}, label.shape={np.shape(label)}, group_size={group_size}: must'
+      ' be [n, *data], [n] with n >= 1, and at least 1.'
+    )
   x = x.reshape(len(x), -1)
   by_class = {int(c): x[label == c] for c in np.unique(label)}
   for c, own in by_class.items():

@@ -9,6 +9,7 @@ unlike the Frechet distance, and possibly negative.
 
 import numpy as np
 
+from lgd import checks
 from lgd.metrics.estimate import Estimate
 
 
@@ -34,11 +35,12 @@ def kernel_distance(
     the mean, as subsets overlap.
 
   Raises:
-    ValueError: a size out of range.
+    ValueError: a size out of range, or features of different dimensions.
 
   Cost: `num_subsets` products O(subset_size^2 dim); memory O(subset_size^2 + (n + m)
   dim).
   """
+  checks.matrices(x=x, reference=reference)
   smallest = min(len(x), len(reference))
   if not 2 <= subset_size <= smallest:
     raise ValueError(

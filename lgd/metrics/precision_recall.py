@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lgd import checks
 from lgd.metrics import distances
 
 
@@ -34,10 +35,12 @@ def precision_recall(
     num_neighbors: k; a point is not its own neighbour.
 
   Raises:
-    ValueError: no more than k points in a set, or k < 1.
+    ValueError: no more than k points in a set, k < 1, or features of different
+      dimensions.
 
   Cost: O((n + m)^2 dim), in the memory of `distances.squared`.
   """
+  checks.matrices(x=x, reference=reference)
   if not 1 <= num_neighbors < min(len(x), len(reference)):
     raise ValueError(
       f'num_neighbors={num_neighbors}: must be at least 1 and below the sizes of both'

@@ -22,10 +22,10 @@ class-conditional if the group shares its condition, pooled if not. i = k is lef
 of the first sum: the two particles share their datum and are not independent.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from lgd import checks
 from lgd import mmd
 
 
@@ -44,11 +44,12 @@ def self_consistency(
     `[batch]` losses.
 
   Raises:
-    ValueError: beta outside (0, 2], or one particle and a non-zero interaction.
+    ValueError: particles of different shapes, beta outside (0, 2], or one particle and
+      a non-zero interaction.
 
   Cost: O(m^2 dim) memory per datum.
   """
-  chex.assert_equal_shape([x_guided, x_true])
+  checks.same_shape(x_guided=x_guided, x_true=x_true)
   if not 0.0 < beta <= 2.0:
     raise ValueError(f'beta={beta}: must be in (0, 2].')
   batch, m = x_guided.shape[:2]
@@ -91,9 +92,9 @@ def marginal(
     `[groups]` losses.
 
   Raises:
-    ValueError: a group of one datum.
+    ValueError: particles of different shapes, or a group of one datum.
   """
-  chex.assert_equal_shape([x_guided, x_true])
+  checks.same_shape(x_guided=x_guided, x_true=x_true)
   groups, n = x_guided.shape[:2]
   if n < 2:
     raise ValueError(f'{n} datum in a group: a marginal needs at least 2.')

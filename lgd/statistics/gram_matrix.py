@@ -1,11 +1,13 @@
 """The Gram matrix of one denoiser pass, its storage and its subsets."""
 
+import math
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from lgd import checks
 
 # On accelerators the default is a reduced precision, which makes squared distances of
 # close particles negative.
@@ -31,11 +33,15 @@ def gram(
     `[batch, 3m, 3m]`, in general `[batch, (2 + K) m, (2 + K) m]`: e_1..e_m, r_1..r_m,
     then the delta of each direction. Symmetric.
 
+  Raises:
+    ValueError: arrays of other shapes.
+
   Cost: O(batch m dim) memory.
   """
   eps, x0, x0_cond = (x.astype(jnp.float32) for x in (eps, x0, x0_cond))
   directions = _directions(x0_cond, x0_null)
-  chex.assert_equal_shape([eps, x0_cond, *directions])
+  _check_shapes(directions, eps=eps, x0_cond=x0_cond)
+  checks.same_shape(x0=x0, datum_of_eps=eps[:, 0])
   return _inner_products([eps, x0_cond - x0[:, None], *directions])
 
 
@@ -55,10 +61,13 @@ def group_gram(
 
   Returns:
     `[groups, (3 + K) n, (3 + K) n]`: x_1..x_n about their mean, then as in `gram`.
+
+  Raises:
+    ValueError: arrays of other shapes.
   """
   eps, x0, x0_cond = (x.astype(jnp.float32) for x in (eps, x0, x0_cond))
   directions = _directions(x0_cond, x0_null)
-  chex.assert_equal_shape([eps, x0, x0_cond, *directions])
+  _check_shapes(directions, eps=eps, x0=x0, x0_cond=x0_cond)
   centred = x0 - jnp.mean(x0, axis=1, keepdims=True)  # Only differences matter.
   return _inner_products([centred, eps, x0_cond - x0, *directions])
 
@@ -66,6 +75,14 @@ def group_gram(
 def _directions(x0_cond, x0_null):
   nulls = [x0_null] if hasattr(x0_null, 'shape') else x0_null
   return [x0_cond - null.astype(jnp.float32) for null in nulls]
+
+
+def _check_shapes(directions, **arrays):
+  named = {f'x0_null[{i}]': x for i, x in enumerate(directions)}
+  checks.same_shape(**arrays, **named)
+  shape = arrays['eps'].shape
+  if len(shape) < 2 or shape[1] < 1:
+    raise ValueError(f'eps.shape={shape}: must have an axis of at least 1 particle.')
 
 
 def _inner_products(vectors):
@@ -79,14 +96,38 @@ def _inner_products(vectors):
   )
 
 
+def require_square(gram: jax.Array, **of_batch: jax.Array) -> None:
+  """Checks Gram matrices, and arrays of a row for each, given by name.
+
+  Raises:
+    ValueError: not `[batch, p, p]`, or an array not `[batch, ...]`.
+  """
+  if gram.ndim != 3 or gram.shape[1] != gram.shape[2]:
+    raise ValueError(f'gram.shape={gram.shape}: must be [batch, p, p].')
+  for name, x in of_batch.items():
+    if x.shape[:1] != gram.shape[:1]:
+      raise ValueError(f'{name}.shape={x.shape}: must be [{len(gram)}, ...].')
+
+
 def pack(gram: jax.Array) -> jax.Array:
-  """The upper triangle: `[batch, p, p]` -> `[batch, p (p + 1) / 2]`."""
+  """The upper triangle: `[batch, p, p]` -> `[batch, p (p + 1) / 2]`.
+
+  Raises:
+    ValueError: another shape.
+  """
+  require_square(gram)
   return gram[:, *np.triu_indices(gram.shape[-1])]
 
 
 def unpack(packed: jax.Array) -> jax.Array:
-  """The inverse of `pack`."""
-  p = int((np.sqrt(8 * packed.shape[-1] + 1) - 1) / 2)
+  """The inverse of `pack`.
+
+  Raises:
+    ValueError: rows that no `pack` gives.
+  """
+  p = (math.isqrt(8 * packed.shape[-1] + 1) - 1) // 2 if packed.ndim == 2 else 0
+  if packed.ndim != 2 or p * (p + 1) // 2 != packed.shape[1]:
+    raise ValueError(f'packed.shape={packed.shape}: must be [batch, p (p + 1) / 2].')
   index = np.zeros((p, p), int)
   index[np.triu_indices(p)] = np.arange(packed.shape[-1])
   return packed[:, np.maximum(index, index.T)]
@@ -104,7 +145,16 @@ def subset(
 
   They are the first ones; of antithetic particles, the first with noise of their own
   and as many of their mirror images as are wanted.
+
+  Raises:
+    ValueError: more than m, or none; or a matrix that is not of m particles.
   """
+  require_square(gram)
+  if not 1 <= num_particles <= m or gram.shape[-1] % m:
+    raise ValueError(
+      f'num_particles={num_particles}: must be in 1..m={m}, which divides the'
+      f' {gram.shape[-1]} vectors of the Gram matrix.'
+    )
   kept = np.arange(num_particles)
   if antithetic:
     own = num_independent(num_particles)

@@ -43,10 +43,12 @@ def self_consistency(
     `[batch]` losses. churn, beta and interaction may be traced.
 
   Raises:
-    ValueError: the Gram matrix is not of as many directions as omega.
+    ValueError: the Gram matrix is not of as many directions as omega, or arrays are of
+      other shapes.
 
   Cost: O(m^2) memory per datum, whatever its size.
   """
+  gram_matrix.require_square(gram, omega=omega, s=s, t=t)
   coef, noise_var, sigma_s = _step(schedule, s, t, churn)
   products = _particle_products(gram, omega, coef)  # [batch, m, m]
   sq_norm = jnp.diagonal(products, axis1=1, axis2=2)
@@ -80,6 +82,7 @@ def l2(
 
   Arguments as of `self_consistency`; M(q, v) = q + dim v.
   """
+  gram_matrix.require_square(gram, omega=omega, s=s, t=t)
   coef, noise_var, sigma_s = _step(schedule, s, t, churn)
   products = _particle_products(gram, omega, coef)
   sq_norm = jnp.diagonal(products, axis1=1, axis2=2).mean(axis=1)
@@ -124,8 +127,9 @@ def marginal(
   Raises:
     ValueError: a group of one datum.
   """
+  gram_matrix.require_square(gram, omega=omega, s=s, t=t)
   (coef_eps, coef_x0), noise_var, sigma_s = _step(schedule, s, t, churn)
-  groups, n = omega.shape[:2]
+  groups, n = (*omega.shape, 0)[:2]
   if n < 2:
     raise ValueError(f'{n} datum in a group: a marginal needs at least 2.')
   alpha_s = schedule.alpha(s)
