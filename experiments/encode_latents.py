@@ -10,8 +10,6 @@ latents of training images unit variance; the same command again resumes. Severa
 processes (--distributed) share the shards.
 """
 
-import time
-
 import jax
 import numpy as np
 from absl import flags
@@ -19,9 +17,9 @@ from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
+from experiments import encode_shards
 from experiments import encoded
 from experiments import launch
-from experiments import preemption
 from experiments import validation
 from lgd import reporting
 from lgd import sharding
@@ -59,26 +57,15 @@ def run(
     identity = encoded.latents_config(config, captioned)
     shards.begin(directory, {**identity, **layout._asdict()})
   sharding.wait_for_processes('encode_latents')
-  missing = sharding.of_this_process(shards.missing(directory, ('latents',), layout))
-  logging.info('latents: %d of %d shards to do', len(missing), layout.num_shards)
-  start = time.perf_counter()
-  for done, shard in enumerate(missing, 1):
+
+  def make(shard):
     z = [
       _encode(encode, _images(parts, rows), section.latent_shape)
       for rows in _batches(layout.rows(shard), batch_size)
     ]
-    shards.write(directory, shard, {'latents': np.concatenate(z)})
-    elapsed = time.perf_counter() - start
-    logging.info(
-      'latents %d/%d shards  %.0f images/s  ETA %s',
-      layout.num_shards - len(missing) + done,
-      layout.num_shards,
-      done * shard_size / elapsed,
-      reporting.eta(elapsed, done, len(missing)),
-    )
-    if jax.process_count() == 1:  # Others have other numbers of shards to do.
-      preemption.check(f'{directory}: {done} more shards')
-  sharding.wait_for_processes('encoded_latents')
+    return {'latents': np.concatenate(z)}
+
+  encode_shards.run(directory, ('latents',), layout, make, unit='images')
   if jax.process_index() == 0:
     stored = latents.reader(directory, tuple(section.latent_shape), layout)
     latents.write_scale(directory, stored, len(parts[0]))

@@ -11,18 +11,15 @@ into `config.data.caption_length` tokens are refused, or cut with --truncate. Se
 processes (--distributed) share the shards.
 """
 
-import time
-
 import jax
 import numpy as np
 from absl import flags
-from absl import logging
 from etils import epath
 from ml_collections import config_dict
 
+from experiments import encode_shards
 from experiments import encoded
 from experiments import launch
-from experiments import preemption
 from experiments import text_encoders
 from experiments import validation
 from lgd import arrays
@@ -81,10 +78,8 @@ def run(
     )
   sharding.wait_for_processes('encode_text')
   names = tuple(embeddings.fields(embeddings.ENCODERS[encoder]))
-  missing = sharding.of_this_process(shards.missing(directory, names, layout))
-  logging.info('%s: %d of %d shards to do', encoder, len(missing), layout.num_shards)
-  start = time.perf_counter()
-  for done, shard in enumerate(missing, 1):
+
+  def make(shard):
     rows = np.array(layout.rows(shard))
     embedded = encode_shard(network, tokens[rows], lengths[rows], batch_size)
     finite = np.isfinite(embedded['pooled']).all(axis=1)
@@ -94,18 +89,9 @@ def run(
         f'shard {shard}, as of caption {bad}, {captioned.texts[bad]!r}: embeddings are'
         ' not finite in float16; nothing of it was written; check the weights.'
       )
-    shards.write(directory, shard, embedded)
-    elapsed = time.perf_counter() - start
-    logging.info(
-      '%s %d/%d shards  %.0f captions/s  ETA %s',
-      encoder,
-      layout.num_shards - len(missing) + done,
-      layout.num_shards,
-      done * shard_size / elapsed,
-      reporting.eta(elapsed, done, len(missing)),
-    )
-    if jax.process_count() == 1:  # Others have other numbers of shards to do.
-      preemption.check(f'{directory}: {done} more shards')
+    return embedded
+
+  encode_shards.run(directory, names, layout, make, unit='captions')
 
 
 def encode_shard(

@@ -7,6 +7,7 @@ import resource
 import shutil
 import threading
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +53,7 @@ class CheckpointingTest(absltest.TestCase):
     self.save(state)
     restored = self.restore(state)
     self.assertEqual(jax.tree.structure(restored), jax.tree.structure(state))
-    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    chex.assert_trees_all_equal(restored, state)
     self.assertLen(restored.params['layer']['w'].sharding.device_set, 8)
     self.assertEqual(checkpointing.load_config(self.directory), CONFIG)
     ema_params = checkpointing.load_ema_params(
@@ -130,7 +131,7 @@ class CheckpointingTest(absltest.TestCase):
           refused += 1
           self.assertRegex(str(error), r'^\S+/5: is damaged .* goes on from step 3\.$')
         else:
-          jax.tree.map(np.testing.assert_array_equal, restored, states[1])
+          chex.assert_trees_all_equal(restored, states[1])
           self.assertEqual(config, CONFIG)
       path.write_bytes(saved)
     self.assertGreater(refused, 10)

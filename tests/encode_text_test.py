@@ -141,6 +141,7 @@ class EncodeTextTest(parameterized.TestCase):
     directory = pathlib.Path(self.create_tempdir().full_path)
     with (
       absltest.mock.patch.object(encode_text.sharding, 'wait_for_processes'),
+      absltest.mock.patch.object(encode_text.encode_shards.preemption, 'check'),
       absltest.mock.patch.object(jax, 'process_count', return_value=2),
       absltest.mock.patch.object(jax, 'process_index') as process_index,
     ):
