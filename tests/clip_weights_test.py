@@ -7,7 +7,7 @@ import pathlib
 import unittest
 from unittest import mock
 
-import jax
+import chex
 import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -76,7 +76,7 @@ class ClipWeightsTest(parameterized.TestCase):
     )
     params = clip_weights.load(path, clip_states.CONFIG, sha256=files.sha256(path))
     expected = clip_weights.from_transformers(clip_states.state(), clip_states.CONFIG)
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    chex.assert_trees_all_equal(params, expected)
     with self.assertRaisesRegex(files.FileError, 'sha256 starts with'):
       clip_weights.load(path, clip_states.CONFIG, sha256='0' * 64)
     with self.assertRaisesRegex(
@@ -120,7 +120,7 @@ class ConvertClipTest(absltest.TestCase):
   def _check_output(self):
     expected = clip_weights.from_transformers(self.state, self.config)
     actual = clip_weights.load(self.output, self.config)
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    chex.assert_trees_all_equal(actual, expected)
 
   def test_converts_what_safetensors_reads(self):
     self.source.write_bytes(b'of some kind')

@@ -4,7 +4,7 @@ import pathlib
 import shutil
 from unittest import mock
 
-import helpers
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +30,7 @@ from lgd import reporting
 from lgd import sealed
 from lgd import sharding
 from lgd.data import splits
+from tests import helpers
 
 KINDS = ('particles', 'class_groups', 'pooled_groups')
 GOLDEN_RATIO = 2.0 / (1.0 + np.sqrt(5.0))  # Less 1: the same fractions.
@@ -355,7 +356,7 @@ class DamageTest(WorkdirCase):
     collect_statistics.run(smoke_config(), workdir)
     self.assert_same_files(workdir, self.root)
     here, there = self.load(workdir), self.load(self.root)
-    jax.tree.map(np.testing.assert_array_equal, here, there)
+    chex.assert_trees_all_equal(here, there)
 
   @parameterized.named_parameters((name, *args) for name, args in DAMAGES.items())
   def test_shard(self, damage, message):

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from unittest import mock
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +45,7 @@ from lgd import reporting
 from lgd import rewards
 from lgd import sampling
 from lgd import schedules
+from tests import helpers
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from unittest import mock
 
-import helpers
+import chex
 import jax
 import numpy as np
 import pytest
@@ -37,6 +37,7 @@ from lgd import sharding
 from lgd import statistics
 from lgd import training
 from lgd.data import splits
+from tests import helpers
 
 CONFIGS = {'digits': digits, 'mixture': mixture}
 
@@ -63,8 +64,7 @@ def smoke_config(name='digits', **overrides):
 
 
 def assert_trees_equal(a, b):
-  a, b = jax.device_get((a, b))
-  jax.tree.map(np.testing.assert_array_equal, a, b)
+  chex.assert_trees_all_equal(*jax.device_get((a, b)))
 
 
 class EndToEndTest(parameterized.TestCase):

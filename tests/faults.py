@@ -24,6 +24,18 @@ CONFIG = (
   '--config.statistics.shard_size=8',
   '--config.statistics.batch_size=8',
 )
+# Every one that trains or samples, in the order in which they stand on each other.
+BINARIES = (
+  'train_denoiser',
+  'collect_statistics',
+  'train_guidance',
+  'search_trajectory',
+  'sweep',
+  'sample',
+  'evaluate',
+  'compare',
+  'fid',
+)
 # Of the commands that take many minutes as they are.
 SHRUNKEN = {
   'compare': (

@@ -5,7 +5,6 @@ import json
 import pathlib
 import tempfile
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +27,7 @@ from lgd import metrics
 from lgd import networks
 from lgd import reporting
 from lgd.data import splits
+from tests import helpers
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 

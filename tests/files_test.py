@@ -7,12 +7,12 @@ import subprocess
 import sys
 from unittest import mock
 
-import helpers
 import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import files
+from tests import helpers
 
 ROOT = pathlib.Path(__file__).parents[1]
 ARRAY = np.random.default_rng(0).normal(size=5000)

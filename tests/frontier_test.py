@@ -3,7 +3,7 @@
 import shutil
 from unittest import mock
 
-import helpers
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +29,7 @@ from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import checkpointing
 from lgd import reporting
+from tests import helpers
 
 NODES = (0.0, 0.5, 1.0, 2.0)
 
@@ -268,7 +269,7 @@ class RunTest(helpers.WorkdirCase):
     workdir = workdir_lib.Workdir(self.root)
     reward, params = reward_models.load(workdir, config, data)
     again = judge.train_reward(config, data)
-    jax.tree.map(np.testing.assert_array_equal, params, again)
+    chex.assert_trees_all_equal(params, again)
     x, label = data.test.x[:50], data.test.label[:50]
     own, others = reward(params, x, label), reward(params, x, (label + 3) % 8)
     self.assertGreater(np.mean(own), np.mean(others) + 0.05)

@@ -5,6 +5,7 @@ import pathlib
 import re
 import resource
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,13 @@ class WorkdirCase(parameterized.TestCase):
   def copy(self) -> pathlib.Path:
     workdir = pathlib.Path(self.create_tempdir().full_path)
     return pathlib.Path(shutil.copytree(self.root, workdir, dirs_exist_ok=True))
+
+
+def free_address() -> str:
+  """'localhost:PORT', where the processes of a test may meet."""
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    return f'localhost:{s.getsockname()[1]}'
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tfds_files
 from absl.testing import absltest
 
 from configs import celeba64
@@ -29,6 +28,7 @@ from experiments import train_denoiser
 from experiments import train_guidance
 from lgd import metrics
 from lgd import networks
+from tests import tfds_files
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 

@@ -22,18 +22,6 @@ import time
 
 from tests import faults
 
-# In the order in which they stand on each other.
-BINARIES = (
-  'train_denoiser',
-  'collect_statistics',
-  'train_guidance',
-  'search_trajectory',
-  'sweep',
-  'evaluate',
-  'fid',
-  'compare',
-)
-
 
 def try_binary(
   binary: str, base: pathlib.Path, top: pathlib.Path, kills: int, rng: random.Random
@@ -66,7 +54,9 @@ def try_binary(
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--kills', type=int, default=20, help='of each binary')
-  parser.add_argument('--binaries', nargs='*', default=BINARIES, choices=BINARIES)
+  parser.add_argument(
+    '--binaries', nargs='*', default=faults.BINARIES, choices=faults.BINARIES
+  )
   parser.add_argument('--seed', type=int, default=0)
   args = parser.parse_args()
   failed = False
@@ -77,8 +67,8 @@ def main() -> None:
     # Killed while they write it, too, and with what they left of it.
     os.environ['JAX_COMPILATION_CACHE_DIR'] = str(top / 'compilation_cache')
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-    last = max(map(BINARIES.index, args.binaries))
-    for binary in BINARIES[: last + 1]:
+    last = max(map(faults.BINARIES.index, args.binaries))
+    for binary in faults.BINARIES[: last + 1]:
       kills = args.kills if binary in args.binaries else 0
       rng = random.Random(f'{args.seed}/{binary}')
       begin = time.monotonic()

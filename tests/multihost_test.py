@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -14,6 +13,7 @@ from absl.testing import parameterized
 from experiments import command_line
 from experiments import launch
 from lgd import checkpointing
+from tests import helpers
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = (
@@ -45,12 +45,6 @@ launch.main(run, needs_config=True)
 """
 
 
-def free_port():
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    return s.getsockname()[1]
-
-
 def start(workdir, num_devices, flags=()):
   return subprocess.Popen(
     [sys.executable, '-c', PROGRAM, *CONFIG, f'--workdir={workdir}', *flags],
@@ -70,12 +64,12 @@ class MultihostTest(absltest.TestCase):
     alone, together = (
       pathlib.Path(self.create_tempdir().full_path) / 'run' for _ in range(2)
     )
-    port = free_port()
+    address = helpers.free_address()
     processes = [start(alone, 8)] + [
       start(
         together,
         4,
-        (f'--coordinator=localhost:{port}', '--num_processes=2', f'--process_id={i}'),
+        (f'--coordinator={address}', '--num_processes=2', f'--process_id={i}'),
       )
       for i in range(2)
     ]

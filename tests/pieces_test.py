@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from absl.testing import parameterized
 from etils import epath
 
 from experiments import pieces
+from tests import helpers
 
 ROOT = pathlib.Path(__file__).parents[1]
 IDENTITY = {'config': {'seed': 0, 'omegas': (0.5, 1.0)}, 'step': 10}
@@ -182,9 +182,7 @@ class ProcessesTest(absltest.TestCase):
     kept = pieces.Pieces(directories[0], {})
     for i in (0, 2):
       kept.get(i, lambda i=i: {'x': np.full(3, float(i)), 'name': 'a'})
-    with socket.socket() as s:
-      s.bind(('localhost', 0))
-      address = f'localhost:{s.getsockname()[1]}'
+    address = helpers.free_address()
     processes = [
       subprocess.Popen(
         [sys.executable, '-c', PROGRAM, address, str(i), str(directories[i])],

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ from lgd import sampling
 from lgd import schedules
 from lgd import sharding
 from lgd.data import mixtures
+from tests import helpers
 
 FLOW = schedules.RectifiedFlow()
 MIXTURE = mixtures.ring(4)

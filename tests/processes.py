@@ -15,7 +15,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -25,18 +24,8 @@ import numpy as np
 from experiments import preemption
 from lgd import checkpointing
 from tests import faults
+from tests import helpers
 
-BINARIES = (
-  'train_denoiser',
-  'collect_statistics',
-  'train_guidance',
-  'search_trajectory',
-  'sweep',
-  'sample',
-  'evaluate',
-  'compare',
-  'fid',
-)
 PEER_TIMEOUT = 20  # Seconds.
 # A base whose null prediction is not that of the class: weights have a gradient.
 FLAGS = (
@@ -54,11 +43,8 @@ def start(
   binary: str, workdir: pathlib.Path, num: int, *flags: str
 ) -> list[faults.Run]:
   """All processes of a run."""
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    port = s.getsockname()[1]
   together = (
-    f'--coordinator=localhost:{port}',
+    f'--coordinator={helpers.free_address()}',
     f'--num_processes={num}',
     f'--peer_timeout={PEER_TIMEOUT}',
   )
@@ -128,14 +114,16 @@ def kill_one(top: pathlib.Path, num: int) -> None:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--num', type=int, default=2, help='of processes')
-  parser.add_argument('--binaries', nargs='*', default=BINARIES, choices=BINARIES)
+  parser.add_argument(
+    '--binaries', nargs='*', default=faults.BINARIES, choices=faults.BINARIES
+  )
   args = parser.parse_args()
   failed = False
   with tempfile.TemporaryDirectory() as directory:
     top = pathlib.Path(directory)
     base, together = top / 'base', top / 'together'
     base.mkdir()
-    for binary in BINARIES[: max(map(BINARIES.index, args.binaries)) + 1]:
+    for binary in faults.BINARIES[: max(map(faults.BINARIES.index, args.binaries)) + 1]:
       shutil.copytree(base, together)
       faults.Run(binary, base, *FLAGS).finish()
       if binary in args.binaries:

@@ -6,7 +6,6 @@ import json
 import pathlib
 import shutil
 
-import helpers
 import jax
 import numpy as np
 import pytest
@@ -37,6 +36,7 @@ from experiments import train_guidance
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
+from tests import helpers
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 

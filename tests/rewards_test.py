@@ -1,6 +1,5 @@
 """Reward guidance against float64 loops, closed forms and recursions."""
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from lgd import guidance
 from lgd import rewards
 from lgd import sampling
 from lgd import schedules
+from tests import helpers
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 

@@ -4,7 +4,6 @@ import functools
 import itertools
 import math
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from lgd import mmd
 from lgd import sampling
 from lgd import schedules
 from lgd.data import mixtures
+from tests import helpers
 
 SCHEDULE, COSINE = schedules.RectifiedFlow(), schedules.Cosine()
 MEAN, VARIANCE = helpers.MEAN, helpers.VARIANCE

@@ -4,7 +4,6 @@ import functools
 import shutil
 from unittest import mock
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +23,7 @@ from experiments import trajectory_fit
 from experiments import workdir as workdir_lib
 from lgd import conditions
 from lgd.data import splits
+from tests import helpers
 
 SPEC = splits.Spec((2,), conditions.Labels(8))
 

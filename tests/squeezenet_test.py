@@ -5,6 +5,7 @@ import pathlib
 import unittest
 from unittest import mock
 
+import chex
 import jax
 import numpy as np
 from absl.testing import absltest
@@ -127,7 +128,7 @@ class SqueezeNetTest(parameterized.TestCase):
         f.create_group(f'{name.replace("/", "/relu_")}_no_weights')
     actual = squeezenet_weights.load(path)
     expected = squeezenet_weights.from_keras(layers)
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    chex.assert_trees_all_equal(actual, expected)
     path.write_bytes(path.read_bytes()[:1000])
     with self.assertRaisesRegex(files.FileError, 'is cut short'):
       squeezenet_weights.load(path)

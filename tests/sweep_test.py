@@ -6,7 +6,6 @@ import pathlib
 import re
 import shutil
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +32,7 @@ from lgd import objectives
 from lgd import reporting
 from lgd import statistics
 from lgd import training
+from tests import helpers
 
 GRID = {
   'sweep.beta': (1.0, 1.75),

@@ -1,6 +1,6 @@
 """Learning from stored statistics: the closed form, and what a weight belongs to."""
 
-import helpers
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +25,7 @@ from lgd import arrays
 from lgd import objectives
 from lgd import schedules
 from lgd import statistics
+from tests import helpers
 
 FLOW = schedules.RectifiedFlow()
 NUM, M, DIM, NUM_CLASSES, NUM_BINS = 600, 3, 5, 3, 8
@@ -180,7 +181,7 @@ class RunTest(helpers.WorkdirCase):
     first = train_guidance.run(config, self.root)
     before = helpers.files_under(self.root / 'guidance')
     again = train_guidance.run(config, self.root)
-    jax.tree.map(np.testing.assert_array_equal, first.ema_params, again.ema_params)
+    chex.assert_trees_all_equal(first.ema_params, again.ema_params)
     self.assertEqual(helpers.files_under(self.root / 'guidance'), before)
 
   def test_what_is_stored(self):

@@ -1,6 +1,6 @@
 """The training step against its update written out, on one device and on eight."""
 
-import helpers
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,7 @@ from absl.testing import parameterized
 
 from lgd import sharding
 from lgd import training
+from tests import helpers
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -65,9 +66,7 @@ class TrainStepTest(parameterized.TestCase):
       self.assertEqual(int(state.step), 1)
       if skip:
         self.assertEqual(float(metrics['skipped']), 1.0)
-        jax.tree.map(
-          np.testing.assert_array_equal, state, fresh_state(tx)._replace(step=1)
-        )
+        chex.assert_trees_all_equal(state, fresh_state(tx)._replace(step=1))
       else:
         self.assertFalse(np.isfinite(state.params['w']))
 
@@ -82,7 +81,7 @@ class TrainStepTest(parameterized.TestCase):
       state, metrics = step(fresh_state(tx), *args)
       states.append(state)
     self.assertEqual(float(metrics['skipped']), 0.0)
-    jax.tree.map(np.testing.assert_array_equal, *states)
+    chex.assert_trees_all_equal(*states)
 
   def test_every_step_draws_anew(self):
     tx = optax.sgd(0.0)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
-import tfds_files
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -29,6 +28,7 @@ from lgd import networks
 from lgd import saving
 from lgd import training
 from lgd.data import prepared
+from tests import tfds_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = [
