@@ -29,6 +29,7 @@ from absl import logging
 from flax import linen as nn
 from ml_collections import config_dict
 
+from experiments import batching
 from experiments import builders
 from experiments import datasets
 from experiments import guidance_losses
@@ -90,7 +91,7 @@ def direct_update(config: config_dict.ConfigDict, dataset: splits.Dataset):
   key = jax.random.key(0)
   net = builders.network(config, dataset.spec)
   params = builders.init_network(net, key, dataset.spec)
-  batch = next(datasets.batches(config, 'guidance', dataset.train)(0))
+  batch = next(batching.batches(config, 'guidance', dataset.train)(0))
   loss_fn = guidance_losses.make_direct_loss_fn(config)
   return make_update(config, loss_fn, params, batch), params, batch
 

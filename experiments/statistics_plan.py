@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import datasets
+from experiments import batching
 from experiments import launch
 from lgd.data import splits
 
@@ -90,7 +90,7 @@ class Plan:
 
   def _rows_of_pass(self, epoch: int) -> np.ndarray:
     if epoch not in self._passes:
-      self._passes[epoch] = datasets.group_rows(
+      self._passes[epoch] = batching.group_rows(
         self._config,
         'statistics',
         self._data,

@@ -17,6 +17,7 @@ from absl import flags
 from absl import logging
 from ml_collections import config_dict
 
+from experiments import batching
 from experiments import builders
 from experiments import clips
 from experiments import datasets
@@ -70,7 +71,7 @@ def run(
     tx=builders.optimizer(config.clip),
     loss_fn=make_loss_fn(config, net),
     frozen=None,
-    batches=datasets.batches(seen, 'clip', data_of(dataset, model)),
+    batches=batching.batches(seen, 'clip', data_of(dataset, model)),
   )
   embed = clips.Embedder(clips.Clip(net, state.ema_params))
   held_out = dataset.validation

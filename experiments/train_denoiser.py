@@ -7,6 +7,7 @@ The same command again resumes from the last checkpoint.
 
 from ml_collections import config_dict
 
+from experiments import batching
 from experiments import builders
 from experiments import datasets
 from experiments import launch
@@ -47,7 +48,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
     tx=builders.optimizer(config.denoiser),
     loss_fn=make_loss_fn(config, dataset.spec),
     frozen=None,
-    batches=datasets.batches(config, 'denoiser', dataset.train),
+    batches=batching.batches(config, 'denoiser', dataset.train),
   )
 
 

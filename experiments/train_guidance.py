@@ -20,6 +20,7 @@ import jax
 from etils import epath
 from ml_collections import config_dict
 
+from experiments import batching
 from experiments import bounds
 from experiments import builders
 from experiments import closed_form
@@ -125,7 +126,7 @@ def learn_directly(
   if objective_builders.has_reward(config):
     reward, reward_params = reward_models.load(workdir, config, dataset)
     frozen = frozen, reward_params
-  batches = datasets.batches(
+  batches = batching.batches(
     config,
     'guidance',
     getattr(dataset, config.statistics.split),

@@ -13,6 +13,7 @@ from absl.testing import parameterized
 
 from configs import coco512
 from configs import common
+from experiments import batching
 from experiments import builders
 from experiments import collect_statistics
 from experiments import datasets
@@ -257,7 +258,7 @@ class BinariesTest(helpers.WorkdirCase):
     config.data.autoencoder = autoencoder
     data, captioned = datasets.load(config), encoded.captions(config)
     look_up, decode = encoded.lookup(config), encoded.decode(config)
-    batches = datasets.batches(config, 'denoiser', data.train, group_size=group_size)
+    batches = batching.batches(config, 'denoiser', data.train, group_size=group_size)
     batch = next(batches(3))
     self.assertEqual((len(batch.x), batch.x.dtype), (8, np.float32))
     for i, x in enumerate(decode(batch.x)):
@@ -272,7 +273,7 @@ class BinariesTest(helpers.WorkdirCase):
   def test_direct_objective_takes_embeddings(self):
     config = shrunk(self.root)
     data, spec = datasets.load(config), datasets.spec(config)
-    batch = next(datasets.batches(config, 'guidance', data.train)(0))
+    batch = next(batching.batches(config, 'guidance', data.train)(0))
 
     def loss(key):
       params = builders.init_network(builders.network(config, spec), key, spec)

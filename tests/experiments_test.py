@@ -16,6 +16,7 @@ from absl.testing import parameterized
 
 from configs import digits
 from configs import mixture
+from experiments import batching
 from experiments import benchmark
 from experiments import builders
 from experiments import collect_statistics
@@ -400,7 +401,7 @@ class DevicesTest(parameterized.TestCase):
     )
     # Away from its start, where the network is 0 and so are both predictions.
     params = jax.tree.map(lambda p: p + 0.1, params)
-    batches = datasets.batches(
+    batches = batching.batches(
       config,
       'guidance',
       data.train,

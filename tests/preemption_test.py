@@ -13,7 +13,7 @@ import jax
 from absl.testing import absltest
 
 from configs import digits
-from experiments import datasets
+from experiments import batching
 from experiments import preemption
 from experiments import train_denoiser
 from lgd import checkpointing
@@ -68,7 +68,7 @@ class SigtermTest(absltest.TestCase):
     """Their death is an error of the iterator; without the signal it stays one."""
     workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'
     config = digits.get_config('smoke')
-    original = datasets.batches
+    original = batching.batches
 
     def dying(*args, **kwargs):
       def batches(start):
@@ -77,7 +77,7 @@ class SigtermTest(absltest.TestCase):
 
       return batches
 
-    self.enter_context(mock.patch.object(datasets, 'batches', dying))
+    self.enter_context(mock.patch.object(batching, 'batches', dying))
     with self.assertRaisesRegex(RuntimeError, 'was terminated'):
       train_denoiser.run(config, workdir)
     self.assertIsNone(checkpointing.latest_step(workdir / 'denoiser'))

@@ -10,6 +10,7 @@ from configs import celeba64
 from configs import common
 from configs import digits
 from configs import mixture
+from experiments import batching
 from experiments import datasets
 from experiments import launch
 from experiments import validation
@@ -403,7 +404,7 @@ class ValidateTest(parameterized.TestCase):
     config.denoiser.batch_size = 4096
     data = datasets.load(config)
     with self.assertRaisesRegex(launch.UserError, 'denoiser.batch_size=4096.*1077'):
-      datasets.batches(config, 'denoiser', data.train)
+      batching.batches(config, 'denoiser', data.train)
 
   def test_batch_that_the_devices_cannot_share(self):
     config = digits.get_config()
@@ -411,7 +412,7 @@ class ValidateTest(parameterized.TestCase):
     data = datasets.load(config)
     pattern = 'guidance.batch_size=12: must be a multiple of the 8 devices'
     with self.assertRaisesRegex(launch.UserError, pattern):
-      datasets.batches(config, 'guidance', data.train)
+      batching.batches(config, 'guidance', data.train)
 
 
 if __name__ == '__main__':

@@ -147,9 +147,9 @@ def planned(
   """
   apply = in_space(rule, space, schedule)
   plan = jax.tree.map(jnp.asarray, plan)
-  if jnp.shape(times) != (plan.omega.shape[1] + 1,):
+  if np.shape(times) != (plan.omega.shape[1] + 1,):
     raise ValueError(
-      f'times.shape={jnp.shape(times)}: a plan of {plan.omega.shape[1]} transitions'
+      f'times.shape={np.shape(times)}: a plan of {plan.omega.shape[1]} transitions'
       f' needs ({plan.omega.shape[1] + 1},) times.'
     )
 

@@ -180,7 +180,7 @@ def require_cover(times: jax.Array, wanted: jax.Array) -> None:
 
 
 def _check_shapes(values, times):
-  shape, num_times = jnp.shape(values), jnp.shape(times)
+  shape, num_times = np.shape(values), np.shape(times)
   if len(shape) != 2 or num_times != (shape[1] + 1,) or shape[1] < 1:
     raise ValueError(
       f'values.shape={shape}, times.shape={num_times}: must be (rows, num_steps) and'

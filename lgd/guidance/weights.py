@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lgd import checks
 from lgd import types
@@ -132,7 +133,7 @@ def beta_cfg(scale: float, a: float, b: float, times: jax.Array) -> types.Weight
   """
   checks.require('finite and >= 0', _is_non_negative, scale=scale)
   checks.require('finite and >= 1', lambda v: 1.0 <= v < math.inf, a=a, b=b)
-  shape = jnp.shape(times)
+  shape = np.shape(times)
   if len(shape) != 1 or shape[0] < 3:
     raise ValueError(
       f'times.shape={shape}: must be (num_steps + 1,) with num_steps >= 2, for u to run'
