@@ -6,8 +6,14 @@ asks for `fast_compilation`.
 """
 
 import gc
+import importlib.metadata
 import os
 
+if importlib.metadata.version('jaxlib').startswith('0.10.'):
+  # The older emitter of loops compiles faster: the suite takes a fifth less CPU time.
+  # Other versions may not know the flag, and abort.
+  fast = '--xla_cpu_use_fusion_emitters=false'
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {fast}'
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 

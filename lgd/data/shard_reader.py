@@ -1,6 +1,6 @@
 """Random access to the arrays of `shards`, each element compared with its checksum.
 
-That costs 1 microsecond for a row of 2 kB and 50 to 200 for 154 kB of 77 tokens (two
+That costs 1 microsecond for a row of 2 kB and 50 to 300 for 154 kB of 77 tokens (two
 shared cores of an AMD EPYC), and 4 bytes of memory for each element of an open part.
 """
 
