@@ -1,10 +1,7 @@
 """Encoding by two processes: SIGTERM to one of them, and what is left to be made."""
 
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,7 +12,6 @@ from experiments import preemption
 from lgd.data import shards
 from tests import helpers
 
-ROOT = pathlib.Path(__file__).parents[1]
 NAMES = ('x',)
 LAYOUT = shards.Layout(num_rows=1599, shard_size=4)  # 400, of which the last has 3.
 PROGRAM = """
@@ -68,16 +64,7 @@ class EncodeShardsTest(absltest.TestCase):
 
   def test_one_of_two_processes_is_asked_to_stop(self):
     address = helpers.free_address()
-    processes = [
-      subprocess.Popen(
-        [sys.executable, '-c', PROGRAM, address, str(i), str(self.directory)],
-        cwd=ROOT,
-        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
-        stderr=subprocess.PIPE,
-        text=True,
-      )
-      for i in range(2)
-    ]
+    processes = [helpers.start(PROGRAM, address, i, self.directory) for i in range(2)]
     for process in processes:
       self.addCleanup(process.kill)
     while len(self.missing()) == LAYOUT.num_shards:

@@ -1,11 +1,14 @@
 """What several tests share."""
 
 import contextlib
+import os
 import pathlib
 import re
 import resource
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +52,17 @@ class WorkdirCase(parameterized.TestCase):
   def copy(self) -> pathlib.Path:
     workdir = pathlib.Path(self.create_tempdir().full_path)
     return pathlib.Path(shutil.copytree(self.root, workdir, dirs_exist_ok=True))
+
+
+def start(program: str, *args: object, **env: str) -> subprocess.Popen[str]:
+  """A Python process of a program's text, on one CPU device unless `env` says more."""
+  return subprocess.Popen(
+    [sys.executable, '-c', program, *map(str, args)],
+    cwd=pathlib.Path(__file__).parents[1],
+    env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1', **env},
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 def free_address() -> str:

@@ -1,10 +1,7 @@
 """Two processes of four devices each against one of eight: the same results."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 from absl.testing import absltest
@@ -15,7 +12,6 @@ from experiments import launch
 from lgd import checkpointing
 from tests import helpers
 
-ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = (
   '--config=configs/digits.py:smoke',
   '--config.denoiser.num_steps=8',
@@ -46,16 +42,13 @@ launch.main(run, needs_config=True)
 
 
 def start(workdir, num_devices, flags=()):
-  return subprocess.Popen(
-    [sys.executable, '-c', PROGRAM, *CONFIG, f'--workdir={workdir}', *flags],
-    cwd=ROOT,
-    env={
-      **os.environ,
-      'JAX_NUM_CPU_DEVICES': str(num_devices),
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-    },
-    stderr=subprocess.PIPE,
-    text=True,
+  return helpers.start(
+    PROGRAM,
+    *CONFIG,
+    f'--workdir={workdir}',
+    *flags,
+    JAX_NUM_CPU_DEVICES=str(num_devices),
+    JAX_DISABLE_MOST_OPTIMIZATIONS='1',
   )
 
 

@@ -1,9 +1,5 @@
 """Pieces: kept as they were made, for what decides them alone, or made anew."""
 
-import os
-import pathlib
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,7 +10,6 @@ from etils import epath
 from experiments import pieces
 from tests import helpers
 
-ROOT = pathlib.Path(__file__).parents[1]
 IDENTITY = {'config': {'seed': 0, 'omegas': (0.5, 1.0)}, 'step': 10}
 
 
@@ -184,14 +179,8 @@ class ProcessesTest(absltest.TestCase):
       kept.get(i, lambda i=i: {'x': np.full(3, float(i)), 'name': 'a'})
     address = helpers.free_address()
     processes = [
-      subprocess.Popen(
-        [sys.executable, '-c', PROGRAM, address, str(i), str(directories[i])],
-        cwd=ROOT,
-        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
-        stderr=subprocess.PIPE,
-        text=True,
-      )
-      for i in range(2)
+      helpers.start(PROGRAM, address, i, directory)
+      for i, directory in enumerate(directories)
     ]
     for process in processes:
       _, errors = process.communicate(timeout=120)
