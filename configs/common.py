@@ -48,7 +48,11 @@ def get_default() -> config_dict.ConfigDict:
 
   # The base model that guidance is learned for, and then frozen.
   config.denoiser = config_dict.ConfigDict()
-  config.denoiser.prediction = 'velocity'  # or 'x0', 'eps'
+  # or 'x0', 'eps', or 'v', which others call v-prediction and is not the velocity.
+  config.denoiser.prediction = 'velocity'
+  # Clean predictions are clipped to [-clip, clip]; 0.0 leaves them. For 'eps', whose
+  # clean predictions near t = 1 are far from all data: 1.0 for images.
+  config.denoiser.clip = 0.0
   config.denoiser.network = 'mlp'  # or 'unet', for images; 'mmdit', for prompts too
   config.denoiser.width = 256  # Of 'mlp' and 'mmdit', as is the next.
   config.denoiser.depth = 3
@@ -225,7 +229,10 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.interval_bounds = (0.0, 0.25, 0.5, 0.75)  # All pairs lo < hi.
   config.evaluation.clamp_linear_omegas = (0.1, 0.2)
   config.evaluation.clamp_linear_floors = (0.0,)
-  config.evaluation.kappas = (0.5, 1.5)  # Strengths of learned weights, beside 1.
+  config.evaluation.kappas = (
+    0.5,
+    1.5,
+  )  # Strengths of learned weights, beside 1; or ().
   config.evaluation.classifier_width = 64
   config.evaluation.classifier_steps = 1000
 
@@ -274,6 +281,7 @@ def get_smoke_overrides() -> dict:
       'num_steps': 20,
       'learning_rate': 1e-2,
       'warmup_steps': 0,
+      'ema_decay': 0.5,  # Of 20 steps .99 would leave the start.
     },
     'statistics': {
       'num_data': 64,
@@ -289,6 +297,7 @@ def get_smoke_overrides() -> dict:
       'depth': 2,
       'batch_size': 8,
       'num_steps': 20,
+      'ema_decay': 0.5,
     },
     'trajectory': {
       'num_references': 16,
@@ -332,6 +341,7 @@ def get_smoke_overrides() -> dict:
       'batch_size': 16,
       'num_steps': 20,
       'warmup_steps': 0,
+      'ema_decay': 0.5,
     },
     'frontier': {'gammas': (0.0, 0.1, 1.0)},
     'rule': {'num_particles': 2},

@@ -128,6 +128,9 @@ def statistics_update(config: config_dict.ConfigDict) -> Callable[[], Any]:
     ),
     jnp.linspace(0.0, config.statistics.t_max, num),
     jnp.arange(num) % datasets.spec(config).conditions.num_classes,
+    schedule=builders.schedule(config),
+    dim=8,
+    num_particles=m,
   )
   loss_fn = guidance_losses.make_statistics_loss_fn(config)
   return make_update(config, loss_fn, store, ())

@@ -8,6 +8,7 @@ from experiments import naming
 from experiments import objective_builders
 
 _MANY = 0.9  # Share of the data.
+_ABSURD = 20.0  # The largest scales in print are w = 15.
 _ROUNDING = 1e-6  # Of float32.
 
 
@@ -27,6 +28,7 @@ def warn_learned(config: config_dict.ConfigDict, means: dict[str, float]) -> Non
       100.0 * means['omega_at_0'],
       config.guidance.learning_rate,
     )
+  warn_absurd(name, means['omega_max'])
   if objective_builders.has_reward(config) and means['omega_max'] > nodes[-1]:
     logging.warning(
       'guidance/%s: omega is as large as %.3g, above %g, the last of reward.nodes, from'
@@ -34,6 +36,23 @@ def warn_learned(config: config_dict.ConfigDict, means: dict[str, float]) -> Non
       name,
       means['omega_max'],
       nodes[-1],
+    )
+
+
+def warn_absurd(name: str, largest: float) -> None:
+  """Says in the log that weights are beyond what anybody guides with.
+
+  Args:
+    name: of the weight.
+    largest: omega.
+  """
+  if largest > _ABSURD:
+    logging.warning(
+      'guidance/%s: omega is as large as %.3g. So it is where clean predictions near'
+      ' t = 1 are far from all data, as those of a base that predicts eps: clip them by'
+      ' --config.denoiser.clip=1.0, or keep t lower by guidance.zeta.',
+      name,
+      largest,
     )
 
 

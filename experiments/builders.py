@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from absl import logging
 from flax import linen as nn
 from ml_collections import config_dict
 
@@ -111,8 +110,12 @@ def init_network(net: nn.Module, key: jax.Array, spec: splits.Spec) -> types.Par
 
 def denoiser(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Denoiser:
   """The base model as a function of its parameters."""
+  section = config.denoiser
   return denoiser_lib.from_network(
-    network(config, spec).apply, schedule(config), config.denoiser.prediction
+    network(config, spec).apply,
+    schedule(config),
+    section.prediction,
+    clip=section.clip or None,
   )
 
 
@@ -193,12 +196,6 @@ def time_grid(config: config_dict.ConfigDict) -> jax.Array:
   """The sampler's times, `[num_steps + 1]`."""
   section = config.evaluation
   return sampling.time_grid(section.num_steps, t_max=section.t_max)
-
-
-def log_config(config: config_dict.ConfigDict) -> None:
-  """The resolved config, a line per section."""
-  for name, value in sorted(config.to_dict().items()):
-    logging.info('config.%s = %s', name, value)
 
 
 def optimizer(section: config_dict.ConfigDict) -> optax.GradientTransformation:

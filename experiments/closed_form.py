@@ -44,12 +44,15 @@ def solve(config: config_dict.ConfigDict, store: objectives.Store) -> jax.Array:
       gram, s, store.t, schedule=schedule, churn=section.churn
     )
   num_classes = datasets.spec(config).conditions.num_classes
-  where = (store.cond, jnp.minimum(store.t * num_bins, num_bins - 1).astype(int))
+  where = (store.cond, _bin(store.t, num_bins))
   numerator, denominator = (
     jnp.zeros((num_classes, num_bins)).at[where].add(term) for term in terms
   )
   omega = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
-  t = builders.time_grid(config)[:-1]
-  # Rounding must not put an edge into the bin below it.
-  bins = jnp.minimum(t * num_bins + 1e-3, num_bins - 1).astype(int)
+  bins = _bin(builders.time_grid(config)[:-1], num_bins)
   return jnp.maximum(omega, 0.0)[:, bins]
+
+
+def _bin(t, num_bins):
+  """The bin of [0, 1] that a time is in; rounding puts no edge into the bin below."""
+  return jnp.minimum((t + arrays.TIME_ROUNDING) * num_bins, num_bins - 1).astype(int)

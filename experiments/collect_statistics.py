@@ -37,6 +37,7 @@ from experiments import reward_models
 from experiments import rule_builders
 from experiments import statistics_files
 from experiments import statistics_plan
+from experiments import stored_configs
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -58,7 +59,6 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   identity = identities.statistics_identity(workdir, config)
   if (directory / 'config.json').exists():
     refusals.require_statistics(workdir, config)
-  builders.log_config(config)
   dataset = datasets.load(config)
   plan = statistics_plan.Plan(config, getattr(dataset, config.statistics.split))
   paths = [statistics_files.shard_path(directory, i) for i in range(plan.num_shards)]
@@ -71,6 +71,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
   if config.reward.name:
     reward, reward_params = reward_models.load(workdir, config, dataset)
   statistics_files.write_config(directory, identity)
+  stored_configs.record(workdir.path, f'statistics/{directory.name}', config)
 
   counter = denoiser_lib.EvaluationCounter()
   collect = make_collect(config, dataset.spec, counter, reward)

@@ -12,6 +12,8 @@ from etils import epath
 from ml_collections import config_dict
 from ml_collections import config_flags
 
+from lgd import files
+
 _CONFIGS = epath.Path(__file__).parents[1] / 'configs'
 _NO_CONFIGS = ('__init__.py', 'common.py')
 
@@ -87,7 +89,7 @@ def path_problem(text: str) -> str | None:
   """Why a file system cannot be asked about it, as when it is too long; else None."""
   try:
     text.encode()
-    epath.Path(text).expanduser().stat()
+    files.user_path(text).stat()
   except (FileNotFoundError, NotADirectoryError):
     return None
   except (ImportError, KeyError, OSError, ValueError) as error:  # Of buckets, too.

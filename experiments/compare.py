@@ -32,6 +32,7 @@ from experiments import learned_weights
 from experiments import methods as methods_lib
 from experiments import pieces as pieces_lib
 from experiments import restoring
+from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd.data import splits
 
@@ -40,13 +41,13 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   """Compares, writes and returns the rows."""
   workdir = workdir_lib.Workdir(workdir)
   config = restoring.resolve_config(workdir, config)
-  builders.log_config(config)
   dataset = datasets.load_classes(config)
   learned = arena_lib.load_learned(workdir, config, dataset.spec)
   require_comparable(config, dataset.spec, learned)
   params, _ = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   identity = identities.run_identity(workdir, config)
   pieces = pieces_lib.Pieces(workdir.unfinished('compare'), identity)
+  stored_configs.record(workdir.path, 'compare', config)
   judge = judge_lib.train_judge(config, dataset, pieces)
   classifier = None
   if not set(methods_lib.REWARDED).isdisjoint(compare_methods.families(config)):

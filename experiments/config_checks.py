@@ -87,6 +87,19 @@ class Checks:
       f'must be a tuple of numbers {rule}, as in --config.{key}="(0.5, 1.0)".',
     )
 
+  def grid(
+    self, key: str, holds: Callable[[Any], bool], rule: str, *, may_be_empty=False
+  ) -> None:
+    """As `numbers`, of which rows of results are named: no two have one name."""
+    if not (may_be_empty and not self._value(key)):
+      self.numbers(key, holds, rule)
+    self(
+      key,
+      lambda v: len({f'{x:g}' for x in v}) == len(v),
+      'must differ in their first 6 digits, which name the rows of results; leave the'
+      ' repeated value out.',
+    )
+
 
 _RULES = {
   bool: 'True or False',

@@ -69,7 +69,7 @@ def read_safetensors(path: epath.PathLike) -> dict[str, np.ndarray]:
       f'{path}: safetensors is needed to read it; pip install -r requirements-text.txt.'
     ) from error
   try:
-    return load(epath.Path(path).read_bytes())
+    return load(files.user_path(path).read_bytes())
   except KeyError as error:
     raise files.FileError(
       f'{path}: holds arrays of type {error}, which NumPy lacks; save it in float32.'

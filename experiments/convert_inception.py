@@ -65,7 +65,7 @@ def read_state_dict(path: epath.PathLike) -> dict:
       f'{path}: torch is needed to read it; pip install -r requirements-weights.txt.'
     ) from error
   try:
-    content = io.BytesIO(epath.Path(path).read_bytes())
+    content = io.BytesIO(files.user_path(path).read_bytes())
     state = load(content, map_location='cpu', weights_only=True)
     return {key: tensor.numpy() for key, tensor in state.items()}
   except (

@@ -8,6 +8,7 @@ import functools
 import itertools
 from typing import Any
 
+import numpy as np
 from ml_collections import config_dict
 
 from experiments import encoded
@@ -157,7 +158,8 @@ def load_classes(
   """`load`, to compare samples with data class by class, in memory if so asked.
 
   Raises:
-    launch.UserError: there are no classes, or data that stay on disk; or as `load`.
+    launch.UserError: there are no classes, data that stay on disk, or, in memory, a
+      class with less than 2 data in a split; or as `load`.
   """
   match spec(config).conditions:
     case conditions.Attributes():
@@ -176,4 +178,20 @@ def load_classes(
       'data.in_memory=False: distances of classes need data in memory; use'
       f' experiments.fid for {config.data.name}.'
     )
-  return load(config)
+  dataset = load(config)
+  if in_memory:
+    _require_two_of_each(dataset)
+  return dataset
+
+
+def _require_two_of_each(dataset):
+  """Before anything is computed for a distance that a class then does not have."""
+  for name in catalog.SPLITS:
+    label = getattr(dataset, name).label
+    counts = np.bincount(label, minlength=dataset.num_classes)
+    if counts.min() < 2:
+      raise launch.UserError(
+        f'data: class {np.argmin(counts)} has {counts.min()} data in split {name!r}, and'
+        ' a distance needs at least 2; choose other data.attributes, or compare by'
+        ' experiments.fid.'
+      )

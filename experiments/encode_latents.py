@@ -14,13 +14,13 @@ import jax
 import numpy as np
 from absl import flags
 from absl import logging
-from etils import epath
 from ml_collections import config_dict
 
 from experiments import encode_shards
 from experiments import encoded
 from experiments import launch
 from experiments import validation
+from lgd import files
 from lgd import reporting
 from lgd import sharding
 from lgd.data import catalog
@@ -52,7 +52,7 @@ def run(
   captioned = encoded.captions(config)
   parts = [getattr(captioned, split).source for split in catalog.SPLITS]
   layout = shards.Layout(sum(map(len, parts)), shard_size)
-  directory = epath.Path(section.encoded_dir) / 'latents'
+  directory = files.user_path(section.encoded_dir) / 'latents'
   if jax.process_index() == 0:
     identity = encoded.latents_config(config, captioned)
     shards.begin(directory, {**identity, **layout._asdict()})

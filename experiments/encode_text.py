@@ -14,7 +14,6 @@ processes (--distributed) share the shards.
 import jax
 import numpy as np
 from absl import flags
-from etils import epath
 from ml_collections import config_dict
 
 from experiments import encode_shards
@@ -23,6 +22,7 @@ from experiments import launch
 from experiments import text_encoders
 from experiments import validation
 from lgd import arrays
+from lgd import files
 from lgd import reporting
 from lgd import sharding
 from lgd.data import captions as captions_lib
@@ -70,7 +70,7 @@ def run(
   captioned = encoded.captions(config)
   tokens, lengths = tokenize(network, captioned)
   layout = shards.Layout(len(captioned.texts), shard_size)
-  directory = epath.Path(section.encoded_dir) / encoder
+  directory = files.user_path(section.encoded_dir) / encoder
   if jax.process_index() == 0:
     sha256 = embeddings.captions_sha256(captioned.texts)
     shards.begin(

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from etils import epath
 from ml_collections import config_dict
 
 from experiments import launch
@@ -58,7 +57,7 @@ def lookup(config: config_dict.ConfigDict) -> embeddings.Lookup:
     launch.UserError: no embeddings, or those of another encoder.
   """
   section = config.data
-  root = epath.Path(section.encoded_dir)
+  root = files.user_path(section.encoded_dir)
   try:
     return embeddings.Lookup(
       {
@@ -127,7 +126,7 @@ def latents_store(
   """
   wanted = latents_config(config, captioned) if captioned else _latents_config(config)
   try:
-    return latents.Store(epath.Path(config.data.encoded_dir) / 'latents', wanted)
+    return latents.Store(files.user_path(config.data.encoded_dir) / 'latents', wanted)
   except files.FileError as error:
     raise launch.UserError(
       f'data.encoded_dir={config.data.encoded_dir!r}: {error} To make latents, run'

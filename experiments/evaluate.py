@@ -29,6 +29,7 @@ from experiments import launch
 from experiments import pieces as pieces_lib
 from experiments import restoring
 from experiments import reward_frontiers
+from experiments import stored_configs
 from experiments import workdir as workdir_lib
 from lgd import guidance
 from lgd import metrics
@@ -48,7 +49,6 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   """Evaluates, writes results and figures, and returns the rows."""
   workdir = workdir_lib.Workdir(workdir)
   config = restoring.resolve_config(workdir, config)
-  builders.log_config(config)
   dataset = datasets.load_classes(config)
   params, step = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
   weights = arena_lib.load_learned(workdir, config, dataset.spec)
@@ -62,6 +62,7 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
 
   identity = identities.run_identity(workdir, config)
   pieces = pieces_lib.Pieces(workdir.unfinished('evaluate'), identity)
+  stored_configs.record(workdir.path, 'evaluate', config)
   judge = judge_lib.train_judge(config, dataset, pieces)
   reference = make_reference(dataset, judge)
   arena = arena_lib.Arena(config, dataset, params)

@@ -36,6 +36,7 @@ from experiments import refusals
 from experiments import restoring
 from experiments import reward_frontiers
 from experiments import sampler
+from experiments import stored_configs
 from experiments import validation
 from experiments import workdir as workdir_lib
 from lgd import arrays
@@ -52,7 +53,6 @@ def run(
   workdir = workdir_lib.Workdir(workdir)
   config = restoring.resolve_config(workdir, config)
   validation.require_prompts(config)
-  builders.log_config(config)
   dataset = datasets.load(config)
   spec = dataset.spec
   refusals.require_encoded(workdir.denoiser, config)
@@ -88,6 +88,7 @@ def run(
   identity = identities.run_identity(workdir, config)
   identity |= prompt_metrics.networks_identity(workdir, networks, squeezenet)
   pieces = pieces_lib.Pieces(workdir.unfinished('evaluate_prompts'), identity)
+  stored_configs.record(workdir.path, 'evaluate_prompts', config)
   rows, samples = [real_row(held_out['test'], measures['test'])], {}
   for i, method in enumerate(methods):
     for name, seed in itertools.product(SPLITS if i < len(grid) else ('test',), seeds):

@@ -80,8 +80,13 @@ def run(
     num_samples = section.num_samples
     of_method = fid_images.sampling_identity(config, workdir, method, seed)
     images = fid_images.sampled_images(config, workdir, dataset, method, seed)
-  gaussian = metrics.load_gaussian(reference) if reference else None
-  real = None
+  sizes = {'samples': num_samples}
+  if reference:
+    real, gaussian = None, metrics.load_gaussian(reference)
+    require_features_of(gaussian, network, reference)
+  else:
+    sizes[f'data of fid.split={section.split!r}'] = num_reference
+  require_neighbors(sizes)
   if not reference:
     real = feature_files.collect(
       root / f'reference_{section.split}_{network.name}',
@@ -118,6 +123,39 @@ def run(
     add_row(root / 'results.json', row)
     print(json.dumps(row, indent=1))
   return row
+
+
+def require_features_of(
+  gaussian: metrics.Gaussian, network: feature_files.Network, reference: str
+) -> None:
+  """Refuses reference statistics of other features than the network's.
+
+  Raises:
+    launch.UserError: of another dimension.
+  """
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
+  extractor = network.extractor
+  features, _ = jax.eval_shape(extractor.apply, extractor.params, image)
+  dim = features.shape[-1]
+  if len(gaussian.mean) != dim:
+    raise launch.UserError(
+      f'--reference={reference}: is of {len(gaussian.mean)} features, and'
+      f' {network.name} has {dim}; give statistics of its features.'
+    )
+
+
+def require_neighbors(sizes: dict[str, int]) -> None:
+  """Refuses sets, by name, that are too small for precision and recall.
+
+  Raises:
+    launch.UserError: one has less than 4.
+  """
+  for name, num in sizes.items():
+    if num < 4:
+      raise launch.UserError(
+        f'fid: there are {num} {name}, and the third neighbour needs at least 4; choose'
+        ' another split, or more.'
+      )
 
 
 def compare(

@@ -19,7 +19,6 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import builders
 from experiments import datasets
 from experiments import guidance_losses
 from experiments import launch
@@ -27,6 +26,7 @@ from experiments import learned_weights
 from experiments import naming
 from experiments import results as results_lib
 from experiments import side_by_side
+from experiments import stored_configs
 from experiments import stores
 from experiments import train_guidance
 from experiments import validation
@@ -49,11 +49,11 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   points = [with_gamma(config, gamma) for gamma in config.frontier.gammas]
   for point in points:
     train_guidance.refuse_other_weight(workdir, point)
-  builders.log_config(config)
   store, num_evaluations = stores.load(config, workdir)
   missing = [point for point in points if not is_done(workdir, point)]
   logging.info('frontier: %d of %d weights to do', len(missing), len(points))
   if missing:
+    stored_configs.record(workdir.path, 'frontier', config)
     train(config, workdir, store, missing, num_evaluations)
   spec = datasets.spec(config)
   names = [naming.guidance_name(point) for point in points]

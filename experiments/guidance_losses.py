@@ -1,7 +1,6 @@
 """Losses of guidance weights: from statistics, and by Algorithms 1 and 4 as printed."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -29,22 +28,13 @@ def make_statistics_loss_fn(
   gamma = section.gamma if 'gamma' in overrides or section.gamma else None
   if section.objective == 'reward':
     gamma = 1.0
-  spec = datasets.spec(config)
-  model = builders.weight_model(config, spec)
-  dim = math.prod(spec.shape)
-  objective = objective_builders.statistics_objective(config, dim, **overrides)
-  grouped = section.objective in objective_builders.GROUPED
-  counts = {
-    'num_stored': config.statistics.group_size,
-    'num_used': section.group_size,
-    'batch': section.batch_size // section.group_size,
-  }
-  if not grouped:
+  model = builders.weight_model(config, datasets.spec(config))
+  objective = objective_builders.statistics_objective(config, **overrides)
+  counts = {'num_used': section.num_particles, 'batch': section.batch_size}
+  if section.objective in objective_builders.GROUPED:
     counts = {
-      'num_stored': config.statistics.num_particles,
-      'num_used': section.num_particles,
-      'batch': section.batch_size,
-      'antithetic': config.statistics.antithetic,
+      'num_used': section.group_size,
+      'batch': section.batch_size // section.group_size,
     }
 
   def loss_fn(params, store, batch, key):
@@ -54,12 +44,10 @@ def make_statistics_loss_fn(
       functools.partial(model.apply, params),
       objective,
       store,
-      grouped=grouped,
       s_min=section.s_min,
       zeta=section.zeta,
       gap=section.gap,
       gamma=gamma,
-      nodes=config.reward.nodes,
       **counts,
     )
     return losses.mean(), measure(omega)

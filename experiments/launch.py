@@ -168,6 +168,8 @@ def parse(
     problem = command_line.path_problem(value or '.')
     if problem:
       raise UserError(f'--{name}={value}: {problem}')
+    if value:  # `~` of --workdir=~/runs is for us to expand.
+      flag_values[name].value = os.fspath(files.user_path(value))
   return rest
 
 

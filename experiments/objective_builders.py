@@ -13,7 +13,6 @@ from ml_collections import config_dict
 from experiments import builders
 from lgd import guidance
 from lgd import objectives
-from lgd import statistics
 from lgd import types
 
 OBJECTIVES = (
@@ -73,29 +72,20 @@ def _objective_without_reward(config):
 
 
 def statistics_objective(
-  config: config_dict.ConfigDict, dim: int, **overrides: jax.Array
+  config: config_dict.ConfigDict, **overrides: jax.Array
 ) -> objectives.StatisticsObjective:
-  """The objective that `guidance.objective` names, from statistics of `dim`-d data.
+  """The objective that `guidance.objective` names, from stored statistics.
 
   Without the reward, so that the losses of 'reward' are 0. `overrides` replace numbers
   of `config.guidance`, and may be traced.
   """
   section = builders.overridden(config.guidance, overrides)
   if section.objective == 'reward':
-    return lambda gram, omega, s, t: jnp.zeros(len(gram))
+    return lambda store, gram, omega, s, t: jnp.zeros(len(gram))
   if section.objective == 'score_matching':
-    return lambda gram, omega, s, t: statistics.score_matching(gram, omega)
-  step = {'schedule': builders.schedule(config), 'churn': section.churn, 'dim': dim}
+    return objectives.stored_score_matching
   if section.objective == 'l2':
-    return functools.partial(statistics.l2, **step)
-  self_consistency = functools.partial(
-    statistics.self_consistency, antithetic=config.statistics.antithetic
-  )
-  loss = {
-    'self_consistency': self_consistency,
-    'class_marginal': statistics.marginal,
-    'marginal': statistics.marginal,
-  }[section.objective]
-  return functools.partial(
-    loss, beta=section.beta, interaction=section.interaction, **step
+    return objectives.stored_l2(churn=section.churn)
+  return objectives.stored_consistency(
+    churn=section.churn, beta=section.beta, interaction=section.interaction
   )

@@ -21,11 +21,17 @@ from experiments import workdir as workdir_lib
 from lgd import checkpointing
 
 # Keys that may differ between two calls on one work directory: they change when a
-# run stops, what it prints, where it finds its data and what becomes of updates that
-# fail, not what it computes.
+# run stops, what it prints, where it finds its data, how it reads and computes, and
+# what becomes of updates that fail, not what it computes.
 FREE_KEYS = (
-  'num_steps', 'num_microbatches', 'log_every', 'checkpoint_every', 'dir', 'file',
-  'encoded_dir', 'skip_nonfinite',
+  'log_every', 'checkpoint_every',
+  'data.dir', 'data.file', 'data.encoded_dir', 'data.num_threads', 'data.num_workers',
+  'denoiser.remat',
+  *(
+    f'{section}.{key}'
+    for section in ('denoiser', 'guidance', 'clip')
+    for key in ('num_steps', 'num_microbatches', 'skip_nonfinite')
+  ),
 )  # fmt: skip
 
 
@@ -39,9 +45,10 @@ def require_same(
   stored, wanted = _flatten(stored), _flatten(wanted)
   default = _flatten(stored_configs.to_json(common.get_default()))
   for key in sorted(wanted):
-    if key.split('.')[-1] in FREE_KEYS:
+    of_config = key.removeprefix('base.')
+    if of_config in FREE_KEYS:
       continue
-    old = stored.get(key, default.get(key.removeprefix('base.')))
+    old = stored.get(key, default.get(of_config))
     if old != wanted[key]:
       raise launch.UserError(
         f'{key}={wanted[key]!r}: {path} was written with {old!r}; use that value, or'

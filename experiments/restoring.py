@@ -56,7 +56,7 @@ def resolve_config(
 def with_places(stored: config_dict.ConfigDict, config: config_dict.ConfigDict) -> None:
   """Puts where data and devices are by now, as of `config`, into a stored config."""
   stored.mesh = config.mesh
-  for key in ('dir', 'file', 'encoded_dir'):
+  for key in ('dir', 'file', 'encoded_dir', 'num_threads', 'num_workers'):
     stored.data[key] = config.data[key]
 
 
@@ -111,7 +111,11 @@ def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params
   stored = stored_configs.load_weak_config(config.rule)
 
   def described(config):
-    data = {k: v for k, v in config.data.items() if k not in refusals.FREE_KEYS}
+    config = config.copy_and_resolve_references()
+    config.denoiser.remat = False
+    data = {
+      k: v for k, v in config.data.items() if f'data.{k}' not in refusals.FREE_KEYS
+    }
     network = builders.network(config, spec)
     return network, config.schedule, data, config.denoiser.prediction
 

@@ -72,7 +72,9 @@ def guided(
   weight = guidance.per_sample(plan.omega, times)
   if section.name in REWARD_RULES:
     params, classifier = params
-    improve = rewards.mpgd
+    improve = functools.partial(
+      rewards.mpgd, schedule=builders.schedule(config), churn=config.evaluation.churn
+    )
     if section.name == 'stein':
       improve = functools.partial(rewards.stein, num_particles=section.num_particles)
     unguided = guidance.unguided(pair.cond, params)

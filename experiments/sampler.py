@@ -56,7 +56,7 @@ def make_sample_fn(
     else:
       denoise, memory = rule_builders.guided(config, pair, params, plan, shape, reward)
     return sampling.sample(
-      jax.random.wrap_key_data(key_data),
+      arrays.wrap_key_data(key_data),
       denoise,
       builders.schedule(config),
       cond,

@@ -48,6 +48,9 @@ from lgd.data import splits
 def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   """Searches and fits; returns the table, `[num_classes, num_steps]`."""
   validation.validate(config)
+  config = config.copy_and_resolve_references()
+  config.guidance.num_steps = config.trajectory.fit_steps
+  validation.validate(config)  # Of the fit, too.
   validation.require_learnable(config)
   workdir = workdir_lib.Workdir(workdir)
   train_guidance.require_finished_base(workdir, config)
@@ -56,15 +59,12 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
       f'evaluation.order={config.evaluation.order}: weights are searched along'
       ' trajectories of first order; use --config.evaluation.order=1 here.'
     )
-  config = config.copy_and_resolve_references()
   config.guidance.objective = f'trajectory_{config.trajectory.distance}'
   config.guidance.source, config.guidance.weight = 'statistics', 'network'
-  config.guidance.num_steps = config.trajectory.fit_steps
   table_config = config.copy_and_resolve_references()
   table_config.guidance.weight = 'table'
   for each in (config, table_config):
     refuse_other_search(workdir, each)
-  builders.log_config(config)
 
   dataset = datasets.load_classes(config, in_memory=False)
   params = restoring.load_pair(workdir, config, dataset.spec)
@@ -72,6 +72,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   if checkpointing.latest_step(directory) is None:
     identity = identities.run_identity(workdir, config)
     pieces = pieces_lib.Pieces(workdir.unfinished('search_trajectory'), identity)
+    stored_configs.record(workdir.path, 'search_trajectory', config)
     values, num_evaluations = search(config, dataset, params, pieces)
     table = {'values': values, 'times': builders.time_grid(config)}
     learned_weights.save_table(workdir, table_config, directory, table, num_evaluations)
@@ -113,7 +114,12 @@ def search(
     before, rng = counter.count, np.random.default_rng((config.seed, i))
     split = getattr(dataset, section.reference)
     reference = draw_reference(rng, split, dataset.num_classes, section)
-    table = np.asarray(searcher(params, jax.random.fold_in(root, i), reference))
+    table = np.asarray(searcher(params, jax.random.fold_in(root, i), *reference))
+    if not np.isfinite(table).all():
+      raise reporting.NonFiniteError(
+        f'trajectory: the curve of class {np.argmin(np.isfinite(table).all(axis=1))} is'
+        ' not finite; look at the base model, or take a smaller trajectory.omega_max.'
+      )
     return {'table': table, 'num_evaluations': counter.count - before}
 
   found = []
@@ -139,7 +145,7 @@ def make_search(
   dataset: splits.Dataset,
   counter: denoiser_lib.EvaluationCounter,
 ):
-  """`(params, key, reference [num_classes, n, *data]) -> table`, compiled."""
+  """`(params, key, reference [num_classes, n, *data], counts) -> table`, compiled."""
   section = config.trajectory
   schedule = builders.schedule(config)
   network = counter.wrap(builders.denoiser(config, dataset.spec))
@@ -152,8 +158,8 @@ def make_search(
     features, features_params = judge.train_noisy_features(config, dataset)
 
   @jax.jit
-  def compiled(features_params, params, key, reference):
-    settings = {'schedule': schedule, 'beta': section.beta}
+  def compiled(features_params, params, key, reference, counts):
+    settings = {'schedule': schedule, 'beta': section.beta, 'num_references': counts}
     if features is None:
       curves = trajectory.pixel_curves(reference, **settings)
     else:
@@ -184,24 +190,29 @@ def draw_reference(
   split: splits.Split,
   num_classes: int,
   section: config_dict.ConfigDict,
-) -> np.ndarray:
-  """Random data of each class, `[num_classes, n, *data]`: as many as all have.
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Random data of each class, as many as it has, up to `num_references`.
+
+  Returns:
+    `[num_classes, n, *data]`, of the class with most; and `[num_classes]`, how many of
+    them are of the class, where the rest repeats; None where all classes have n.
 
   Raises:
     launch.UserError: a class has less than 2.
   """
   counts = np.bincount(split.label, minlength=num_classes)
-  n = min(section.num_references, counts.min())
-  if n < 2:
+  if counts.min() < 2:
     raise launch.UserError(
-      f'trajectory.reference={section.reference!r}: holds {n} data of class'
+      f'trajectory.reference={section.reference!r}: holds {counts.min()} data of class'
       f' {np.argmin(counts)}, and a distance needs 2; use'
       ' --config.trajectory.reference=train.'
     )
+  used = np.minimum(counts, section.num_references)
   rows = [
-    rng.permutation(np.flatnonzero(split.label == c))[:n] for c in range(len(counts))
+    np.resize(rng.permutation(np.flatnonzero(split.label == c))[: used[c]], used.max())
+    for c in range(len(counts))
   ]
-  return split.x[np.stack(rows)]
+  return split.x[np.stack(rows)], used if used.min() < used.max() else None
 
 
 if __name__ == '__main__':

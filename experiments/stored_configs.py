@@ -1,4 +1,4 @@
-"""Configs as they are stored beside checkpoints: to JSON, back, and read.
+"""Configs as they are stored in a work directory: to JSON, back, and read.
 
 A checkpoint may be older than a key: what a file lacks has its default.
 """
@@ -6,12 +6,16 @@ A checkpoint may be older than a key: what a file lacks has its default.
 import json
 from typing import Any
 
+import jax
+from absl import logging
+from etils import epath
 from ml_collections import config_dict
 
 from configs import common
 from experiments import launch
 from experiments import workdir as workdir_lib
 from lgd import checkpointing
+from lgd import files
 
 
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
@@ -36,6 +40,20 @@ def config_from_json(tree: dict[str, Any]) -> config_dict.ConfigDict:
   config = common.get_default()
   config.update(convert(tree))
   return config
+
+
+def record(path: epath.Path, name: str, config: config_dict.ConfigDict) -> None:
+  """Writes the resolved config of a command, to be read; a line of the log says where.
+
+  Args:
+    path: of the work directory.
+    name: of the command or stage.
+    config: as it is used.
+  """
+  file = path / 'configs' / f'{name}.json'
+  if jax.process_index() == 0:
+    files.write_json(file, to_json(config))
+  logging.info('%s: its config is in %s', name, file)
 
 
 def load_denoiser_config(workdir: workdir_lib.Workdir) -> config_dict.ConfigDict:

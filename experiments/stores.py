@@ -1,5 +1,6 @@
 """From the shards of a statistics pass to what training draws from."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
+from experiments import builders
 from experiments import clips
+from experiments import datasets
 from experiments import launch
 from experiments import naming
 from experiments import objective_builders
@@ -45,8 +48,21 @@ def load(
   )
   require_reach(stored.t, config.guidance, directory)
   cond = clips.make_read(workdir, config)(stored.label)
+  gram, t, cond, profile = jax.tree.map(
+    jnp.asarray, (stored.gram, stored.t, cond, stored.profile)
+  )
+  section, grouped = config.statistics, config.statistics.kind != 'particles'
   store = objectives.make_store(
-    *jax.tree.map(jnp.asarray, (stored.gram, stored.t, cond, stored.profile))
+    gram,
+    t,
+    cond,
+    schedule=builders.schedule(config),
+    dim=math.prod(datasets.spec(config).shape),
+    num_particles=section.group_size if grouped else section.num_particles,
+    antithetic=section.antithetic,
+    grouped=grouped,
+    profile=profile,
+    nodes=config.reward.nodes,
   )
   return store, num_evaluations
 
@@ -62,7 +78,7 @@ def with_kind_of_objective(config: config_dict.ConfigDict) -> config_dict.Config
 
 def in_reach(t: np.ndarray | jax.Array, section: Any) -> np.ndarray | jax.Array:
   """Which times have an s that `section`, with s_min, gap and zeta, lets be drawn."""
-  return (section.s_min + section.gap < t) & (t <= 1.0 - section.zeta)
+  return objectives.in_reach(t, s_min=section.s_min, zeta=section.zeta, gap=section.gap)
 
 
 def require_reach(t: np.ndarray, section: Any, place: Any) -> None:

@@ -29,6 +29,7 @@ from experiments import pieces as pieces_lib
 from experiments import restoring
 from experiments import sampler
 from experiments import side_by_side
+from experiments import stored_configs
 from experiments import stores
 from experiments import sweep_results
 from experiments import train_guidance
@@ -61,7 +62,6 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   for point in grid:  # Each must be a valid guidance config.
     config.guidance.update({axis: point[axis] for axis in sweep_results.AXES})
     validate_point(config)
-  builders.log_config(config)
   dataset = datasets.load_classes(config)
   store, num_evaluations = stores.load(config, workdir)
   t = np.asarray(store.t)
@@ -73,6 +73,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   identity = identities.run_identity(workdir, config)
   identity['statistics'] = identities.statistics_identity(workdir, config)
   pieces = pieces_lib.Pieces(workdir.unfinished('sweep'), identity)
+  stored_configs.record(workdir.path, 'sweep', config)
   tabulate = sampler.make_tabulate(config, builders.weight_model(config, dataset.spec))
   tabulate = functools.partial(tabulate, label=np.arange(dataset.num_classes))
   tables = []

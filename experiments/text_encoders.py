@@ -125,7 +125,7 @@ def _t5(name, weights, tokenizer, length, truncate):
     raise launch.UserError(
       f'--tokenizer={tokenizer}: a T5 directory has its own; leave it out.'
     )
-  directory, dim = epath.Path(weights), embeddings.ENCODERS[name].dim
+  directory, dim = files.user_path(weights), embeddings.ENCODERS[name].dim
   config = directory / 'config.json'
   try:
     found = files.read_json(config) if weights and config.exists() else {}

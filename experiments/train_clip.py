@@ -52,7 +52,6 @@ def run(
       directory,
     )
     refusals.require_encoded(directory, config)
-  builders.log_config(config)
   dataset = datasets.load(config)
   seen = config.copy_and_resolve_references()
   seen.seed += MODELS.index(model)  # Another start and order for each.

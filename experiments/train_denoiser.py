@@ -30,7 +30,6 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   if checkpointing.latest_step(workdir.denoiser) is not None:
     refusals.require_base_of(workdir, config)
     refusals.require_encoded(workdir.denoiser, config)
-  builders.log_config(config)
 
   dataset = datasets.load(config)
   net = builders.network(config, dataset.spec)

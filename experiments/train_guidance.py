@@ -53,7 +53,6 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   config = stores.with_kind_of_objective(config)
   directory = workdir.guidance(naming.guidance_name(config))
   refuse_other_weight(workdir, config)
-  builders.log_config(config)
   if config.guidance.source == 'direct':
     return learn_directly(config, workdir, directory)
   store, num_evaluations = stores.load(config, workdir)
@@ -191,6 +190,7 @@ def fit_table(
     'values': closed_form.solve(config, store),
     'times': builders.time_grid(config),
   }
+  bounds.warn_absurd(naming.guidance_name(config), float(params['values'].max()))
   return learned_weights.save_table(workdir, config, directory, params, num_evaluations)
 
 

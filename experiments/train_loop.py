@@ -11,7 +11,9 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
+from experiments import launch
 from experiments import preemption
+from experiments import stored_configs
 from lgd import arrays
 from lgd import checkpointing
 from lgd import reporting
@@ -61,6 +63,7 @@ def train(
     reporting.NonFiniteError: before the state that caused it is saved; names the last
       that was.
     saving.SaveError: as of `save`.
+    launch.UserError: the newest checkpoint is beyond `section.num_steps`.
     preemption.Preempted: asked to stop; the state of this step is saved.
   """
   mesh, stream = builders.mesh(config), stream or stage
@@ -82,10 +85,17 @@ def train(
     start = int(state.step)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     logging.info('%s: %d parameters, from step %d', stage, num_params, start)
-    if start >= section.num_steps:
+    if start > section.num_steps:
+      raise launch.UserError(
+        f'{stage}: num_steps={section.num_steps}: {directory} is at step {start}'
+        ' already, and every command uses the last; use that number, or another'
+        ' --workdir.'
+      )
+    if start == section.num_steps:
       logging.info('%s: step %d is already reached', stage, section.num_steps)
       return state
 
+    stored_configs.record(workdir, stage, config)
     train_step = training.make_train_step(
       loss_fn,
       tx,

@@ -3,13 +3,14 @@
 import itertools
 import re
 
-from etils import epath
+import numpy as np
 from ml_collections import config_dict
 
 from experiments import builders
 from experiments import config_checks
 from experiments import datasets
 from experiments import encoded
+from lgd import files
 from lgd.data import catalog
 from lgd.data import embeddings
 
@@ -23,7 +24,7 @@ def validate_data(config: config_dict.ConfigDict, check: config_checks.Checks) -
   check('data.num_per_class', lambda v: v >= 2, 'needs at least 2 for a distance.')
   check(
     'data.dir',
-    lambda v: not v or epath.Path(v).expanduser().is_dir(),
+    lambda v: not v or files.user_path(v).is_dir(),
     "no such directory; it is where TFDS keeps its data sets, '' for its default.",
   )
   for key in ('num_threads', 'num_workers'):
@@ -41,9 +42,7 @@ def validate_data(config: config_dict.ConfigDict, check: config_checks.Checks) -
   )
   check(
     'data.file',
-    lambda v: (
-      epath.Path(v).expanduser().is_file() if v else config.data.name != 'pairs'
-    ),
+    lambda v: files.user_path(v).is_file() if v else config.data.name != 'pairs',
     "no such file; it is the npz of data.name='pairs', with image [n, height, width, 3]"
     ' uint8 and caption [n], as in --config.data.file=FILE.npz.',
   )
@@ -124,7 +123,9 @@ def validate_reward(
   check(
     'reward.nodes',
     lambda v: (
-      len(v) >= 2 and v[0] == 0.0 and all(a < b for a, b in itertools.pairwise(v))
+      len(v) >= 2
+      and v[0] == 0.0
+      and all(a < b for a, b in itertools.pairwise(map(np.float32, v)))
     ),
     'must start at 0 and increase, and needs at least 2.',
   )
@@ -145,12 +146,7 @@ def validate_reward(
       lambda v: v == 0.0,
       'a table is a closed form without reward; use --config.guidance.weight=network.',
     )
-  check.numbers('frontier.gammas', lambda v: v >= 0.0, 'at least 0')
-  check(
-    'frontier.gammas',
-    lambda v: len({f'{gamma:g}' for gamma in v}) == len(v),
-    'must differ in their first 6 digits, which name the weights.',
-  )
+  check.grid('frontier.gammas', lambda v: v >= 0.0, 'at least 0')
 
 
 def _validate_reward_weights(section, check, is_captioned) -> None:
@@ -159,7 +155,7 @@ def _validate_reward_weights(section, check, is_captioned) -> None:
   if section.name == 'clip' and is_captioned:
     check(
       'reward.weights',
-      lambda v: epath.Path(v).is_file(),
+      lambda v: files.user_path(v).is_file(),
       'no such file; it must be the npz of experiments.convert_clip that captions were'
       ' embedded by, as in --config.reward.weights=clip.npz.',
     )

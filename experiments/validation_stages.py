@@ -84,17 +84,17 @@ def validate_trajectory(check: config_checks.Checks) -> None:
 
 def validate_sweep(check: config_checks.Checks) -> None:
   """Every value that a sweep sets keeps the rule of the key it replaces."""
-  check.numbers('sweep.beta', lambda v: 0.0 < v < 2.0, 'in (0, 2)')
+  check.grid('sweep.beta', lambda v: 0.0 < v < 2.0, 'in (0, 2)')
   for key in ('interaction', 'churn'):
-    check.numbers(f'sweep.{key}', lambda v: 0.0 <= v <= 1.0, 'in [0, 1]')
-  check.numbers('sweep.gap', lambda v: 0.0 < v < 1.0, 'in (0, 1)')
-  check.numbers('sweep.s_min', lambda v: 0.0 <= v < 1.0, 'in [0, 1)')
-  check.numbers(
+    check.grid(f'sweep.{key}', lambda v: 0.0 <= v <= 1.0, 'in [0, 1]')
+  check.grid('sweep.gap', lambda v: 0.0 < v < 1.0, 'in (0, 1)')
+  check.grid('sweep.s_min', lambda v: 0.0 <= v < 1.0, 'in [0, 1)')
+  check.grid(
     'sweep.num_particles',
     lambda v: isinstance(v, int) and v >= 2,
     'that are integers >= 2',
   )
-  check.numbers('sweep.learning_rate', lambda v: v > 0.0, 'above 0')
+  check.grid('sweep.learning_rate', lambda v: v > 0.0, 'above 0')
   for key in ('num_seeds', 'num_steps', 'batch_size'):
     check.positive(f'sweep.{key}')
   check('sweep.samples_per_class', lambda v: v >= 2, 'a distance needs at least 2.')
@@ -107,9 +107,10 @@ def validate_compare(check: config_checks.Checks) -> None:
     lambda v: set(v) <= set(methods.FAMILIES),
     f'must be some of {tuple(methods.FAMILIES)}.',
   )
+  check('compare.methods', lambda v: len(set(v)) == len(v), 'names a method twice.')
   for key in ('compare.omegas', 'compare.rates'):
-    check.numbers(key, lambda v: v > 0.0, 'above 0')
-  check.numbers(
+    check.grid(key, lambda v: v > 0.0, 'above 0')
+  check.grid(
     'compare.num_steps',
     lambda v: isinstance(v, int) and v >= 2,
     'that are integers >= 2',
@@ -159,17 +160,19 @@ def validate_evaluation(
       "denoiser.prediction='eps' leaves x0 undetermined at t = 1; keep t below it by"
       ' --config.guidance.zeta=0.01.',
     )
-  for key in ('num_samples', 'num_reference', 'batch_size', 'shard_size'):
+  for key in ('num_samples', 'num_reference'):
+    check(f'fid.{key}', lambda v: v >= 4, 'the third neighbour needs at least 4.')
+  for key in ('batch_size', 'shard_size'):
     check.positive(f'fid.{key}')
   check.one_of('fid.labels', ('balanced', 'data', 'test'))
   check.one_of('fid.split', catalog.SPLITS)
   check('fid.kid_subset_size', lambda v: v >= 2, 'needs at least 2.')
   check('fid.num_neighbors_samples', lambda v: v >= 4, 'needs at least 4.')
   for key in ('constants', 'interval_omegas', 'clamp_linear_omegas'):
-    check.numbers(f'evaluation.{key}', lambda v: v > 0.0, 'above 0')
-  check.numbers('evaluation.kappas', lambda v: v > 0.0, 'above 0')
-  check.numbers('evaluation.clamp_linear_floors', lambda v: v >= 0.0, 'at least 0')
-  check.numbers('evaluation.interval_bounds', lambda v: 0.0 <= v <= 1.0, 'in [0, 1]')
+    check.grid(f'evaluation.{key}', lambda v: v > 0.0, 'above 0')
+  check.grid('evaluation.kappas', lambda v: v > 0.0, 'above 0', may_be_empty=True)
+  check.grid('evaluation.clamp_linear_floors', lambda v: v >= 0.0, 'at least 0')
+  check.grid('evaluation.interval_bounds', lambda v: 0.0 <= v <= 1.0, 'in [0, 1]')
   check(
     'evaluation.interval_bounds',
     lambda v: len(v) >= 2 and all(a < b for a, b in itertools.pairwise(v)),

@@ -1,5 +1,7 @@
 """The rules of `validation.py` for what trains: networks, their updates, devices."""
 
+import math
+
 from ml_collections import config_dict
 
 from experiments import config_checks
@@ -25,6 +27,7 @@ def validate_training(
       f'must divide {section}.batch_size={config[section].batch_size}.',
     )
     check.fraction(f'{section}.ema_decay')
+    _validate_average(check, section, config[section].num_steps)
   check.positive('mesh.fsdp')
   _validate_clip(config, check)
   _validate_network(config, check)
@@ -32,6 +35,19 @@ def validate_training(
     'denoiser.label_dropout',
     lambda v: 0.0 < v < 1.0,
     'must be in (0, 1): without dropped labels the null prediction is untrained.',
+  )
+
+
+def _validate_average(check, section, num_steps) -> None:
+  """That the average of the parameters is more of the training than of its start."""
+  # Of the start a hundredth is left with this, to three digits.
+  enough = math.floor(0.01 ** (1.0 / max(num_steps, 1)) * 1000.0) / 1000.0
+  check(
+    f'{section}.ema_decay',
+    lambda v: num_steps < 1 or v**num_steps <= 0.5,
+    f'after {section}.num_steps={num_steps} more than half of the average, which every'
+    f' command uses, would be the untrained start; use --config.{section}.ema_decay='
+    f'{enough:.3g}.',
   )
 
 
@@ -78,6 +94,7 @@ def _validate_network(
         lambda v: v % section.head_dim == 0,
         f'must be a multiple of denoiser.head_dim={section.head_dim}.',
       )
+  check('denoiser.clip', lambda v: v >= 0.0, 'must not be negative; 0.0 clips nothing.')
   check.one_of('denoiser.dtype', ('float32', 'bfloat16'))
   check.one_of('denoiser.weighting', ('uniform', 'sigmoid'))
 
@@ -95,6 +112,12 @@ def _validate_unet(config: config_dict.ConfigDict, check: config_checks.Checks) 
     'denoiser.multipliers',
     lambda v: shape[0] % 2 ** (len(v) - 1) == 0,
     f'the side of data, {shape[0]}, must halve between all of them; give fewer.',
+  )
+  sizes = [shape[0] // 2**i for i in range(len(section.multipliers))]
+  check(
+    'denoiser.attention_sizes',
+    lambda v: set(v) <= set(sizes),
+    f'must be sizes of its levels, {sizes}; others would have no attention.',
   )
   if section.attention_sizes:
     check(

@@ -6,6 +6,7 @@ guidance/NAME/      Orbax steps of each learned weight
 fid/                features and rows of `experiments.fid`
 clip/MODEL/         Orbax steps of a small CLIP, that rewards or judges
 compare/            results and figures of compare
+configs/            the resolved config of every command and stage, to be read
 sweep/              table, figures and chosen setting of a sweep
 metrics.jsonl       one line per logging window of every stage
 tensorboard/        the same for TensorBoard
@@ -29,6 +30,7 @@ from lgd import files
 _ENTRIES = (
   'clip',
   'compare',
+  'configs',
   'denoiser',
   'fid',
   'guidance',
@@ -50,7 +52,7 @@ class Workdir:
   """Paths of one experiment."""
 
   def __init__(self, path: epath.PathLike):
-    self.path = epath.Path(path)
+    self.path = files.user_path(path)
     self.denoiser = self.path / 'denoiser'
 
   def guidance(self, name: str) -> epath.Path:

@@ -15,6 +15,7 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from lgd import files
 from lgd import fingerprints
 from lgd import types
 
@@ -31,7 +32,7 @@ def latest_step(directory: epath.PathLike) -> int | None:
 
   Only reads: a directory that does not exist is not created.
   """
-  return max(_steps(epath.Path(directory)), default=None)
+  return max(_steps(files.user_path(directory)), default=None)
 
 
 def _steps(directory: epath.Path) -> list[int]:
@@ -76,7 +77,7 @@ def abstract(tree: Any, shardings: Any) -> Any:
 
 def absolute(directory: epath.PathLike) -> epath.Path:
   """Orbax wants absolute paths; `resolve` would spoil a gs:// one, which is."""
-  path = epath.Path(directory)
+  path = files.user_path(directory)
   return path if path.is_absolute() else path.resolve()
 
 

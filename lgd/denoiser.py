@@ -22,18 +22,37 @@ from lgd import types
 
 
 def from_network(
-  apply: Callable[..., jax.Array], schedule: types.Schedule, prediction: str
+  apply: Callable[..., jax.Array],
+  schedule: types.Schedule,
+  prediction: str,
+  *,
+  clip: float | None = None,
 ) -> types.Denoiser:
-  """A denoiser from a network that predicts x0, eps or velocity.
+  """A denoiser from a network that predicts x0, eps, velocity or v.
 
   Args:
     apply: `(params, xt, t, cond) -> prediction`, all `[batch, ...]`.
     schedule: the noise schedule that the network was trained with.
-    prediction: 'x0', 'eps' or 'velocity'.
+    prediction: one of `noising.PREDICTIONS`. What others call v-prediction is 'v';
+      'velocity' is dx_t/dt, which differs from it (`noising`, (3) and (5)).
+    clip: clean predictions are clipped to [-clip, clip], as samplers of such models
+      do; None leaves them. An error of eps is sigma / alpha times as large in x_0: near
+      t = 1 such predictions are far from all data, and weights learned from them are
+      large and say nothing.
+
+  Raises:
+    ValueError: an unknown prediction, or a clip that is not positive.
   """
+  if prediction not in noising.PREDICTIONS:
+    raise ValueError(
+      f'prediction={prediction!r}: must be one of {noising.PREDICTIONS}.'
+    )
+  if clip is not None and not clip > 0.0:
+    raise ValueError(f'clip={clip}: must be above 0, or None.')
 
   def denoise(params, xt, t, cond):
-    return noising.to_x0(schedule, apply(params, xt, t, cond), xt, t, prediction)
+    x0 = noising.to_x0(schedule, apply(params, xt, t, cond), xt, t, prediction)
+    return x0 if clip is None else jnp.clip(x0, -clip, clip)
 
   return denoise
 
@@ -159,12 +178,15 @@ def _one_after_the_other(cond, null):
 
 
 def _broadcast_null(c, null):
-  if not np.can_cast(np.asarray(null).dtype, c.dtype, 'same_kind'):
+  null = np.asarray(null)
+  held = null.astype(c.dtype)
+  # Floats may round it; integers must hold it exactly.
+  if not jnp.issubdtype(c.dtype, jnp.floating) and np.any(held != null):
     raise ValueError(
-      f'null_cond of {np.asarray(null).dtype}: conditions of {c.dtype} cannot hold it;'
-      ' give them as floats.'
+      f'null_cond={null}: conditions of {c.dtype} cannot hold it; give both in a type'
+      f' that does, as {np.promote_types(null.dtype, c.dtype)}.'
     )
-  return jnp.broadcast_to(jnp.asarray(null, c.dtype), c.shape)
+  return jnp.broadcast_to(jnp.asarray(held), c.shape)
 
 
 def _frozen(denoiser):

@@ -38,6 +38,15 @@ class WriteError(OSError):
   """A file that could not be written; what was there before is as it was."""
 
 
+def user_path(path: epath.PathLike) -> epath.Path:
+  """A path as a user writes it: `~` is the home directory.
+
+  A shell expands none in `--workdir=~/runs`. Every path of a flag, a config or a caller
+  goes through this.
+  """
+  return epath.Path(path).expanduser()
+
+
 def read_npz(
   path: epath.PathLike, *, sha256: str | None = None
 ) -> dict[str, np.ndarray]:
@@ -53,7 +62,7 @@ def read_npz(
   """
   if sha256 is not None:
     check_sha256(path, sha256)
-  path = epath.Path(path)
+  path = user_path(path)
   if not path.exists():
     raise FileError(f'{path}: no such file.')
   try:
@@ -93,7 +102,7 @@ def write_whole(path: epath.PathLike, write: Callable[[IO[bytes]], Any]) -> None
   Raises:
     WriteError: a disk that is full, read-only or failing, a quota, no permission.
   """
-  path = epath.Path(path)
+  path = user_path(path)
   partial = path.parent / f'{path.name}.partial'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +152,7 @@ def read_json(path: epath.PathLike) -> Any:
     FileError: missing, no UTF-8, or no JSON.
   """
   try:
-    return json.loads(epath.Path(path).read_bytes().decode())
+    return json.loads(user_path(path).read_bytes().decode())
   except FileNotFoundError as error:
     raise FileError(f'{path}: no such file.') from error
   except (OSError, ValueError, RecursionError) as error:
@@ -167,7 +176,7 @@ def require_writable(directory: epath.PathLike) -> None:
   """
   if not is_local(directory):
     return
-  place = epath.Path(directory)
+  place = user_path(directory)
   try:
     while not place.exists():
       place = place.parent
@@ -185,7 +194,7 @@ def require_writable(directory: epath.PathLike) -> None:
 def sha256(path: epath.PathLike) -> str:
   """Of a file's bytes, 64 hexadecimal digits."""
   digest = hashlib.sha256()
-  with epath.Path(path).open('rb') as f:
+  with user_path(path).open('rb') as f:
     while chunk := f.read(_CHUNK):
       digest.update(chunk)
   return digest.hexdigest()
@@ -202,7 +211,7 @@ def check_sha256(path: epath.PathLike, expected: str) -> None:
   """
   if not re.fullmatch('[0-9a-fA-F]{8,64}', expected):
     raise ValueError(f'sha256={expected!r}: must be 8 to 64 hexadecimal digits.')
-  if not epath.Path(path).exists():
+  if not user_path(path).exists():
     raise FileError(f'{path}: no such file.')
   actual = sha256(path)
   if not actual.startswith(expected.lower()):

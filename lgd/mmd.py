@@ -45,7 +45,7 @@ def pairwise_energy(x: jax.Array, y: jax.Array, beta: float) -> jax.Array:
   cancels catastrophically for close particles when the product runs in bfloat16.
 
   Args:
-    x: `[n, dim]`.
+    x: `[n, dim]`; integers and half precisions are taken as float32.
     y: `[m, dim]`.
     beta: exponent, in (0, 2].
 
@@ -59,6 +59,7 @@ def pairwise_energy(x: jax.Array, y: jax.Array, beta: float) -> jax.Array:
     ValueError: arrays of other shapes.
   """
   checks.matrices(x=x, y=y)
+  x, y = (z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in (x, y))
   sq_dist = jnp.sum(jnp.square(x[:, None, :] - y[None, :, :]), axis=-1)
   coincide = sq_dist == 0.0
   safe_sq_dist = jnp.where(coincide, 1.0, sq_dist)  # Inner where: finite gradient.
@@ -121,7 +122,8 @@ def expected_norm_power(
   """
   checks.require('at least 1', lambda v: v >= 1, dim=dim)
   checks.require('in (0, 2]', lambda v: 0.0 < v <= 2.0, beta=beta)
-  sq_norm, variance = jnp.broadcast_arrays(sq_norm, variance)
+  dtype = jnp.promote_types(jnp.result_type(sq_norm, variance), jnp.float32)
+  sq_norm, variance = (x.astype(dtype) for x in jnp.broadcast_arrays(sq_norm, variance))
   h = jax.lax.stop_gradient(0.5 * beta)
   # A constant: the scaling is exact for every one.
   scale = jax.lax.stop_gradient(sq_norm + dim * variance)

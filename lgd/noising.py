@@ -1,14 +1,17 @@
-"""The forward marginal and the three things a network may predict.
+"""The forward marginal and the four things a network may predict.
 
   (1)  q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)
   (2)  eps      = (x_t - alpha_t x_0) / sigma_t
   (3)  velocity = dx_t/dt at fixed (x_0, eps) = alpha'_t x_0 + sigma'_t eps
   (4)  x_0      = (sigma'_t x_t - sigma_t velocity) / D_t,
        D_t      = alpha_t sigma'_t - sigma_t alpha'_t
+  (5)  v        = alpha_t eps - sigma_t x_0   (Salimans and Ho 2022)
+  (6)  x_0      = (alpha_t x_t - sigma_t v) / (alpha_t^2 + sigma_t^2)
 
 (4) solves (1) and (3) for x_0; D_t is positive because logsnr decreases: 1 for
 rectified flow, pi/2 for the cosine schedule. So velocity, in contrast to eps,
-determines x_0 at every t, t = 1 included.
+determines x_0 at every t, t = 1 included; and so does v. The two are not the same: the
+cosine schedule's velocity is pi/2 v, that of rectified flow is eps - x_0.
 """
 
 from collections.abc import Callable
@@ -17,9 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from lgd import arrays
+from lgd import checks
 from lgd import types
 
-PREDICTIONS = ('x0', 'eps', 'velocity')
+PREDICTIONS = ('x0', 'eps', 'velocity', 'v')
 
 
 def add_noise(
@@ -35,7 +39,11 @@ def add_noise(
 
   Returns:
     `[batch, *data]`.
+
+  Raises:
+    ValueError: a time, unless traced, outside [0, 1].
   """
+  checks.times(t=t)
   alpha, sigma = schedule.alpha(t), schedule.sigma(t)
   return arrays.expand_right(alpha, x0) * x0 + arrays.expand_right(sigma, x0) * eps
 
@@ -72,6 +80,8 @@ def to_x0(
     return (sigma_dot * xt - sigma * prediction) / (
       alpha * sigma_dot - sigma * alpha_dot
     )
+  if kind == 'v':
+    return (alpha * xt - sigma * prediction) / (alpha**2 + sigma**2)
   raise ValueError(f'prediction={kind!r}: must be one of {PREDICTIONS}.')
 
 
@@ -84,7 +94,7 @@ def from_x0(
 ) -> jax.Array:
   """The network output that stands for the clean prediction `x0`; inverts `to_x0`.
 
-  Shapes as in `to_x0`. 'eps' and 'velocity' need t > 0: x_0 = x_t says nothing of
+  Shapes as in `to_x0`. All but 'x0' need t > 0: x_0 = x_t says nothing of
   the noise.
   """
   if kind == 'x0':
@@ -114,6 +124,9 @@ def target(
   if kind == 'velocity':
     _, _, alpha_dot, sigma_dot = _scales(schedule, t, x0)
     return alpha_dot * x0 + sigma_dot * eps
+  if kind == 'v':
+    alpha, sigma, _, _ = _scales(schedule, t, x0)
+    return alpha * eps - sigma * x0
   raise ValueError(f'prediction={kind!r}: must be one of {PREDICTIONS}.')
 
 
@@ -123,7 +136,8 @@ def _scales(schedule: types.Schedule, t: jax.Array, x: jax.Array):
   def with_derivative(fn: Callable[[jax.Array], jax.Array]):
     return jax.jvp(fn, (t,), (jnp.ones_like(t),))
 
-  t = jnp.asarray(t, x.dtype)
+  # A time in bfloat16, or in the integers of an image, would be another time.
+  t = jnp.asarray(t, jnp.promote_types(x.dtype, jnp.float32))
   alpha, alpha_dot = with_derivative(schedule.alpha)
   sigma, sigma_dot = with_derivative(schedule.sigma)
   return tuple(arrays.expand_right(v, x) for v in (alpha, sigma, alpha_dot, sigma_dot))

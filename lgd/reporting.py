@@ -51,7 +51,7 @@ class Reporter:
     self._time, self._waited = time.perf_counter(), 0.0
     self._writes = jax.process_index() == 0
     if self._writes:
-      workdir = epath.Path(workdir)
+      workdir = files.user_path(workdir)
       self._path = workdir / 'metrics.jsonl'
       self._drop_lines_after(start)
       self._tensorboard = SummaryWriter(

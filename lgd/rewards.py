@@ -4,19 +4,26 @@ Training-free guidance improves the clean estimate at every transition. With
 x_i = x0_hat(x_t^i, t, c), detached, and a rate eta(c, s, t), which is a weight like any
 other:
 
-  (1)  MPGD:   x_i <- x_i + eta grad R(x_i)
+  (1)  MPGD:   x_i <- x_i + eta alpha_s / coef_x0 grad R(x_i)
   (2)  Stein:  x_i <- x_i + eta / n sum_j [k_ij grad R(x_j) + grad_{x_j} k_ij]
   (3)  k_ij = exp(-||x_i - x_j||^2 / h),  grad_{x_j} k_ij = 2 / h (x_i - x_j) k_ij
 
-(1) is manifold-preserving guided diffusion (He et al. 2023, arXiv 2311.16424). (2) is a
+(1) is manifold-preserving guided diffusion (He et al. 2023, arXiv 2311.16424): its step
+keeps the noise eps(x_t) of the estimate that was not moved,
+
+  (6)  x_s = alpha_s (x_i + eta grad R(x_i)) + coef_xt sigma_t eps(x_t) + std z
+
+which is the transition (`transitions`, (1)) of the x_i of (1). (2) is a
 step of Stein variational gradient descent (Liu and Wang 2016) towards the density
 exp(R), of n particles of one condition, which its second term drives apart. In Stein
 diffusion guidance (Nguyen et al. 2025, arXiv 2507.05482) an estimate of the score of
 p(x_0 | x_t) stands for grad R in (2) and the reward acts beside it; here the estimates
 return to the data by the next evaluation of the denoiser alone.
 
-The transition of the sampler treats the outcome as any clean prediction: it takes the
-noise that goes with it, at churn 1 new noise.
+The transition of the sampler treats the outcome of (2) as any clean prediction: it
+takes the noise that goes with it, at churn 1 new noise. So for one particle (2) is (1)
+without alpha_s / coef_x0, at churn 0 without 1 / (1 - r), r = alpha_t sigma_s /
+(alpha_s sigma_t).
 
 Learned guidance moves along a line, on which a reward is a function of one number:
 
@@ -37,6 +44,7 @@ import numpy as np
 
 from lgd import arrays
 from lgd import checks
+from lgd import transitions
 from lgd import types
 
 # Of an estimate's norm. Repulsion is as 1 / distance; nearer ones may be equal but for
@@ -45,15 +53,22 @@ _RESOLUTION = 1e-3
 
 
 def mpgd(
-  denoise: types.Denoise, reward: types.Reward, rate: types.Weight
+  denoise: types.Denoise,
+  reward: types.Reward,
+  rate: types.Weight,
+  *,
+  schedule: types.Schedule,
+  churn: float,
 ) -> types.Denoise:
-  """`(xt, s, t, cond) -> x0_hat + rate(cond, s, t) grad R(x0_hat, cond)`, (1).
+  """`(xt, s, t, cond) -> x0_hat` moved by (1): the sampler then makes the step (6).
 
   Args:
     denoise: guided or not.
     reward: `(x0_hat, cond) -> [batch]`, to be raised; differentiable in x0_hat.
-    rate: size of the step, in squared units of the data per unit of reward, such as
-      `guidance.constant`.
+    rate: eta, size of the step, in squared units of the data per unit of reward, such
+      as `guidance.constant`.
+    schedule: noise schedule of the sampler.
+    churn: of the sampler.
 
   Raises:
     ValueError: on the first call or trace, the reward is not `[batch]`.
@@ -64,7 +79,8 @@ def mpgd(
 
   def rewarded(xt, s, t, cond):
     x0_hat = jax.lax.stop_gradient(denoise(xt, s, t, cond))
-    eta = arrays.expand_right(rate(cond, s, t), x0_hat)
+    coef_x0 = transitions.coefficients(schedule, s, t, churn).coef_x0
+    eta = arrays.expand_right(rate(cond, s, t) * schedule.alpha(s) / coef_x0, x0_hat)
     return x0_hat + eta * _reward_gradient(reward, x0_hat, cond)
 
   return rewarded
@@ -80,13 +96,13 @@ def stein(
   """A Stein variational step on the estimates of every group of particles, (2).
 
   The batch is `[groups * num_particles]`: a group is `num_particles` consecutive rows,
-  of the same condition and the same time. One particle is `mpgd`.
+  of the same condition and the same time.
 
   Args:
     denoise: guided or not.
     reward: `(x0_hat, cond) -> [batch]`, to be raised; differentiable in x0_hat.
     rate: size of the step, in squared units of the data per unit of reward. k averages
-      over the group: far from each other, particles move 1 / n of what `mpgd` gives.
+      over the group: far from each other, particles move 1 / n of what one would.
     num_particles: n.
     bandwidth: h of (3), in squared units of the data; None is the median of the squared
       distances in the group over log n, no less than 1e-6 of the mean squared norm.

@@ -80,8 +80,8 @@ def sample(
 
   Raises:
     ValueError: an unknown order or one that the churn rules out, times that are not of
-      `num_steps` transitions or, unless traced, do not decrease, or a churn outside
-      [0, 1].
+      `num_steps` transitions or, unless traced, do not decrease in [0, 1], or a churn
+      outside [0, 1].
   """
   if order not in (1, 2):
     raise ValueError(f'order={order}: must be 1 or 2.')
@@ -93,12 +93,10 @@ def sample(
   if times is None:
     times = time_grid(num_steps)
   times = jnp.asarray(times)
-  if times.shape != (num_steps + 1,):
-    raise ValueError(
-      f'times.shape={times.shape}: {num_steps} transitions need'
-      f' ({num_steps + 1},) times.'
-    )
-  checks.decreasing(times=times)
+  checks.shape(
+    f'({num_steps + 1},), for {num_steps} transitions', (num_steps + 1,), times=times
+  )
+  checks.time_grid(times=times)
   # x_{t_N} has the marginal of pure noise, up to alpha(t_N) x_0 with t_N ~ 1.
   x_init = schedule.sigma(times[0]) * arrays.normal(arrays.fold_in(key, 0), shape)
 

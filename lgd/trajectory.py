@@ -23,6 +23,7 @@ the number of candidates. (3) smooths over steps: curves are added up with a fad
 memory before the minimum is taken, so that the particles follow the weights returned.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -30,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgd import arrays
+from lgd import checks
 from lgd import denoiser as denoiser_lib
 from lgd import mmd
 from lgd import noising
@@ -43,7 +45,11 @@ CurveFn = Callable[
 
 
 def pixel_curves(
-  reference: jax.Array, *, schedule: types.Schedule, beta: float
+  reference: jax.Array,
+  *,
+  schedule: types.Schedule,
+  beta: float,
+  num_references: jax.Array | None = None,
 ) -> CurveFn:
   """Curves (2) of the particles themselves, all noise integrated out.
 
@@ -51,15 +57,17 @@ def pixel_curves(
     reference: `[num_conds, R, *data]` data of each condition.
     schedule: noise schedule.
     beta: kernel exponent, in (0, 2).
+    num_references: `[num_conds]`, how many of the R are data: the first, the rest is
+      not looked at; None is all. So a rare condition takes none from the others.
 
   Cost: five products of N x N and N x R vectors per condition, then O(N (N + R)) a
   candidate.
   """
-  num_conds, num_references = reference.shape[:2]
-  reference = reference.reshape(num_conds, num_references, -1)
-  dim = reference.shape[-1]
+  num_conds, dim = reference.shape[0], math.prod(reference.shape[2:])
+  reference = _in_float32(reference.reshape(num_conds, -1, dim))
+  is_data = _is_data(reference, num_references)
 
-  def curve(a, b, y, noise_var, sigma_s, omegas):  # Of one condition.
+  def curve(a, b, y, is_data, noise_var, sigma_s, omegas):  # Of one condition.
     centre = y.mean(axis=0)  # Only differences matter.
     a, y = a - centre, y - centre
 
@@ -78,10 +86,10 @@ def pixel_curves(
       to_data = x_norm[:, None] + y_norm - 2.0 * (ay + omega * by)
       to_each_other = x_norm[i] + x_norm[j] - 2.0 * xx[i, j]
       attraction, repulsion = (
-        mmd.expected_norm_power(jnp.maximum(q, 0.0), v, dim, beta).mean()
-        for q, v in (
-          (to_data, noise_var + sigma_s**2),
-          (to_each_other, 2.0 * noise_var),
+        mmd.expected_norm_power(jnp.maximum(q, 0.0), v, dim, beta).mean(where=where)
+        for q, v, where in (
+          (to_data, noise_var + sigma_s**2, is_data),
+          (to_each_other, 2.0 * noise_var, None),
         )
       )
       return attraction - 0.5 * repulsion
@@ -92,9 +100,9 @@ def pixel_curves(
     del key
     flat = (num_conds, a.shape[1], dim)
     y = schedule.alpha(s) * reference
-    args = (a.reshape(flat), b.reshape(flat), y)
+    args = (a.reshape(flat), b.reshape(flat), y, is_data)
     return jax.lax.map(
-      lambda abc: curve(*abc, jnp.square(std), schedule.sigma(s), omegas), args
+      lambda of_cond: curve(*of_cond, jnp.square(std), schedule.sigma(s), omegas), args
     )
 
   return curves
@@ -106,6 +114,7 @@ def feature_curves(
   *,
   schedule: types.Schedule,
   beta: float,
+  num_references: jax.Array | None = None,
 ) -> CurveFn:
   """Curves (2) in the features of noisy data; noise is drawn, the same for all omega.
 
@@ -114,10 +123,14 @@ def feature_curves(
     reference: `[num_conds, R, *data]` data of each condition.
     schedule: noise schedule.
     beta: kernel exponent, in (0, 2).
+    num_references: as of `pixel_curves`.
 
   Cost: one evaluation of `features` per particle and candidate and, every step, per
   reference; then O(N (N + R) num_features) a candidate.
   """
+
+  is_data = _is_data(reference, num_references)
+  to_data = None if is_data is None else is_data[:, None]  # [conds, 1, R]
 
   def curves(key, a, b, std, s, omegas):
     key_z, key_y = jax.random.split(key)
@@ -127,7 +140,8 @@ def feature_curves(
 
     def embed(x):  # [conds, n, *data] -> [conds, n, num_features]
       flat = x.reshape(-1, *x.shape[2:])
-      return features(flat, jnp.full(len(flat), s)).reshape(*x.shape[:2], -1)
+      embedded = features(flat, jnp.full(len(flat), s))
+      return _in_float32(embedded.reshape(*x.shape[:2], -1))
 
     y = embed(ys)
     others = ~np.eye(a.shape[1], dtype=bool)
@@ -140,13 +154,25 @@ def feature_curves(
 
     def distance(omega):
       x = embed(a + omega * b + z)
-      attraction = norm_power(x, y).mean(axis=(1, 2))
+      attraction = norm_power(x, y).mean(axis=(1, 2), where=to_data)
       repulsion = norm_power(x, x).mean(axis=(1, 2), where=others)
       return attraction - 0.5 * repulsion
 
     return jax.lax.map(distance, omegas).T
 
   return curves
+
+
+def _in_float32(x):
+  """Or better: distances of bytes wrap around, those of half precisions are coarse."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _is_data(reference, num_references):
+  """`[num_conds, R]`, which of the reference are data; None where all are."""
+  if num_references is None:
+    return None
+  return jnp.arange(reference.shape[1]) < jnp.asarray(num_references)[:, None]
 
 
 def search(
@@ -186,15 +212,17 @@ def search(
     lookahead_churn: churn of (1).
 
   Returns:
-    `[num_conds, num_steps]`, as `guidance.table` takes it.
+    `[num_conds, num_steps]`, as `guidance.table` takes it; NaN for a condition from the
+    transition on at which its curve is not a number.
 
   Raises:
-    ValueError: one particle.
+    ValueError: one particle, or times that are no grid.
 
   Cost: 2 N num_steps denoiser evaluations per condition.
   """
   if num_particles < 2:
     raise ValueError(f'num_particles={num_particles}: their distances need at least 2.')
+  checks.time_grid(times=times)
   num_conds = jax.tree.leaves(cond)[0].shape[0]
   total = num_conds * num_particles
   particle_cond = jax.tree.map(lambda c: jnp.repeat(c, num_particles, axis=0), cond)
@@ -217,6 +245,8 @@ def search(
       key_curves, a.reshape(by_cond), b.reshape(by_cond), std, s_ahead, omegas
     )
     omega = omegas[jnp.argmin(curves, axis=1)]  # [num_conds]
+    # Of NaN, argmin is the first candidate: no guidance, without a word.
+    omega = jnp.where(jnp.isnan(curves).any(axis=1), jnp.nan, omega)
     scale = arrays.expand_right(jnp.repeat(omega, num_particles), xt)
     a, b, std = candidates(s, churn)
     return (a + scale * b + std * arrays.normal(key_z, xt.shape), curves), omega

@@ -50,9 +50,10 @@ def coefficients(
     `Coefficients`, each of the shape of `s`.
 
   Raises:
-    ValueError: churn, unless traced, outside [0, 1].
+    ValueError: churn or a time, unless traced, outside [0, 1].
   """
   checks.require('in [0, 1]', lambda v: 0.0 <= v <= 1.0, churn=churn)
+  checks.times(s=s, t=t)
   alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
   alpha_ratio = schedule.alpha(t) / alpha_s
   sigma_ratio = sigma_s / schedule.sigma(t)

@@ -190,8 +190,46 @@ class NullTest(absltest.TestCase):
     """Half an attribute among integers would be none."""
     pair = denoiser.classifier_free(lambda p, xt, t, cond: xt, np.full(2, 0.5))
     args = None, jnp.ones((3, 1)), jnp.ones(3), jnp.ones((3, 2), int)
-    with self.assertRaisesRegex(ValueError, 'int32 cannot hold it'):
+    with self.assertRaisesRegex(ValueError, 'int32 cannot hold it.*as float64'):
       pair(*args)
+
+  def test_labels_of_any_type_that_holds_it(self):
+    """A null label of 10 fits a byte, though Python's integers are longer; 300 not."""
+    for dtype in (np.uint8, np.int16, np.int32, np.float32):
+      pair = denoiser.classifier_free(lambda p, xt, t, cond: cond[:, None] * xt, 10)
+      both = pair(None, jnp.ones((3, 1)), jnp.ones(3), jnp.arange(3).astype(dtype))
+      np.testing.assert_array_equal(both[0][:, 0], [0, 1, 2])
+      np.testing.assert_array_equal(both[1][:, 0], [10, 10, 10])
+    pair = denoiser.classifier_free(lambda p, xt, t, cond: xt, 300)
+    with self.assertRaisesRegex(ValueError, 'null_cond=300: .*uint8 cannot hold it'):
+      pair(None, jnp.ones((3, 1)), jnp.ones(3), jnp.ones(3, np.uint8))
+
+
+class ClipTest(absltest.TestCase):
+  def test_predictions_of_eps_near_1(self):
+    """An error of .1 in eps is one of 9.9 in x_0 at t = .99: clipped to [-1, 1].
+
+    Where it is inside, nothing changes.
+    """
+    schedule, x0 = schedules.RectifiedFlow(), jnp.array([[0.3], [-0.4]])
+    t, eps = jnp.array([0.99, 0.2]), jnp.array([[1.0], [-1.0]])
+    xt = noising.add_noise(schedule, x0, eps, t)
+
+    def apply(params, xt, t, cond):
+      return eps - 0.1
+
+    plain, clipped = (
+      denoiser.from_network(apply, schedule, 'eps', clip=clip)(None, xt, t, None)
+      for clip in (None, 1.0)
+    )
+    np.testing.assert_allclose(plain[:, 0], [0.3 + 9.9, -0.4 + 0.025], rtol=1e-3)
+    np.testing.assert_allclose(clipped[:, 0], [1.0, -0.375], rtol=1e-3)
+    for settings, message in (
+      ({'prediction': 'v_prediction'}, "prediction='v_prediction': must be one of"),
+      ({'prediction': 'eps', 'clip': 0.0}, 'clip=0.0: must be above 0'),
+    ):
+      with self.assertRaisesRegex(ValueError, message):
+        denoiser.from_network(apply, schedule, **settings)
 
 
 class SeveralTest(absltest.TestCase):

@@ -424,6 +424,10 @@ class DevicesTest(parameterized.TestCase):
       statistics.pack(vectors @ vectors.swapaxes(1, 2)),
       (np.arange(num, dtype=np.float32) + 0.5) / num,
       label,
+      schedule=builders.schedule(config),
+      dim=64,
+      num_particles=8 if objective == 'class_marginal' else 3,
+      grouped=objective == 'class_marginal',
     )
     loss_fn = guidance_losses.make_statistics_loss_fn(config)
     self.assert_same_on_eight_devices(config, loss_fn, store, [(), ()])

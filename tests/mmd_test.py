@@ -111,6 +111,18 @@ class MmdTest(parameterized.TestCase):
     expected = [[math.dist(a, b) ** beta for b in np.float64(y)] for a in np.float64(x)]
     np.testing.assert_allclose(mmd.pairwise_energy(x, y, beta), expected, rtol=1e-5)
 
+  @parameterized.parameters('uint8', 'int8', 'int16', 'bfloat16', 'float16')
+  def test_of_any_type(self, dtype):
+    """Bytes wrap around, and half precisions are coarse: the loop in float64."""
+    rng = np.random.default_rng(0)
+    x, y = (
+      jnp.asarray(rng.integers(-100, 100, size=(n, 3)) % 128, dtype) for n in (7, 5)
+    )
+    expected = _loop(np.float64(x), np.float64(y), 1.0)
+    np.testing.assert_allclose(mmd.energy_mmd2(x, y), expected, rtol=1e-5)
+    power = mmd.expected_norm_power(x[:, 0], jnp.zeros(7, dtype), 3, 1.0)
+    np.testing.assert_allclose(power, np.sqrt(np.float64(x[:, 0])), rtol=1e-5)
+
   def test_close_particles_in_many_dimensions(self):
     """A squared distance of .0121 between points of norm 100 is not cancelled."""
     x = jnp.full((2, 10_000), 1.0)

@@ -83,7 +83,7 @@ class NoisingTest(parameterized.TestCase):
     np.testing.assert_allclose(again, target, atol=1e-4)
 
   @parameterized.product(
-    kind=('x0', 'velocity'), schedule=[c[1] for c in CASES], time=(0.0, 1.0)
+    kind=('x0', 'velocity', 'v'), schedule=[c[1] for c in CASES], time=(0.0, 1.0)
   )
   def test_x0_is_determined_at_the_ends(self, kind, schedule, time):
     """Both ends, where eps -> x0 or its inverse divides by zero."""
@@ -101,6 +101,37 @@ class NoisingTest(parameterized.TestCase):
     scalar = noising.from_x0(schedule, x0, eps, 0.3, kind)
     np.testing.assert_allclose(
       scalar, noising.from_x0(schedule, x0, eps, jnp.full(4, 0.3), kind), rtol=1e-6
+    )
+
+  def test_v_is_not_the_velocity(self):
+    """v = alpha eps - sigma x0; of the cosine schedule the velocity is pi/2 of it."""
+    x0, eps = _draw((5, 3))
+    t = np.linspace(0.1, 0.9, 5)
+    angle = 0.5 * np.pi * t[:, None]
+    v = np.cos(angle) * np.float64(eps) - np.sin(angle) * np.float64(x0)
+    schedule, t = schedules.Cosine(), jnp.asarray(t, jnp.float32)
+    np.testing.assert_allclose(noising.target(schedule, x0, eps, t, 'v'), v, atol=1e-6)
+    velocity = noising.target(schedule, x0, eps, t, 'velocity')
+    np.testing.assert_allclose(velocity, 0.5 * np.pi * v, atol=2e-6)
+
+  @parameterized.product(
+    kind=noising.PREDICTIONS, schedule=[c[1] for c in CASES], dtype=('bfloat16', 'int8')
+  )
+  def test_time_keeps_its_digits(self, kind, schedule, dtype):
+    """Whatever the type of the data: t of .47 is not .4707, nor 0."""
+    if dtype == 'int8':
+      x0, eps, tolerance = jnp.ones((2, 1), 'int8'), jnp.ones((2, 1), 'int8'), 1e-5
+    else:
+      x0, eps = (x.astype(dtype) for x in _draw((2, 1)))
+      tolerance = 3e-2
+    t = jnp.full(2, 0.47)
+    target = noising.target(schedule, x0, eps, t, kind)
+    expected = noising.target(schedule, *map(jnp.float32, (x0, eps)), t, kind)
+    np.testing.assert_allclose(jnp.float32(target), expected, atol=1e-6)
+    xt = noising.add_noise(schedule, *map(jnp.float32, (x0, eps)), t)
+    back = noising.to_x0(schedule, target, xt.astype(jnp.bfloat16), t, kind)
+    np.testing.assert_allclose(
+      jnp.float32(back), jnp.float32(x0), atol=max(tolerance, 3e-2)
     )
 
   def test_unknown_kind(self):

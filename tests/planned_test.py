@@ -228,7 +228,9 @@ class PlannedTest(parameterized.TestCase):
 
   def test_another_grid(self):
     plan = guidance.make_plan(np.ones((4, 3)))
-    with self.assertRaisesRegex(ValueError, r'a plan of 3 transitions needs \(4,\)'):
+    with self.assertRaisesRegex(
+      ValueError, r'must be \(4,\), for a plan of 3 transitions'
+    ):
       guidance.planned(PAIR, MIXTURE, plan, TIMES)
 
   @parameterized.parameters(

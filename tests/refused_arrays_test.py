@@ -8,9 +8,11 @@ from absl.testing import parameterized
 from lgd import guidance
 from lgd import metrics
 from lgd import mmd
+from lgd import noising
 from lgd import sampling
 from lgd import schedules
 from lgd import statistics
+from lgd import trajectory
 from lgd import transitions
 
 ONE = np.ones
@@ -35,6 +37,30 @@ def sample(times):
   )
 
 
+NAN = ONE((2, 3, 4))
+NAN[1, 2] = np.nan
+PLAN = guidance.make_plan(ONE((2, 1)))
+
+
+def search(times):
+  return trajectory.search(
+    jax.random.key(0),
+    None,
+    None,
+    FLOW,
+    None,
+    ONE(2, int),
+    (3,),
+    times=np.float32(times),
+    churn=0.0,
+    num_particles=2,
+    omegas=ONE(2),
+    memory=0.0,
+    lookahead=0.0,
+    lookahead_churn=0.0,
+  )
+
+
 # (a call, what its error says).
 REFUSED = (
   (lambda: coefficients(2.0), r'churn=2.0: must be in \[0, 1\]'),
@@ -43,6 +69,33 @@ REFUSED = (
   (lambda: sampling.time_grid(3, t_max=float('nan')), 't_max=nan'),
   (lambda: sample(np.float32([0.5, 0.5, 0.0])), 'must decrease'),
   (lambda: sample([1.0, float('nan'), 0.0]), 'must decrease'),
+  (lambda: sample([999.0, 333.0, 0.0]), r'times=999: must be in \[0, 1\]'),
+  (lambda: sample([1.0, 0.5, -0.1]), r'times=-0.1: must be in'),
+  (lambda: guidance.table(ONE((2, 1)), [999.0, 0.0]), r'times=999: must be in'),
+  (lambda: guidance.planned(None, None, PLAN, [9.0, 0.0]), 'times=9: must be in'),
+  (lambda: guidance.beta_cfg(1.0, 2.0, 2.0, np.arange(3.0)), 'times.1.=1 after 0'),
+  (lambda: noising.add_noise(FLOW, ONE((2, 3)), ONE((2, 3)), 500), 't=500: must be in'),
+  (lambda: transitions.coefficients(FLOW, 1.0, 2.0, 0.0), 't=2: must be in'),
+  (lambda: search([500.0, 0.0]), 'times=500: must be in'),
+  (
+    lambda: statistics.gram(NAN, ONE((2, 4)), *2 * [ONE((2, 3, 4))]),
+    'eps: row 1 is not finite; look at the base model',
+  ),
+  (
+    lambda: statistics.gram(ONE((2, 3, 4)), ONE((2, 4)), ONE((2, 3, 4)), NAN),
+    r'x0_null\[0\]: row 1 is not finite',
+  ),
+  (lambda: statistics.group_gram(*3 * [ONE((2, 3, 4))], NAN), 'row 1 is not finite'),
+  (lambda: metrics.class_sets(NAN[:, 0, :1], ONE(2, int)), 'x: row 1 is not finite'),
+  (lambda: metrics.fit_gaussian(NAN), 'x: row 1 is not finite'),
+  (lambda: metrics.to_uint8(NAN), 'images: row 1 is not finite'),
+  (lambda: metrics.to_uint8(ONE((2, 3), np.int16)), 'images of int16: must be floats'),
+  (
+    lambda: metrics.precision_recall(NAN[:, 0], ONE((2, 4)), num_neighbors=1),
+    'x: row 1 is not finite',
+  ),
+  (lambda: metrics.inception_score(NAN[:, 0], 1), 'log_prob: holds NaN'),
+  (lambda: metrics.classification(NAN[:, 0], ONE(2, int)), 'log_prob: holds NaN'),
   (lambda: guidance.table(ONE((2, 0)), ONE(1)), 'at least 1 step'),
   (lambda: guidance.mean_in_time(ONE((2, 1)), [1.0, float('nan')]), 'must decrease'),
   (lambda: guidance.require_cover(ONE(1), ONE(3)), r'times.shape=\(1,\): must be'),

@@ -1,5 +1,7 @@
 """Rewards from their profiles: the interpolant's bound, and the loss that has it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import objectives
+from lgd import schedules
 from lgd import statistics
 
 NODES = (0.0, 0.5, 0.8, 1.5)
@@ -123,10 +126,20 @@ def make_store(line, *, members=None):
   t = jnp.asarray(np.arange(1, num + 1) * 0.5**0.5 % 1.0)
   p = 4 * (members or 1)
   gram = jnp.zeros((num, p * (p + 1) // 2))
-  return objectives.make_store(gram, t, cond, profile)
+  return objectives.make_store(
+    gram,
+    t,
+    cond,
+    schedule=schedules.RectifiedFlow(),
+    dim=1,
+    num_particles=members or 1,
+    grouped=members is not None,
+    profile=profile,
+    nodes=NODES,
+  )
 
 
-def loss(store, omega_of_row, gamma, *, batch=64, members=None, num_used=1):
+def loss(store, omega_of_row, gamma, *, batch=64, num_used=1):
   """Losses of a batch whose objective is s, the rows drawn, and omega."""
   seen = {}
 
@@ -138,12 +151,10 @@ def loss(store, omega_of_row, gamma, *, batch=64, members=None, num_used=1):
   losses, omega = objectives.statistics_loss(
     jax.random.key(0),
     weight,
-    lambda gram, omega, s, t: s,
+    lambda store, gram, omega, s, t: s,
     store,
-    **{'batch': batch, 'num_stored': members or 1, 'num_used': num_used},
-    **{'grouped': members is not None, 's_min': 0.05, 'zeta': 0.02, 'gap': 0.1},
+    **{'batch': batch, 'num_used': num_used, 's_min': 0.05, 'zeta': 0.02, 'gap': 0.1},
     gamma=gamma,
-    nodes=NODES,
   )
   return losses, omega, seen
 
@@ -157,9 +168,7 @@ class LossTest(parameterized.TestCase):
       store = make_store(line, members=members)
       omega_of_row = np.random.default_rng(2).uniform(0.0, 1.5, size=NUM)
       num_used = 3 if members else 1
-      losses, omega, seen = loss(
-        store, omega_of_row, 0.7, members=members, num_used=num_used
-      )
+      losses, omega, seen = loss(store, omega_of_row, 0.7, num_used=num_used)
       rows = np.asarray(seen['row']).reshape(64, num_used)
       self.assertGreater(len(np.unique(rows)), 20)
       s = np.asarray(seen['s']).reshape(64, num_used)[:, 0]
@@ -192,7 +201,7 @@ class LossTest(parameterized.TestCase):
     self.assertLess(mean(omega + step, 1.0), mean(omega, 1.0) - 1e-5)
 
   def test_a_store_without_profiles(self):
-    store = make_store(Line())._replace(profile=None)
+    store = dataclasses.replace(make_store(Line()), profile=None)
     with self.assertRaisesRegex(ValueError, 'gamma=0.5: .* no reward profiles'):
       loss(store, np.zeros(NUM), 0.5)
 

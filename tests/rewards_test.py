@@ -11,6 +11,7 @@ from lgd import guidance
 from lgd import rewards
 from lgd import sampling
 from lgd import schedules
+from lgd import transitions
 from tests import helpers
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -62,13 +63,24 @@ def _sample(denoise, cond, num_steps, seed=0):
   )[..., 0]
 
 
-def _recursion(x, num_steps, improve):
-  """Oracle in float64: DDIM on the exact x0_hat after `improve`, from noise `x`."""
+def _mpgd(denoise, rate, reward=None):
+  """For the deterministic sampler; the reward is the quadratic of scale 2."""
+  reward = reward or _quadratic(2.0)
+  return rewards.mpgd(denoise, reward, rate, schedule=SCHEDULE, churn=0.0)
+
+
+def _recursion(x, num_steps, improve, *, keeps_noise=False):
+  """Oracle in float64: DDIM on the exact x0_hat after `improve`, from noise `x`.
+
+  The noise that a step takes goes with the improved estimate, or with the exact one.
+  """
   for i in range(num_steps, 0, -1):
     t, s = i / num_steps, (i - 1) / num_steps
     gain = (1.0 - t) * VARIANCE / ((1.0 - t) ** 2 * VARIANCE + t**2)
-    x0_hat = improve(MEAN + gain * (x - (1.0 - t) * MEAN))
-    x = s / t * x + ((1.0 - s) - s / t * (1.0 - t)) * x0_hat
+    exact = MEAN + gain * (x - (1.0 - t) * MEAN)
+    x0_hat = improve(exact)
+    eps = (x - (1.0 - t) * (exact if keeps_noise else x0_hat)) / t
+    x = (1.0 - s) * x0_hat + s * eps
   return x
 
 
@@ -81,9 +93,7 @@ class MpgdTest(parameterized.TestCase):
     """A step towards each row's own goal by the share rate * scale."""
 
     def run(xt, cond, rate):
-      return rewards.mpgd(_identity, _quadratic(2.0), guidance.constant(rate))(
-        xt, *ROW, cond
-      )
+      return _mpgd(_identity, guidance.constant(rate))(xt, *ROW, cond)
 
     xt = jax.random.normal(jax.random.key(0), (6, 2, 3))
     cond = jnp.arange(6.0)
@@ -92,17 +102,63 @@ class MpgdTest(parameterized.TestCase):
       expected = 0.7 * np.float64(xt[i]) + 0.3 * i
       np.testing.assert_allclose(out[i], expected, rtol=1e-5, atol=1e-6)
 
+  @parameterized.product(
+    schedule=(schedules.RectifiedFlow(), schedules.Cosine()), churn=(0.0, 1.0)
+  )
+  def test_is_the_published_step(self, schedule, churn):
+    """He et al.'s code: x_0 moves, the noise of x_t stays; every s and t, float64.
+
+    At churn 1 their sigma is sigma_s sqrt(1 - r^2), r = alpha_t sigma_s / (alpha_s
+    sigma_t), at churn 0 it is 0.
+    """
+    with jax.enable_x64(True):
+      rng, key = np.random.default_rng(0), jax.random.key(1)
+      t = rng.uniform(0.05, 1.0, size=200)
+      s = t * rng.uniform(size=200)
+      xt, x0_hat = rng.normal(size=(2, 200, 3))
+      cond, rate = rng.normal(size=200), 0.7
+      alpha, sigma = lambda t: 1.0 - t, lambda t: t
+      if isinstance(schedule, schedules.Cosine):
+        alpha, sigma = (
+          lambda t: np.cos(0.5 * np.pi * t),
+          lambda t: np.sin(0.5 * np.pi * t),
+        )
+      column = {
+        name: fn(time)[:, None]
+        for name, fn, time in (
+          ('a_s', alpha, s), ('a_t', alpha, t), ('s_s', sigma, s), ('s_t', sigma, t)
+        )
+      }  # fmt: skip
+      a_s, a_t, s_s, s_t = (column[name] for name in ('a_s', 'a_t', 's_s', 's_t'))
+      std = churn * s_s * np.sqrt(1.0 - (a_t * s_s / (a_s * s_t)) ** 2)
+      eps = (xt - a_t * x0_hat) / s_t
+      moved = x0_hat - rate * 2.0 * (x0_hat - cond[:, None])
+      z = np.asarray(jax.random.normal(key, xt.shape))
+      expected = a_s * moved + np.sqrt(s_s**2 - std**2) * eps + std * z
+      denoise = rewards.mpgd(
+        lambda xt, s, t, cond: jnp.asarray(x0_hat),
+        _quadratic(2.0),
+        guidance.constant(rate),
+        schedule=schedule,
+        churn=churn,
+      )
+      args = (jnp.asarray(xt), jnp.asarray(s), jnp.asarray(t))
+      x0 = denoise(*args, jnp.asarray(cond))
+      xs = transitions.sample(key, schedule, x0, args[0], *args[1:], churn)
+      np.testing.assert_allclose(xs, expected, atol=1e-10)
+
   def test_samples_move_as_the_recursion_says(self):
     """Exact Gaussian, DDIM: sample by sample, and the further the greater the rate."""
     cond, means = jnp.full(64, 3.0), []
     for rate in (0.0, 0.02, 0.1):
-      denoise = rewards.mpgd(
-        helpers.gaussian_denoiser, _quadratic(2.0), guidance.constant(rate)
-      )
+      denoise = _mpgd(helpers.gaussian_denoiser, guidance.constant(rate))
       trajectory = np.float64(_sample(denoise, cond, 20))
       share = 2.0 * rate
       expected = _recursion(
-        trajectory[0], 20, lambda x, share=share: (1.0 - share) * x + share * 3.0
+        trajectory[0],
+        20,
+        lambda x, share=share: (1.0 - share) * x + share * 3.0,
+        keeps_noise=True,
       )
       np.testing.assert_allclose(trajectory[-1], expected, atol=1e-5)
       means.append(np.mean(trajectory[-1]))
@@ -118,14 +174,17 @@ class RateTest(parameterized.TestCase):
       return cond + 10.0 * s + 100.0 * t
 
     xt, cond = jax.random.normal(jax.random.key(0), (6, 2)), jnp.arange(6.0)
-    s, t = 0.01 * cond, 0.01 * cond[::-1]
+    s, t = 0.01 * cond, 0.1 + 0.01 * cond[::-1]
     one, out = (
       rewards.stein(_identity, _quadratic(2.0), weight, num_particles)(xt, s, t, cond)
       for weight in (guidance.constant(1.0), rate)
     )
     if num_particles == 1:
-      mpgd = rewards.mpgd(_identity, _quadratic(2.0), rate)(xt, s, t, cond)
-      np.testing.assert_allclose(mpgd, out, rtol=1e-5)
+      mpgd = _mpgd(_identity, rate)(xt, s, t, cond)
+      r = (1.0 - t) * s / ((1.0 - s) * t)
+      np.testing.assert_allclose(
+        mpgd - xt, (out - xt) / (1.0 - r)[:, None], rtol=1e-4, atol=1e-5
+      )
     rates = np.float64(rate(*(np.float64(a) for a in (cond, s, t))))
     expected = xt + rates[:, None] * np.float64(one - xt)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
@@ -167,6 +226,7 @@ class SteinTest(parameterized.TestCase):
 
   @parameterized.parameters(None, 0.7)
   def test_one_particle_is_mpgd(self, bandwidth):
+    """At s = 0, where no noise is left to keep."""
     xt, cond = jax.random.normal(jax.random.key(0), (6, 2, 3)), jnp.arange(6.0)
     out, expected = (
       denoise(xt, *ROW, cond)
@@ -174,7 +234,7 @@ class SteinTest(parameterized.TestCase):
         rewards.stein(
           _identity, _quadratic(2.0), guidance.constant(0.15), 1, bandwidth
         ),
-        rewards.mpgd(_identity, _quadratic(2.0), guidance.constant(0.15)),
+        _mpgd(_identity, guidance.constant(0.15)),
       )
     )
     np.testing.assert_allclose(out, expected, rtol=1e-6)
@@ -228,9 +288,10 @@ class SteinTest(parameterized.TestCase):
       groups = np.float64(_sample(denoise, cond, 20))[-1].reshape(64, 8)
       return np.mean(groups), np.mean(np.std(groups, axis=1, ddof=1))
 
-    by_mpgd = moments(
-      rewards.mpgd(helpers.gaussian_denoiser, _quadratic(2.0), guidance.constant(0.03))
-    )
+    def rate(cond, s, t):  # That moves the estimates by .03, as Stein's does.
+      return 0.03 * (t - s) / ((1.0 - s) * t)
+
+    by_mpgd = moments(_mpgd(helpers.gaussian_denoiser, rate))
     # Twice the rate: k averages the drift over the group.
     by_stein = moments(
       rewards.stein(
@@ -239,9 +300,7 @@ class SteinTest(parameterized.TestCase):
     )
     self.assertLess(abs(by_stein[0] - by_mpgd[0]), 0.05)
     self.assertGreater(by_stein[1], 1.2 * by_mpgd[1])
-    _, unguided = moments(
-      rewards.mpgd(helpers.gaussian_denoiser, _quadratic(0.0), guidance.constant(0.03))
-    )
+    _, unguided = moments(_mpgd(helpers.gaussian_denoiser, rate, _quadratic(0.0)))
     _, spread = moments(
       rewards.stein(
         helpers.gaussian_denoiser, _quadratic(0.0), guidance.constant(0.03), 8, 0.2
@@ -266,7 +325,7 @@ class ContractTest(parameterized.TestCase):
   @parameterized.named_parameters(
     (
       'mpgd',
-      lambda denoise, reward: rewards.mpgd(denoise, reward, guidance.constant(0.1)),
+      lambda denoise, reward: _mpgd(denoise, guidance.constant(0.1), reward),
     ),
     (
       'stein',
@@ -305,9 +364,7 @@ class ContractTest(parameterized.TestCase):
     """Refused while tracing."""
     message = rf'reward: is of shape {shape} for x0_hat of \(6, 2\); must be \(6,\)'
     for denoise in (
-      rewards.mpgd(
-        _identity, lambda x0_hat, cond: reward(x0_hat), guidance.constant(0.1)
-      ),
+      _mpgd(_identity, guidance.constant(0.1), lambda x0_hat, cond: reward(x0_hat)),
       rewards.stein(
         _identity, lambda x0_hat, cond: reward(x0_hat), guidance.constant(0.1), 3
       ),

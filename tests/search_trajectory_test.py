@@ -145,16 +145,22 @@ class ReferenceTest(absltest.TestCase):
     split = splits.Split(np.arange(21.0)[:, None] + 100.0 * label[:, None], label)
     section = smoke_config().trajectory
     drawn = []
-    for num, expected in ((4, 4), (512, 5)):  # As many as the smallest class has.
+    for num, expected in ((4, (4, 4, 4)), (8, (5, 8, 7)), (512, (5, 9, 7))):
       section.num_references = num
       rng = np.random.default_rng(0)
-      reference = search_trajectory.draw_reference(rng, split, 3, section)
-      self.assertEqual(reference.shape, (3, expected, 1))
+      reference, counts = search_trajectory.draw_reference(rng, split, 3, section)
+      self.assertEqual(reference.shape, (3, max(expected), 1))
+      if num == 4:
+        self.assertIsNone(counts)
+      else:
+        np.testing.assert_array_equal(counts, expected)
       for c in range(3):
-        self.assertContainsSubset(set(reference[c, :, 0]), set(split.x[label == c, 0]))
-        self.assertLen(set(reference[c, :, 0]), expected)
-      drawn.append(search_trajectory.draw_reference(rng, split, 3, section))
-    self.assertFalse(np.array_equal(drawn[1], reference))
+        own = set(reference[c, : expected[c], 0])
+        self.assertContainsSubset(own, set(split.x[label == c, 0]))
+        self.assertLen(own, expected[c])
+        self.assertEqual(own, set(reference[c, :, 0]))  # The rest repeats.
+      drawn.append(search_trajectory.draw_reference(rng, split, 3, section)[0])
+    self.assertFalse(np.array_equal(drawn[-1], reference))
     with self.assertRaisesRegex(launch.UserError, 'holds 0 data of class 3'):
       search_trajectory.draw_reference(rng, split, 4, section)
 

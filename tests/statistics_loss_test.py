@@ -10,6 +10,8 @@ from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import objectives
+from lgd import schedules
+from lgd import statistics
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -32,14 +34,25 @@ def make_store(num, m, *, vectors=3, members=None):
     cond = cond[:, None] * 100 + np.arange(members)
   t = spread_times(num)
   packed = full[:, *np.triu_indices(vectors * m)]
-  return full, t, cond, objectives.make_store(*map(jnp.asarray, (packed, t, cond)))
+  return full, t, cond, store_of(packed, t, cond, m, grouped=members is not None)
 
 
-def draw(store, batch, *, num_stored=1, num_used=1, grouped=False, key=0, **times):
+def store_of(packed, t, cond, num_particles=1, **settings):
+  return objectives.make_store(
+    *map(jnp.asarray, (packed, t, cond)),
+    schedule=schedules.RectifiedFlow(),
+    dim=2,
+    num_particles=num_particles,
+    **settings,
+  )
+
+
+def draw(store, batch, *, num_used=None, key=0, **times):
   """Gram matrices, s, t of a batch as drawn, and omega: the condition."""
   seen = {}
 
-  def objective(gram, omega, s, t):
+  def objective(of, gram, omega, s, t):
+    assert of is store
     seen.update(gram=gram, s=s, t=t)
     return t - s
 
@@ -53,16 +66,14 @@ def draw(store, batch, *, num_stored=1, num_used=1, grouped=False, key=0, **time
     objective,
     store,
     batch=batch,
-    num_stored=num_stored,
     num_used=num_used,
-    grouped=grouped,
     **times,
   )
   np.testing.assert_array_equal(losses, seen['t'] - seen['s'])
   return {k: np.asarray(v) for k, v in seen.items()}, np.asarray(omega)
 
 
-class MakeStoreTest(absltest.TestCase):
+class MakeStoreTest(parameterized.TestCase):
   def test_in_order_of_t(self):
     full, t, cond, store = make_store(50, 2, members=3)
     self.assertTrue(np.all(np.diff(store.t) >= 0.0))
@@ -71,6 +82,70 @@ class MakeStoreTest(absltest.TestCase):
     np.testing.assert_array_equal(store.t, t[number])
     np.testing.assert_array_equal(store.cond, cond[number])
     np.testing.assert_array_equal(store.gram[:, 1], full[number, 0, 1])
+
+  @parameterized.parameters(
+    ({'t': np.array([0.1, 999.0, 0.3])}, r't=.*999.* must be in \[0, 1\]'),
+    ({'packed': np.array([[1.0], [np.nan], [1.0]])}, 'gram: row 1 is not finite'),
+    ({'num_particles': 2}, 'num_particles=2: must divide the 1 vectors'),
+    ({'t': np.array([0.1, 0.2])}, r't.shape=\(2,\): must be \(3,\)'),
+    (
+      {'profile': np.array([1.0, np.inf, 0.0])[:, None, None]},
+      'profile: row 1 is not finite',
+    ),
+  )
+  def test_refuses(self, settings, pattern):
+    """What would otherwise be weights of 0, or of other times, without a word."""
+    usual = {'packed': np.ones((3, 1)), 't': np.linspace(0.1, 0.9, 3)}
+    with self.assertRaisesRegex(ValueError, pattern):
+      store_of(**{**usual, 'cond': np.arange(3), **settings})
+
+
+class ObjectivesTest(parameterized.TestCase):
+  @parameterized.parameters(False, True)
+  def test_take_from_the_store_what_its_pass_was_made_with(self, antithetic):
+    """The losses of `statistics`, told schedule, dim and noise by hand."""
+    rng, m, schedule = np.random.default_rng(0), 4, schedules.Cosine()
+    vectors = rng.normal(size=(6, 3 * m, 5)).astype(np.float32)
+    gram, omega = vectors @ vectors.swapaxes(1, 2), np.float32(rng.uniform(size=6))
+    s, t = np.full(6, 0.2, np.float32), np.full(6, 0.7, np.float32)
+    store = objectives.make_store(
+      statistics.pack(gram),
+      t,
+      np.arange(6),
+      schedule=schedule,
+      dim=5,
+      num_particles=m,
+      antithetic=antithetic,
+    )
+    step = {'schedule': schedule, 'churn': 0.5, 'dim': 5}
+    energy = {'beta': 1.5, 'interaction': 0.5}
+    consistency = objectives.stored_consistency(churn=0.5, **energy)
+    for ours, theirs in (
+      (
+        consistency,
+        statistics.self_consistency(
+          gram, omega, s, t, antithetic=antithetic, **step, **energy
+        ),
+      ),
+      (objectives.stored_l2(churn=0.5), statistics.l2(gram, omega, s, t, **step)),
+      (objectives.stored_score_matching, statistics.score_matching(gram, omega)),
+    ):
+      np.testing.assert_array_equal(ours(store, gram, omega, s, t), theirs)
+    groups = np.float32(rng.normal(size=(6, 4 * m, 5)))
+    gram, omega = groups @ groups.swapaxes(1, 2), np.float32(rng.uniform(size=(6, m)))
+    store = objectives.make_store(
+      statistics.pack(gram),
+      t,
+      np.zeros((6, m), int),
+      schedule=schedule,
+      dim=5,
+      num_particles=m,
+      grouped=True,
+    )
+    np.testing.assert_array_equal(
+      consistency(store, gram, omega, s, t),
+      statistics.marginal(gram, omega, s, t, **step, **energy),
+    )
 
 
 class TimesTest(parameterized.TestCase):
@@ -123,6 +198,31 @@ class TimesTest(parameterized.TestCase):
       if num == 40:  # All of them are.
         self.assertCountEqual(np.unique(omega), np.flatnonzero(inside))
 
+  @parameterized.parameters(50, 1000, 0)
+  def test_every_usable_datum_is_drawn(self, num_timesteps):
+    """In proportion, where times repeat as a model's few timesteps do; on bounds."""
+    rng, num = np.random.default_rng(0), 2000
+    t = spread_times(num)
+    if num_timesteps:
+      t = np.float32(rng.integers(1, num_timesteps + 1, size=num) / num_timesteps)
+    store = store_of(rng.normal(size=(num, 1)), t, np.arange(num))
+    times = {'s_min': 0.1, 'zeta': 0.1, 'gap': 0.2}  # .3 and .9 are timesteps.
+    exact = np.rint(np.float64(t) * 1000) if num_timesteps else np.float64(t) * 1000
+    usable = np.flatnonzero((exact > 300) & (exact <= 900))
+    drawn = np.concatenate(
+      [draw(store, 2**17, key=key, **times)[1] for key in range(4)]
+    )
+    count = np.bincount(drawn, minlength=num)
+    self.assertEqual(count[usable].sum(), count.sum())
+    # p(t) vanishes at s_min + gap: a few of the first of a continuum may stay out.
+    never = np.sum(count[usable] == 0)
+    self.assertLessEqual(never, 0 if num_timesteps else 3)
+    if num_timesteps == 50:  # Data of one time are drawn equally often.
+      for time in np.unique(t[usable]):
+        of_time = count[usable][t[usable] == time]
+        spread = np.sum((of_time - of_time.mean()) ** 2) / of_time.mean()
+        self.assertLess(spread, 2.0 * len(of_time) + 12.0)  # Chi-squared.
+
   def test_every_step_draws_anew(self):
     *_, store = make_store(64, 1)
     first, second = (draw(store, 16, key=k, **TIMES)[0] for k in (0, 1))
@@ -142,9 +242,9 @@ class TimesTest(parameterized.TestCase):
       return objectives.statistics_loss(
         jax.random.key(0),
         lambda cond, s, t: cond + s,
-        lambda gram, omega, s, t: omega * gram[:, 1, 1] + t,
+        lambda store, gram, omega, s, t: omega * gram[:, 1, 1] + t,
         store,
-        **{'batch': 32, 'num_stored': 1, 'num_used': 1, 'grouped': False},
+        batch=32,
         **settings,
       )
 
@@ -160,7 +260,7 @@ class ItemsTest(parameterized.TestCase):
   def test_particles(self, num_used):
     """The first particles of an item, with its condition and one weight."""
     full, t, _, store = make_store(30, 4)
-    drawn, omega = draw(store, 50, num_stored=4, num_used=num_used, **TIMES)
+    drawn, omega = draw(store, 50, num_used=num_used, **TIMES)
     keep = (4 * np.arange(3)[:, None] + np.arange(num_used)).ravel()
     np.testing.assert_array_equal(drawn['gram'], full[omega][:, keep][:, :, keep])
     np.testing.assert_array_equal(drawn['t'], t[omega])
@@ -171,8 +271,7 @@ class ItemsTest(parameterized.TestCase):
   def test_members(self, num_used):
     """The first members of a group, a weight for each, all at the group's (s, t)."""
     full, t, cond, store = make_store(30, 5, vectors=4, members=5)
-    settings = {'num_stored': 5, 'num_used': num_used, 'grouped': True}
-    drawn, omega = draw(store, 50, **settings, **TIMES)
+    drawn, omega = draw(store, 50, num_used=num_used, **TIMES)
     self.assertEqual(omega.shape, (50, num_used))
     item = omega[:, 0] // 100
     np.testing.assert_array_equal(omega, cond[item, :num_used])
@@ -185,13 +284,13 @@ class ItemsTest(parameterized.TestCase):
   def test_gradient_reaches_the_weight(self):
     """Of the mean of omega^2 G_00: its coefficient, by hand."""
     full, _, _, store = make_store(30, 1)
-    settings = {'batch': 20, 'num_stored': 1, 'num_used': 1, 'grouped': False, **TIMES}
     loss = functools.partial(
       objectives.statistics_loss,
       jax.random.key(0),
-      objective=lambda gram, omega, s, t: omega**2 * gram[:, 2, 2],
+      objective=lambda store, gram, omega, s, t: omega**2 * gram[:, 2, 2],
       store=store,
-      **settings,
+      batch=20,
+      **TIMES,
     )
     slope = jax.grad(lambda w: loss(weight=lambda c, s, t: w * s)[0].mean())(0.5)
     drawn, omega = draw(store, 20, **TIMES)

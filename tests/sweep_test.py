@@ -30,6 +30,7 @@ from experiments import workdir as workdir_lib
 from lgd import arrays
 from lgd import objectives
 from lgd import reporting
+from lgd import schedules
 from lgd import statistics
 from lgd import training
 from tests import helpers
@@ -64,7 +65,15 @@ def make_store(num=256, m=3, dim=2, num_classes=8):
   vectors = np.concatenate([eps, residual, delta], axis=1)
   gram = jnp.asarray(vectors @ vectors.swapaxes(1, 2), jnp.float32)
   t = jnp.asarray((np.arange(num) + 0.5) / num, jnp.float32)
-  return objectives.make_store(statistics.pack(gram), t, jnp.asarray(label))
+  return objectives.make_store(
+    statistics.pack(gram),
+    t,
+    jnp.asarray(label),
+    schedule=schedules.RectifiedFlow(),
+    dim=dim,
+    num_particles=m,
+    antithetic=True,
+  )
 
 
 class TrainTest(parameterized.TestCase):

@@ -62,7 +62,12 @@ class ClosedFormTest(parameterized.TestCase):
     vectors = np.concatenate([self.eps, self.residual, self.delta], axis=1)
     gram = np.float32(vectors @ vectors.swapaxes(1, 2))
     self.store = objectives.make_store(
-      statistics.pack(jnp.asarray(gram)), jnp.asarray(self.t), jnp.asarray(self.label)
+      statistics.pack(jnp.asarray(gram)),
+      jnp.asarray(self.t),
+      jnp.asarray(self.label),
+      schedule=schedules.RectifiedFlow(),
+      dim=DIM,
+      num_particles=M,
     )
 
   def config(self, objective, **settings):
@@ -146,12 +151,16 @@ class ClosedFormTest(parameterized.TestCase):
     """On a dense grid of weights."""
     config = self.config('l2')
     s, _, _ = self.l2_parts(1.0)
-    loss = objective_builders.statistics_objective(config, DIM)
+    loss = objective_builders.statistics_objective(config)
     gram = statistics.unpack(self.store.gram)
     grid = jnp.linspace(0.0, 4.0, 401)
     losses = jax.vmap(
       lambda omega: loss(
-        gram, jnp.full(NUM, omega), jnp.asarray(s, jnp.float32), self.store.t
+        self.store,
+        gram,
+        jnp.full(NUM, omega),
+        jnp.asarray(s, jnp.float32),
+        self.store.t,
       )
     )(grid)
     expected = np.zeros((NUM_CLASSES, NUM_BINS))

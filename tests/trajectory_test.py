@@ -74,6 +74,35 @@ class CurvesTest(parameterized.TestCase):
       )
       np.testing.assert_allclose(curves[c], expected, rtol=2e-4)
 
+  @parameterized.parameters('pixels', 'features')
+  def test_a_rare_condition_takes_none_from_the_others(self, distance):
+    """Each is compared with its own data alone, whatever fills the rest; bytes too."""
+    a, b, reference = draw((3,))
+    omegas, s, std, key = jnp.array([0.0, 0.7]), 0.3, 0.2, jax.random.key(0)
+    # Features draw noise for the rest, too: enough data, of all the same, hide it.
+    reference = np.rint(np.repeat(reference[:, :, :1], 3, axis=2) + 4.0)
+    counts, settings = np.array([2, 9]), {'schedule': FLOW, 'beta': 1.0}
+    padded = reference.copy()
+    padded[0, 2:] = 200.0
+    make = functools.partial(trajectory.pixel_curves, **settings)
+    if distance == 'features':
+      make = functools.partial(
+        trajectory.feature_curves, lambda x, t: jnp.floor(x), **settings
+      )
+    curves = make(padded, num_references=counts)(key, a, b, std, s, omegas)
+    as_bytes = make(np.uint8(padded), num_references=counts)
+    np.testing.assert_allclose(as_bytes(key, a, b, std, s, omegas), curves, rtol=1e-5)
+    full = make(reference)(key, a, b, std, s, omegas)
+    np.testing.assert_allclose(curves[1], full[1], rtol=1e-5)
+    if distance == 'pixels':
+      expected = explicit_curve(
+        *(a[0], b[0], reference[0, :2], omegas),
+        **{'std': std, 'alpha_s': 1.0 - s, 'sigma_s': s, 'beta': 1.0},
+      )
+      np.testing.assert_allclose(curves[0], expected, rtol=2e-4)
+    else:  # As if the rest were more of the same.
+      self.assertLess(np.abs(curves[0] - full[0]).max(), 5.0)
+
   @parameterized.parameters(0.0, 0.4)
   def test_identity_features_agree_with_pixels_in_the_mean(self, std):
     """Over noise draws, within 5 standard errors."""
@@ -185,6 +214,17 @@ class SearchTest(parameterized.TestCase):
     table = self.search(blunted(0.4), curve_fn)
     middle = (TIMES[:-1] > 0.5) & (TIMES[:-1] < 0.95)
     self.assertAlmostEqual(table[:, middle].mean(), 2.0 / 3.0, delta=0.15)
+
+  def test_what_is_not_a_number_is_not_0(self):
+    """argmin takes the first NaN, which is no guidance; of one condition alone."""
+
+    def curve_fn(key, a, b, std, s, omegas):
+      curves = jnp.broadcast_to(jnp.abs(omegas - 1.0), (4, len(omegas)))
+      return curves.at[2].set(jnp.where(s < 0.5, jnp.nan, curves[2]))
+
+    table = self.search(blunted(0.0), curve_fn, memory=0.0)
+    late = TIMES[1:] < 0.5
+    np.testing.assert_array_equal(np.isnan(table), np.outer(np.arange(4) == 2, late))
 
   @parameterized.parameters(0.0, 0.5, 0.9)
   def test_memory(self, memory):

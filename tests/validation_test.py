@@ -45,6 +45,7 @@ BAD = (
   ('reward.weights', 'clip.npz', 'leave it out'),
   ('reward.nodes', (0.5, 1.0), 'start at 0 and increase'),
   ('reward.nodes', (0.0, 1.0, 1.0), 'start at 0 and increase'),
+  ('reward.nodes', (0.0, 1.0, 1.00000001), 'start at 0 and increase'),
   ('reward.nodes', (0.0, float('inf')), 'int32 and float32 can hold'),
   ('guidance.gamma', -0.1, 'negative'),
   ('guidance.gamma', 0.1, '--config.reward.name=classifier'),
@@ -57,7 +58,7 @@ BAD = (
   ('rule.apg_momentum', -1.0, r'\(-1, 1\)'),
   ('rule.power', 2.0, r'\[0, 1\]'),
   ('rule.num_particles', 0, 'positive'),
-  ('denoiser.prediction', 'v', 'x0, eps, velocity'),
+  ('denoiser.prediction', 'score', 'x0, eps, velocity, v'),
   ('denoiser.width', 0, 'positive'),
   ('denoiser.network', 'vit', 'mlp, unet, mmdit'),
   ('denoiser.depth', 0, 'positive'),
@@ -82,6 +83,8 @@ BAD = (
   ('denoiser.learning_rate', 0.0, 'positive'),
   ('denoiser.grad_clip', -1.0, 'positive'),
   ('denoiser.ema_decay', 1.0, r'\[0, 1\)'),
+  ('denoiser.ema_decay', 0.9999, 'num_steps=1000 .*untrained start; .*ema_decay=0.995'),
+  ('denoiser.clip', -1.0, 'negative'),
   ('clip.dim', 0, 'positive'),
   ('clip.patch_size', 0, 'positive'),
   ('clip.width', 0, 'positive'),
@@ -161,6 +164,7 @@ BAD = (
   ('trajectory.classifier_steps', 0, 'positive'),
   ('trajectory.fit_steps', 0, 'positive'),
   ('sweep.beta', (0.5, 2.0), r'in \(0, 2\)'),
+  ('sweep.beta', (1.0, 1.0), 'must differ in their first 6 digits'),
   ('sweep.interaction', (), 'tuple of numbers'),
   ('sweep.gap', (0.0,), r'in \(0, 1\)'),
   ('sweep.s_min', (1.0,), r'in \[0, 1\)'),
@@ -181,6 +185,10 @@ BAD = (
   ('compare.omegas', (0.0, 1.0), 'numbers above 0'),
   ('compare.rates', (float('inf'),), 'int32 and float32 can hold'),
   ('compare.num_steps', (1,), 'integers >= 2'),
+  ('compare.num_steps', (3, 3), 'differ'),
+  ('compare.omegas', (0.5, 0.5), 'differ'),
+  ('compare.rates', (1, 1.0), 'differ'),
+  ('compare.methods', ('constant', 'constant'), 'twice'),
   ('compare.match', 'w', 'mean, nfe'),
   ('compare.reference', '', 'name a learned weight'),
   ('evaluation.order', 3, '1 or 2'),
@@ -190,6 +198,12 @@ BAD = (
   ('evaluation.constants', (), 'tuple of numbers above 0'),
   ('evaluation.constants', (0.5, 'a'), 'a flat tuple'),
   ('evaluation.constants', (0.0,), 'above 0'),
+  ('evaluation.constants', (0.3, 0.30000000000000004), 'differ'),
+  ('evaluation.interval_omegas', (0.3, 0.3), 'differ'),
+  ('evaluation.interval_bounds', (0.3, 0.3000000001), 'differ'),
+  ('evaluation.clamp_linear_omegas', (0.3, 0.3), 'differ'),
+  ('evaluation.clamp_linear_floors', (0.0, 0.0), 'differ'),
+  ('evaluation.kappas', (0.5, 0.5), 'differ'),
   ('evaluation.interval_omegas', (-1.0,), 'above 0'),
   ('evaluation.interval_bounds', (0.5,), 'increasing'),
   ('evaluation.interval_bounds', (0.5, 0.25), 'increasing'),
@@ -300,6 +314,18 @@ class ValidateTest(parameterized.TestCase):
       launch.UserError, r'denoiser.multipliers=\(1, 1, 1, 1, 1\): the side of data, 8,'
     ):
       validation.validate(config)
+
+  def test_attention_is_of_sizes_that_there_are(self):
+    config = digits.get_config()
+    config.denoiser.update(network='unet', attention_sizes=(16, 8))
+    pattern = r'attention_sizes=\(16, 8\): must be sizes of its levels, \[8, 4\]'
+    with self.assertRaisesRegex(launch.UserError, pattern):
+      validation.validate(config)
+
+  def test_strengths_may_be_switched_off(self):
+    config = digits.get_config()
+    config.evaluation.kappas = ()
+    validation.validate(config)
 
   def test_heads_must_fill_the_channels(self):
     config = digits.get_config()

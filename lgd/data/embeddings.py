@@ -99,7 +99,7 @@ class Store:
   """
 
   def __init__(self, directory: epath.PathLike, name: str, length: int):
-    self.directory, self._length = epath.Path(directory), length
+    self.directory, self._length = files.user_path(directory), length
     self.config = shards.read_config(directory)
     path = self.directory / 'config.json'
     shards.require_same(path, self.config, {'encoder': name, 'length': length})

@@ -58,7 +58,7 @@ class Store:
   """
 
   def __init__(self, directory: epath.PathLike, config: dict[str, Any]):
-    path = epath.Path(directory) / 'config.json'
+    path = files.user_path(directory) / 'config.json'
     self._config = shards.read_config(directory)
     shards.require_same(path, self._config, config)
     layout = shards.Layout(*(self._config[key] for key in shards.Layout._fields))
@@ -131,11 +131,13 @@ def write_scale(directory: epath.PathLike, stored: shard_reader.Reader, num_trai
   variance = squares / num - (total / num) ** 2
   if not variance > 0.0:
     raise ValueError(f'latents have the variance {variance}; look at the autoencoder.')
-  sealed.write(epath.Path(directory) / 'scale.json', {'scale': float(variance**-0.5)})
+  sealed.write(
+    files.user_path(directory) / 'scale.json', {'scale': float(variance**-0.5)}
+  )
 
 
 def _read_scale(directory: epath.PathLike) -> float:
-  path = epath.Path(directory) / 'scale.json'
+  path = files.user_path(directory) / 'scale.json'
   if not path.exists():
     raise files.FileError(f'{path}: is missing; to finish run {_COMMAND}')
   try:

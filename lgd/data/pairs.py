@@ -42,7 +42,7 @@ def load(path: epath.PathLike, *, size: int, vocab_size: int, length: int) -> Pa
     sources.DataError: no such file, one of other arrays, an image smaller than `size`,
       a caption that is empty or too long, fewer than 20 different ones.
   """
-  x, captions = _read(epath.Path(path), size)
+  x, captions = _read(files.user_path(path), size)
   train, validation, test = _split(path, captions)
   tokenizer = text.train(
     [captions[i] for i in train], vocab_size=vocab_size, length=length

@@ -45,7 +45,7 @@ def builder(name: str, data_dir: str = '') -> Any:
   Raises:
     NotPreparedError: nothing there that can be read; says how to prepare it.
   """
-  root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+  root = files.user_path(data_dir or tfds.core.constants.DATA_DIR)
   command = f'python -m experiments.prepare_data --name={name}'
   versions = [
     path.parent

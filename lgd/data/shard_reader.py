@@ -31,7 +31,7 @@ class Reader:
     layout: shards.Layout,
     command: str,
   ):
-    self._directory, self._fields = epath.Path(directory), dict(fields)
+    self._directory, self._fields = files.user_path(directory), dict(fields)
     self._command, self.layout = command, layout
     self._open: dict[tuple[str, int], np.ndarray] = {}
     self._checksums: dict[int, dict[str, np.ndarray]] = {}

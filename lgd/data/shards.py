@@ -64,7 +64,7 @@ def begin(directory: epath.PathLike, config: Mapping[str, Any]) -> None:
       cannot be written to, before any array is computed.
   """
   files.require_writable(directory)
-  path = epath.Path(directory) / 'config.json'
+  path = files.user_path(directory) / 'config.json'
   if path.exists():
     require_same(path, read_config(directory), config)
   else:
@@ -77,7 +77,7 @@ def read_config(directory: epath.PathLike) -> dict[str, Any]:
   Raises:
     files.FileError: none are there, or the file is damaged.
   """
-  path = epath.Path(directory) / 'config.json'
+  path = files.user_path(directory) / 'config.json'
   if not path.exists():
     raise files.FileError(f'{directory}: holds no encoded data, for {path} is missing.')
   try:
@@ -108,7 +108,7 @@ def require_same(
 
 def missing(directory: epath.PathLike, names: Sequence[str], layout: Layout):
   """Numbers of the shards that are still to be written."""
-  stored = {path.name for path in epath.Path(directory).iterdir()}
+  stored = {path.name for path in files.user_path(directory).iterdir()}
   return [
     shard
     for shard in range(layout.num_shards)
@@ -121,7 +121,7 @@ def write(
   directory: epath.PathLike, shard: int, arrays: Mapping[str, np.ndarray]
 ) -> None:
   """One shard; each file appears under its name when it is complete."""
-  directory = epath.Path(directory)
+  directory = files.user_path(directory)
   for name, array in arrays.items():
     path = directory / file_name(name, shard)
     files.write_whole(path, lambda f, array=array: np.save(f, array))

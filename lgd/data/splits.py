@@ -60,20 +60,22 @@ def group_rows(
     epoch: number of the pass; every pass is shuffled anew, into as many groups.
 
   Raises:
-    ValueError: no group can be filled.
+    ValueError: a group that no data, or not those of some class, can fill: what is
+      learned from groups says nothing of a class without one.
   """
   rng = np.random.default_rng((seed, epoch))
   order = rng.permutation(len(label))
   pools = [order]
   if by_class:
     pools = [order[label[order] == c] for c in np.unique(label)]
+  smallest = min(pools, key=len)
+  if len(smallest) < group_size:
+    of_class = f' of class {label[smallest[0]]}' if by_class else ''
+    raise ValueError(
+      f'group_size={group_size}: there are only {len(smallest)} data{of_class}.'
+    )
   whole = [pool[: len(pool) - len(pool) % group_size] for pool in pools]
   groups = np.concatenate(whole).reshape(-1, group_size)
-  if not len(groups):
-    raise ValueError(
-      f'group_size={group_size}: the largest pool of data has only'
-      f' {max(map(len, pools))}.'
-    )
   return rng.permutation(groups) if by_class else groups
 
 

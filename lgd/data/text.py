@@ -17,6 +17,8 @@ from tokenizers import normalizers
 from tokenizers import pre_tokenizers
 from tokenizers import trainers
 
+from lgd import files
+
 PAD, START, END = '<pad>', '<|startoftext|>', '<|endoftext|>'
 _NORMALIZER = normalizers.Sequence(
   [normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()]
@@ -127,7 +129,7 @@ def load(path: epath.PathLike, *, length: int, truncate: bool = False) -> Tokeni
   Raises:
     ValueError: not such a file, or without the start and end of text.
   """
-  path = epath.Path(path)
+  path = files.user_path(path)
   try:
     encoding = tokenizers.Tokenizer.from_str(path.read_text())
   except Exception as error:  # The library raises nothing more precise.

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lgd import arrays
 from lgd import types
 
 
@@ -29,21 +30,26 @@ def _project_fwd(u):
 
 
 def _project_bwd(u, grad):
-  return (jnp.where((u > 0.0) | (grad < 0.0), grad, 0.0),)
+  # Asked this way round, NaN passes: a mask that drops it would leave omega 0 for ever.
+  return (jnp.where((u <= 0.0) & (grad >= 0.0), 0.0, grad),)
 
 
 project.defvjp(_project_fwd, _project_bwd)
 
 
 class LabelEmbedding(nn.Module):
-  """A table of class embeddings: `[batch]` integers -> `[batch, width]`."""
+  """A table of class embeddings: `[batch]` integers -> `[batch, width]`.
+
+  A label outside 0..num_classes-1 gives NaN.
+  """
 
   num_classes: int
   width: int
 
   @nn.compact
   def __call__(self, cond: jax.Array) -> jax.Array:
-    return nn.Embed(self.num_classes, self.width, name='table')(cond)
+    table = nn.Embed(self.num_classes, self.width, name='table')
+    return table(arrays.index_or_nan(cond, self.num_classes))
 
 
 class VectorEmbedding(nn.Module):

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgd import checks
 from lgd import denoiser as denoiser_lib
 from lgd import types
 from lgd.guidance import rules
@@ -147,11 +148,10 @@ def planned(
   """
   apply = in_space(rule, space, schedule)
   plan = jax.tree.map(jnp.asarray, plan)
-  if np.shape(times) != (plan.omega.shape[1] + 1,):
-    raise ValueError(
-      f'times.shape={np.shape(times)}: a plan of {plan.omega.shape[1]} transitions'
-      f' needs ({plan.omega.shape[1] + 1},) times.'
-    )
+  num_steps = plan.omega.shape[1]
+  rule_of_shape = f'({num_steps + 1},), for a plan of {num_steps} transitions'
+  checks.shape(rule_of_shape, (num_steps + 1,), times=times)
+  checks.time_grid(times=times)
 
   def split(x):
     return x.reshape(plan.num_shards, -1, *x.shape[1:])

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgd import arrays
 from lgd import checks
 from lgd import types
 
@@ -30,8 +31,9 @@ def table(values: jax.Array, times: jax.Array) -> types.Weight:
     times: `[num_steps + 1]` decreasing times of the same grid.
 
   Returns:
-    A weight whose `cond` are integers, `[batch]`, that index the rows: exact at the
-    grid's transitions, linear in t between them, constant beyond the first and last.
+    A weight whose `cond` are integers, `[batch]`, that index the rows (NaN for a row
+    that is not there): exact at the grid's transitions, linear in t between them,
+    constant beyond the first and last.
     `require_cover` says whether another grid goes too far beyond.
 
   Raises:
@@ -41,7 +43,9 @@ def table(values: jax.Array, times: jax.Array) -> types.Weight:
   values = jnp.asarray(values)
 
   def weight(cond, s, t):
-    return per_sample(values[cond], times)(cond, s, t)
+    rows = arrays.index_or_nan(cond, len(values))
+    rows = values.at[rows].get(mode='fill', fill_value=jnp.nan)
+    return per_sample(rows, times)(cond, s, t)
 
   return weight
 
@@ -168,7 +172,7 @@ def require_cover(times: jax.Array, wanted: jax.Array) -> None:
   for name, grid in (('times', times), ('wanted', wanted)):
     if grid.ndim != 1 or len(grid) < 2:
       raise ValueError(f'{name}.shape={grid.shape}: must be (num_steps + 1,).')
-  checks.decreasing(times=times, wanted=wanted[:-1])
+  checks.time_grid(times=times, wanted=wanted[:-1])
   low, high = times[-1], 2.0 * times[0] - times[1]
   for t in (wanted[0], wanted[-2]):
     if not low - _ROUNDING <= t <= high + _ROUNDING:
@@ -186,4 +190,4 @@ def _check_shapes(values, times):
       f'values.shape={shape}, times.shape={num_times}: must be (rows, num_steps) and'
       " (num_steps + 1,), the sampler's whole grid, of at least 1 step."
     )
-  checks.decreasing(times=times)
+  checks.time_grid(times=times)

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgd import arrays
 from lgd import checks
 from lgd import types
 
@@ -41,6 +42,9 @@ def constant(omega: float) -> types.Weight:
 def interval(omega: float, lo: float, hi: float) -> types.Weight:
   """Omega for lo < t <= hi and 0 elsewhere, (2) (arXiv 2404.07724).
 
+  A time within `arrays.TIME_ROUNDING` of a bound is on it: the grid's rounding decides
+  nothing.
+
   Args:
     omega: inside the interval.
     lo: a time in [0, 1]; the paper's bounds are noise levels sigma.
@@ -54,7 +58,10 @@ def interval(omega: float, lo: float, hi: float) -> types.Weight:
   if checks.is_known(lo) and checks.is_known(hi) and lo >= hi:
     raise ValueError(f'lo={lo}, hi={hi}: needs lo < hi; constant(0.0) is no guidance.')
 
-  return _of_time(lambda t: jnp.where((lo < t) & (t <= hi), omega, 0.0))
+  def inside(t):
+    return arrays.at_most(t, hi) & ~arrays.at_most(t, lo)
+
+  return _of_time(lambda t: jnp.where(inside(t), omega, 0.0))
 
 
 def clamp_linear(omega: float, floor: float = 0.0) -> types.Weight:
@@ -139,6 +146,7 @@ def beta_cfg(scale: float, a: float, b: float, times: jax.Array) -> types.Weight
       f'times.shape={shape}: must be (num_steps + 1,) with num_steps >= 2, for u to run'
       ' from 0 to 1.'
     )
+  checks.time_grid(times=times)
   increasing = jnp.asarray(times)[-2::-1]
 
   def omega(t):

@@ -37,7 +37,7 @@ def classification(
     most e^700, which float64 can hold) and 'clipped_inverse_prob'.
 
   Raises:
-    ValueError: arrays of other shapes, or labels that are no classes.
+    ValueError: arrays of other shapes, NaN, or labels that are no classes.
   """
   log_prob, label = np.asarray(log_prob, np.float64), np.asarray(label)
   n = len(label)
@@ -46,6 +46,8 @@ def classification(
       f'log_prob.shape={log_prob.shape}, label.shape={label.shape}: must be [n,'
       ' num_classes] and [n], n >= 1.'
     )
+  if np.isnan(log_prob).any():  # argmax would take it for the largest.
+    raise ValueError('log_prob: holds NaN; look at the samples.')
   classes = np.arange(log_prob.shape[1])
   if not np.all(np.isin(label, classes)) or label.dtype.kind not in 'iu':
     raise ValueError(f'label={label}: must be integers in 0..{len(classes) - 1}.')

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lgd import checks
 from lgd.metrics import distances
 
 
@@ -25,7 +26,7 @@ def class_sets(x: np.ndarray, label: np.ndarray, *, group_size: int = 1) -> Clas
   """Sorts `x [n, *data]` by `label [n]`.
 
   Args:
-    x: data, or samples.
+    x: data, or samples; any array that NumPy takes.
     label: their classes.
     group_size: each so many rows of a class depend on each other.
 
@@ -33,13 +34,15 @@ def class_sets(x: np.ndarray, label: np.ndarray, *, group_size: int = 1) -> Clas
 
   Raises:
     ValueError: a class with a single datum or group, or with a part of a group; or
-      arrays of other shapes.
+      arrays of other shapes, or not finite.
   """
+  x, label = np.asarray(x), np.asarray(label)
   if not len(x) or np.shape(label) != (len(x),) or group_size < 1:
     raise ValueError(
       f'x.shape={x.shape}, label.shape={np.shape(label)}, group_size={group_size}: must'
       ' be [n, *data], [n] with n >= 1, and at least 1.'
     )
+  checks.finite('look at the samples.', x=x)
   x = x.reshape(len(x), -1)
   by_class = {int(c): x[label == c] for c in np.unique(label)}
   for c, own in by_class.items():

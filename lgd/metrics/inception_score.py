@@ -26,15 +26,19 @@ def inception_score(
     Each score is in [1, num_classes].
 
   Raises:
-    ValueError: more splits than samples, or none.
+    ValueError: more splits than samples, or none; or NaN.
   """
+  log_prob = np.asarray(log_prob)
   n = len(log_prob)
   if not 1 <= num_splits <= n:
     raise ValueError(f'num_splits={num_splits}: must be in 1..{n}, the samples.')
+  if np.isnan(log_prob).any():
+    raise ValueError('log_prob: holds NaN; look at the samples.')
   order = np.random.default_rng(seed).permutation(n)
   scores = [
     _score(np.asarray(log_prob[part], np.float64))
-    for part in np.array_split(order, num_splits)
+    # Where the parts cannot be equal, those of the published code.
+    for part in np.split(order, [i * n // num_splits for i in range(1, num_splits)])
   ]
   return Estimate(float(np.mean(scores)), float(np.std(scores)))
 

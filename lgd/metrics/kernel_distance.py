@@ -40,6 +40,7 @@ def kernel_distance(
   Cost: `num_subsets` products O(subset_size^2 dim); memory O(subset_size^2 + (n + m)
   dim).
   """
+  x, reference = np.asarray(x), np.asarray(reference)
   checks.matrices(x=x, reference=reference)
   smallest = min(len(x), len(reference))
   if not 2 <= subset_size <= smallest:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from lgd import checks
 from lgd import files
 
 
@@ -33,8 +34,13 @@ class Moments(NamedTuple):
 
 
 def moments(x: np.ndarray) -> Moments:
-  """Of `x [n, *data]`, flattened; n >= 1."""
-  x = x.reshape(len(x), -1)
+  """Of `x [n, *data]`, flattened; n >= 1.
+
+  Raises:
+    ValueError: a point that is not finite.
+  """
+  x = np.asarray(x).reshape(len(x), -1)
+  checks.finite('look at what they are points of.', x=x)
   mean = np.mean(x, axis=0, dtype=np.float64)
   centered = x - mean
   return Moments(len(x), mean, centered.T @ centered)

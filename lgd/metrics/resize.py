@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgd import checks
+
 
 def resize(images: jax.Array, size: int) -> jax.Array:
   """`images`, resized by (1) to `size` x `size`.
@@ -49,5 +51,17 @@ def to_uint8(x: np.ndarray) -> np.ndarray:
   """The nearest of 256 levels for `x`, where -1 is 0 and 1 is 255; beyond, clipped.
 
   FID is defined on 8-bit images: samples are rounded as files would round them.
+
+  uint8 images are returned as they are.
+
+  Raises:
+    ValueError: other integers, or images that are not finite.
   """
+  x = np.asarray(x)
+  if x.dtype == np.uint8:
+    return x
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise ValueError(f'images of {x.dtype}: must be floats in [-1, 1], or uint8.')
+  checks.finite('look at the sampler, or the base model.', images=x)
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   return np.rint(np.clip((x + 1.0) * 127.5, 0.0, 255.0)).astype(np.uint8)

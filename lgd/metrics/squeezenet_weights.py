@@ -53,7 +53,7 @@ def load(path: epath.PathLike, *, sha256: str | None = None) -> types.Params:
     files.FileError: no such file, another sha256, damaged, or not these arrays.
     ImportError: h5py is not installed.
   """
-  path = epath.Path(path)
+  path = files.user_path(path)
   if not path.exists():
     raise files.FileError(f'{path}: no such file.')
   if sha256 is not None:

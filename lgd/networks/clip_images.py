@@ -6,7 +6,9 @@
   (3)  the `size` x `size` in the centre
   (4)  (x - mean) / std, per channel
 
-as torchvision's Resize and CenterCrop do it through PIL, in OpenAI's code. PIL rounds
+as torchvision's Resize and CenterCrop do it through PIL, in OpenAI's code. Where the
+margins of (3) differ by a pixel, torchvision rounds half of them to the even number;
+transformers rounds down, and its crop may be a pixel higher or further left. PIL rounds
 to 8 bits after each pass of (2): its pixels differ from these by at most 1.13 of 255
 levels, half a level of the first pass times the 1.25 that the magnitudes of the second
 one's weights sum to, and half a level of the second.

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lgd import arrays
+
 
 def fourier(t: jax.Array, num_frequencies: int) -> jax.Array:
   """Cosines and sines of t in octaves from pi up: `[batch]` -> `[batch, 2 num]`."""
@@ -21,12 +23,13 @@ def embed(
   Call it in a network's compact method: it makes a layer there.
 
   Args:
-    cond: labels `[batch]` in 0..num_classes, the last of them the null label; or, if
-      `num_classes` is None, vectors `[batch, dim]`.
+    cond: labels `[batch]` in 0..num_classes, the last of them the null label (others
+      give NaN); or, if `num_classes` is None, vectors `[batch, dim]`.
     num_classes: number of labels, or None.
     width: of the embedding.
     dtype: of the embedding.
   """
   if num_classes is None:
     return nn.Dense(width, dtype=dtype, name='attributes')(cond)
-  return nn.Embed(num_classes + 1, width, dtype=dtype, name='label')(cond)
+  table = nn.Embed(num_classes + 1, width, dtype=dtype, name='label')
+  return table(arrays.index_or_nan(cond, num_classes + 1))

@@ -20,10 +20,14 @@ from lgd.objectives.particles import sample_times
 from lgd.objectives.reward import reward_objective
 from lgd.objectives.reward import rewarded
 from lgd.objectives.score_matching import score_matching
+from lgd.objectives.statistics_loss import in_reach
 from lgd.objectives.statistics_loss import make_store
 from lgd.objectives.statistics_loss import statistics_loss
 from lgd.objectives.statistics_loss import StatisticsObjective
 from lgd.objectives.statistics_loss import Store
+from lgd.objectives.statistics_loss import stored_consistency
+from lgd.objectives.statistics_loss import stored_l2
+from lgd.objectives.statistics_loss import stored_score_matching
 
 __all__ = (
   'Objective',
@@ -37,6 +41,7 @@ __all__ = (
   'group_marginal',
   'guidance_loss',
   'guided_particles',
+  'in_reach',
   'l2',
   'make_store',
   'marginal',
@@ -50,4 +55,7 @@ __all__ = (
   'self_consistency',
   'sigmoid_weight',
   'statistics_loss',
+  'stored_consistency',
+  'stored_l2',
+  'stored_score_matching',
 )

@@ -10,8 +10,8 @@ bias b it is weighted to
        lambda = logsnr(t)
 
 (Kingma and Gao 2023; the sigmoid of Hoogeboom et al. 2024), whatever is predicted: an
-error of eps is alpha / sigma times one of x_0, and 2 / (sigma |dlambda/dt|) times one
-of the velocity.
+error of eps is alpha / sigma times one of x_0, 2 / (sigma |dlambda/dt|) times one of
+the velocity, and alpha / (alpha^2 + sigma^2) times one of v.
 
 With an importance J(x_0, c) > 0 of each datum, (1) and (3) become
 
@@ -106,10 +106,12 @@ def sigmoid_weight(
     infinite.
   """
   t = jnp.clip(t, 1e-4, 1.0 - 1e-4)
+  alpha, sigma = schedule.alpha(t), schedule.sigma(t)
   logsnr, slope = jax.vmap(jax.value_and_grad(schedule.logsnr))(t)
   log_ratio = {  # Of the error of eps to that of the prediction, squared.
     'eps': jnp.zeros_like(t),
     'x0': logsnr,
     'velocity': 2.0 * jnp.log(-2.0 / (slope * schedule.sigma(t))),
+    'v': 2.0 * jnp.log(alpha / (alpha**2 + sigma**2)),
   }[prediction]
   return 0.5 * jnp.exp(jax.nn.log_sigmoid(bias - logsnr) + jnp.log(-slope) + log_ratio)

@@ -34,13 +34,13 @@ def gram(
     then the delta of each direction. Symmetric.
 
   Raises:
-    ValueError: arrays of other shapes.
+    ValueError: arrays of other shapes, or, unless traced, not finite.
 
   Cost: O(batch m dim) memory.
   """
   eps, x0, x0_cond = (x.astype(jnp.float32) for x in (eps, x0, x0_cond))
   directions = _directions(x0_cond, x0_null)
-  _check_shapes(directions, eps=eps, x0_cond=x0_cond)
+  _check(directions, eps=eps, x0_cond=x0_cond)
   checks.same_shape(x0=x0, datum_of_eps=eps[:, 0])
   return _inner_products([eps, x0_cond - x0[:, None], *directions])
 
@@ -63,11 +63,11 @@ def group_gram(
     `[groups, (3 + K) n, (3 + K) n]`: x_1..x_n about their mean, then as in `gram`.
 
   Raises:
-    ValueError: arrays of other shapes.
+    ValueError: arrays of other shapes, or, unless traced, not finite.
   """
   eps, x0, x0_cond = (x.astype(jnp.float32) for x in (eps, x0, x0_cond))
   directions = _directions(x0_cond, x0_null)
-  _check_shapes(directions, eps=eps, x0=x0, x0_cond=x0_cond)
+  _check(directions, eps=eps, x0=x0, x0_cond=x0_cond)
   centred = x0 - jnp.mean(x0, axis=1, keepdims=True)  # Only differences matter.
   return _inner_products([centred, eps, x0_cond - x0, *directions])
 
@@ -77,12 +77,13 @@ def _directions(x0_cond, x0_null):
   return [x0_cond - null.astype(jnp.float32) for null in nulls]
 
 
-def _check_shapes(directions, **arrays):
+def _check(directions, **arrays):
   named = {f'x0_null[{i}]': x for i, x in enumerate(directions)}
   checks.same_shape(**arrays, **named)
   shape = arrays['eps'].shape
   if len(shape) < 2 or shape[1] < 1:
     raise ValueError(f'eps.shape={shape}: must have an axis of at least 1 particle.')
+  checks.finite('look at the base model, and its null condition.', **arrays, **named)
 
 
 def _inner_products(vectors):
@@ -102,11 +103,9 @@ def require_square(gram: jax.Array, **of_batch: jax.Array) -> None:
   Raises:
     ValueError: not `[batch, p, p]`, or an array not `[batch, ...]`.
   """
-  if gram.ndim != 3 or gram.shape[1] != gram.shape[2]:
-    raise ValueError(f'gram.shape={gram.shape}: must be [batch, p, p].')
+  checks.shape('[batch, p, p]', (None, *2 * gram.shape[-1:]), gram=gram)
   for name, x in of_batch.items():
-    if x.shape[:1] != gram.shape[:1]:
-      raise ValueError(f'{name}.shape={x.shape}: must be [{len(gram)}, ...].')
+    checks.shape(f'[{len(gram)}, ...]', (len(gram), ...), **{name: x})
 
 
 def pack(gram: jax.Array) -> jax.Array:
