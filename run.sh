@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything lgd does, from a bare machine with Python 3.11 to 3.13.
 #
-#   ./run.sh                the method on handwritten digits, both base models
+#   ./run.sh                learned weights against constants on handwritten digits
+#   ./run.sh digits         all objectives, grids and strengths on both digits bases
 #   ./run.sh mixture        the same on eight Gaussians in the plane
 #   ./run.sh mixture40      the same on forty classes in 16 dimensions
 #   ./run.sh mnist          the same on MNIST, prepared by TFDS (DATA=its directory)
@@ -13,8 +14,11 @@
 #   ./run.sh smoke          train, evaluate and sample on shrunken configs
 #   ./run.sh benchmark      speed ratios
 #   ./run.sh test [ARGS]    the test suite (ARGS go to pytest)
+#   ./run.sh test quick     the oracles of the mathematics alone
+#   ./run.sh test slow      what the suite leaves out for its length
 #
-# The first call makes a virtual environment in .venv and installs requirements.txt.
+# The first call makes a virtual environment in .venv and installs requirements.txt; what
+# pip says is in .venv/install.log.
 # REQUIREMENTS=requirements-gpu.txt (or -tpu) installs for an accelerator,
 # PYTHON=python3.12 picks the interpreter, RUNS=DIR the place of the work directories.
 set -euo pipefail
@@ -22,7 +26,9 @@ cd "$(dirname "$0")"
 
 venv=.venv
 runs=${RUNS:-runs}
+objectives='self_consistency l2 score_matching class_marginal'
 distances='pixels'  # In which trajectories are compared with data; also: features.
+evaluation=()  # Flags of evaluate.
 
 find_python() {
   local candidate
@@ -48,8 +54,13 @@ install() {
     python=$(find_python)
     "$python" -m venv --clear "$venv"
   fi
-  echo "installing $1 into $venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$1"
+  echo "installing $1 into $venv (a minute or two)"
+  if ! "$venv/bin/python" -m pip install --disable-pip-version-check -r "$1" \
+      > "$venv/install.log" 2>&1; then
+    grep -i error "$venv/install.log" >&2 || true
+    echo "error: $1 could not be installed; $venv/install.log says why." >&2
+    exit 1
+  fi
   cat requirements*.txt > "$stamp"
 }
 
@@ -72,9 +83,11 @@ experiment() {
   local config=$1 workdir=$2 objective distance
   local flags=("${@:3}")
   statistics "$config" "$workdir" "${flags[@]}"
-  binary collect_statistics --config="$config" --workdir="$workdir" "${flags[@]}" \
-      --config.statistics.kind=class_groups
-  for objective in self_consistency l2 score_matching class_marginal; do
+  if [[ $objectives == *class_marginal* ]]; then
+    binary collect_statistics --config="$config" --workdir="$workdir" "${flags[@]}" \
+        --config.statistics.kind=class_groups
+  fi
+  for objective in $objectives; do
     binary train_guidance --config="$config" --workdir="$workdir" "${flags[@]}" \
         --config.guidance.objective="$objective"
   done
@@ -82,26 +95,44 @@ experiment() {
     binary search_trajectory --config="$config" --workdir="$workdir" "${flags[@]}" \
         --config.trajectory.distance="$distance"
   done
-  binary evaluate --workdir="$workdir"
+  if ((${#evaluation[@]})); then
+    binary evaluate --config="$config" --workdir="$workdir" "${flags[@]}" \
+        "${evaluation[@]}"
+  else
+    binary evaluate --workdir="$workdir"
+  fi
 }
 
 # both NAME PREFIX [FLAGS]: the under-trained and the well-trained base of one data set.
+# A table is printed as soon as it is there.
 both() {
   local variant variants=("$2under_trained" "$2well_trained")
   for variant in "${variants[@]}"; do
     experiment "configs/$1.py:$variant" "$runs/$1_$variant" "${@:3}"
-  done
-  for variant in "${variants[@]}"; do
-    printf '\n%s, %s base (%s)\n\n' "$1" "$variant" "$runs/$1_$variant/results.md"
-    awk '/^\| method/ {show = 1} show && /^## / {exit} show' \
-        "$runs/$1_$variant/results.md"
-    echo "figures: $runs/$1_$variant/plots"
+    table "$1, $variant base" "$runs/$1_$variant"
   done
 }
 
-command=${1:-digits}
+# table TITLE WORKDIR: the table of results.
+table() {
+  printf '\n%s (%s)\n\n' "$1" "$2/results.md"
+  awk '/^\| method/ {show = 1} show && /^## / {exit} show' "$2/results.md"
+  printf 'figures: %s\n\n' "$2/plots"
+}
+
+command=${1:-first}
 shift || true
 case $command in
+  first)
+    install "${REQUIREMENTS:-requirements.txt}"
+    objectives='self_consistency'
+    evaluation=('--config.evaluation.constants=(0.05, 0.1, 0.15, 0.25, 0.5)'
+                '--config.evaluation.interval_bounds=(0.0, 0.5)'
+                '--config.evaluation.clamp_linear_omegas=(0.1,)'
+                '--config.evaluation.kappas=()')
+    both digits ''
+    echo 'All objectives, grids and strengths: ./run.sh digits'
+    ;;
   digits | mixture)
     install "${REQUIREMENTS:-requirements.txt}"
     both "$command" ''
@@ -134,7 +165,7 @@ case $command in
         '--config.frontier.gammas=(0.0,30.0,300.0)'
     binary train_guidance "${flags[@]}" --config.guidance.objective=reward
     binary evaluate_prompts --workdir="$workdir"
-    awk '/^\| method/ {show = 1} show && /^## / {exit} show' "$workdir/results.md"
+    table emoji "$workdir"
     ;;
   reward)
     install "${REQUIREMENTS:-requirements.txt}"
@@ -147,8 +178,7 @@ case $command in
         '--config.frontier.gammas=(0.0,0.1,0.3,1.0,3.0,10.0,30.0)'
     binary train_guidance "${flags[@]}" --config.guidance.objective=reward
     binary evaluate --workdir="$workdir"
-    awk '/^\| method/ {show = 1} show && /^## / {exit} show' "$workdir/results.md"
-    echo "figures: $workdir/plots"
+    table 'digits, a reward' "$workdir"
     ;;
   compare)
     name=${1:-digits}
@@ -206,10 +236,14 @@ case $command in
     install requirements-dev.txt
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
+    case ${1:-} in
+      quick) set -- "${quick_tests[@]}" "${@:2}" ;;
+      slow) set -- -m slow "${@:2}" ;;
+    esac
     "$venv/bin/python" -m pytest -n 2 --dist loadscope "$@"
     ;;
   *)
-    echo "error: ./run.sh $command: must be digits, mixture, mixture40, mnist, mnist_unet," \
+    echo "error: ./run.sh $command: must be nothing, digits, mixture, mixture40, mnist, mnist_unet," \
          "emoji, reward, compare, sweep, smoke, benchmark or test." >&2
     exit 2
     ;;

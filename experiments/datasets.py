@@ -191,7 +191,7 @@ def _require_two_of_each(dataset):
     counts = np.bincount(label, minlength=dataset.num_classes)
     if counts.min() < 2:
       raise launch.UserError(
-        f'data: class {np.argmin(counts)} has {counts.min()} data in split {name!r}, and'
+        f'data: class {np.argmin(counts)} has {counts.min()} data in split {name}, and'
         ' a distance needs at least 2; choose other data.attributes, or compare by'
         ' experiments.fid.'
       )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,13 +99,18 @@ def make_sample_fn(
 def make_plan(config: config_dict.ConfigDict, omega: np.ndarray) -> guidance.Plan:
   """Where a batch needs the null branch, for the sampler of `config.evaluation`."""
   section = config.evaluation
-  needs_all = (*rule_builders.RULES_THAT_NEED_BOTH, *rule_builders.REWARD_RULES)
   return guidance.make_plan(
     omega,
     num_levels=section.plan_levels,
     num_shards=builders.mesh(config).size,
-    tolerance=0.0 if config.rule.name in needs_all else section.tolerance,
+    tolerance=tolerance(config),
   )
+
+
+def tolerance(config: config_dict.ConfigDict) -> float:
+  """The size of weights up to which the null branch is not evaluated."""
+  needs_all = (*rule_builders.RULES_THAT_NEED_BOTH, *rule_builders.REWARD_RULES)
+  return 0.0 if config.rule.name in needs_all else config.evaluation.tolerance
 
 
 def sample_keys(seed: int, index: np.ndarray) -> jax.Array:
@@ -143,8 +149,10 @@ def make_count_nfe(
 ) -> Callable[[np.ndarray | None, int], float]:
   """`(omega or None, n) -> network evaluations per sample` of a batch of n samples.
 
-  Counted while the sampler runs, with a denoiser of numbers that costs nothing.
+  Counted while the sampler runs, with a denoiser of numbers that costs nothing; once
+  for all weights that need the null branch in the same places: they run the same plan.
   """
+  counted: dict[Any, float] = {}
   counter = denoiser_lib.EvaluationCounter()
   free = counter.wrap(lambda params, xt, t, cond: xt)
   spec = splits.Spec((1,), spec.conditions)
@@ -153,11 +161,16 @@ def make_count_nfe(
   )
 
   def count_nfe(omega, n):
-    before = counter.count
-    sample_fn(
-      (None, None), omega, sample_keys(0, np.arange(n)), spec.conditions.zeros(n)
-    )
-    return float(sharding.of_first_process(counter.count - before)) / n
+    needed = None if omega is None else np.abs(omega) > tolerance(config)
+    key = n, needed if needed is None else needed.tobytes()
+    if key not in counted:
+      before = counter.count
+      sample_fn(
+        (None, None), omega, sample_keys(0, np.arange(n)), spec.conditions.zeros(n)
+      )
+      total = sharding.of_first_process(counter.count - before)
+      counted[key] = float(total) / n
+    return counted[key]
 
   return count_nfe
 

@@ -1,17 +1,18 @@
 """Figures of an evaluation, each a function from arrays to a PNG file."""
 
+import os
 from collections.abc import Collection
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from etils import epath
-
-matplotlib.use('Agg')
-
-from matplotlib import pyplot as plt
+from etils import epy
 
 from lgd import files
+
+os.environ.setdefault('MPLBACKEND', 'Agg')  # Files need no display.
+with epy.lazy_imports():  # A second, which commands that draw nothing need not wait.
+  from matplotlib import pyplot as plt
 
 
 def omega_curves(

@@ -128,7 +128,6 @@ def feature_curves(
   Cost: one evaluation of `features` per particle and candidate and, every step, per
   reference; then O(N (N + R) num_features) a candidate.
   """
-
   is_data = _is_data(reference, num_references)
   to_data = None if is_data is None else is_data[:, None]  # [conds, 1, R]
 

@@ -1,8 +1,11 @@
 """scikit-learn's bundled digits: 1,797 real 8x8 images, no download."""
 
 import numpy as np
-from sklearn import datasets
-from sklearn import model_selection
+from etils import epy
+
+with epy.lazy_imports():  # Seconds that users of other data need not wait.
+  from sklearn import datasets
+  from sklearn import model_selection
 
 from lgd import conditions
 from lgd.data import splits

@@ -8,10 +8,13 @@ arXiv 2512.04985). The mean is heavy-tailed: single samples can dominate it, so 
 logarithm, a clipped mean and a bootstrap interval are reported with it.
 """
 
+import functools
+
 import numpy as np
 from scipy import special
 
 _BLOCK = 1_000_000  # Resampled values in memory at a time.
+_LOST = 1e-250  # Of a sum whose largest term may be 1: float64 ends at 1e-308.
 
 
 def classification(
@@ -52,15 +55,9 @@ def classification(
   if not np.all(np.isin(label, classes)) or label.dtype.kind not in 'iu':
     raise ValueError(f'label={label}: must be integers in 0..{len(classes) - 1}.')
   log_inverse = -log_prob[np.arange(n), label]  # A mean of 1/p would overflow.
-  rng = np.random.default_rng(seed)
-  log_means = np.empty(num_bootstrap)
-  block = max(1, _BLOCK // n)
-  for i in range(0, num_bootstrap, block):
-    # A resample is n draws of an index: multinomial counts of every sample.
-    size = min(block, num_bootstrap - i)
-    counts = rng.multinomial(n, np.full(n, 1.0 / n), size=size)
-    log_sums = special.logsumexp(log_inverse, axis=1, b=counts)
-    log_means[i : i + size] = log_sums - np.log(n)
+  log_means = np.concatenate(
+    [_log_sums(log_inverse, counts) for counts in _resamples(n, num_bootstrap, seed)]
+  ) - np.log(n)
   low, high = np.quantile(log_means, [0.025, 0.975])
   log_mean = special.logsumexp(log_inverse) - np.log(n)
   return {
@@ -73,3 +70,33 @@ def classification(
       np.mean(np.exp(np.minimum(log_inverse, np.log(clip))))
     ),
   }
+
+
+def _resamples(n, num, seed):
+  """Blocks `[size, n]` of how often every sample is in each of `num` resamples."""
+  if num * n <= _BLOCK:
+    return [_all_resamples(n, num, seed)]
+  rng, size = np.random.default_rng(seed), max(1, _BLOCK // n)
+  return (_multinomial(rng, n, min(size, num - i)) for i in range(0, num, size))
+
+
+@functools.lru_cache(maxsize=2)  # An evaluation asks for the same ones for every row.
+def _all_resamples(n, num, seed):
+  return _multinomial(np.random.default_rng(seed), n, num)
+
+
+def _multinomial(rng, n, num):
+  """A resample is n draws of an index; floats, for a product of matrices."""
+  return np.float64(rng.multinomial(n, np.full(n, 1.0 / n), size=num))
+
+
+def _log_sums(log_values, counts):
+  """Logarithms of the sums of e^log_values, each counted as often as a row says."""
+  largest = log_values.max()
+  sums = counts @ np.exp(log_values - largest)
+  lost = sums < _LOST  # The largest is not among them, and hides what is.
+  with np.errstate(divide='ignore'):
+    log_sums = largest + np.log(sums)
+  if lost.any():
+    log_sums[lost] = special.logsumexp(log_values, axis=1, b=counts[lost])
+  return log_sums
