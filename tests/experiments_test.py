@@ -20,6 +20,7 @@ from experiments import batching
 from experiments import benchmark
 from experiments import builders
 from experiments import collect_statistics
+from experiments import compare
 from experiments import datasets
 from experiments import evaluate
 from experiments import guidance_losses
@@ -32,6 +33,7 @@ from experiments import sweep
 from experiments import train_denoiser
 from experiments import train_guidance
 from lgd import checkpointing
+from lgd import files
 from lgd import objectives
 from lgd import reporting
 from lgd import sharding
@@ -235,9 +237,19 @@ class ResumeTest(parameterized.TestCase):
       (straight / 'metrics.jsonl').read_text(),
     )
     # Done is done: the same command again changes nothing.
-    before = helpers.files_under(resumed / 'denoiser')
+    before = helpers.files_under(resumed)
     assert_trees_equal(train_denoiser.run(four, resumed), expected)
-    self.assertEqual(helpers.files_under(resumed / 'denoiser'), before)
+    # How data are read and memory is saved is no other training.
+    free = {'data.num_threads': 3, 'data.num_workers': 2, 'denoiser.remat': True}
+    again = four.copy_and_resolve_references()
+    again.update_from_flattened_dict(free)
+    assert_trees_equal(train_denoiser.run(again, resumed), expected)
+    # Fewer steps would leave the later checkpoint to every command.
+    with self.assertRaisesRegex(
+      launch.UserError, 'num_steps=2: .* is at step 4 already'
+    ):
+      train_denoiser.run(two, resumed)
+    self.assertEqual(helpers.files_under(resumed), before)
 
   def test_on_fewer_devices(self):
     """Two steps on 8 devices, two on 2, two on 1: as six on one, to tolerance."""
@@ -477,6 +489,44 @@ class RefusalTest(parameterized.TestCase):
       smoke_config(),
       self.workdir,
     )
+
+  def test_home(self):
+    """`~` is the home directory, and no folder of that name, in every path."""
+    self.train_base()
+    home = self.create_tempdir().full_path
+    shutil.move(self.workdir, pathlib.Path(home, 'run'))
+    with mock.patch.dict('os.environ', HOME=home):
+      x = sample.run(None, '~/run', method='unguided', seed=0)
+      self.assertEqual(x.shape, (40, 8, 8, 1))
+      autoguided = smoke_config(
+        **{'denoiser.num_steps': 2, 'rule.weak_workdir': '~/run'}
+      )
+      x = sample.run(autoguided, '~/run', method='autoguidance:0.5', seed=0)
+      self.assertEqual(x.shape, (40, 8, 8, 1))
+      np.savez(pathlib.Path(home, 'a.npz'), a=np.ones(2))
+      np.testing.assert_array_equal(files.read_npz('~/a.npz')['a'], np.ones(2))
+      self.assertTrue(files.sha256('~/a.npz').startswith(files.sha256('~/a.npz')[:8]))
+      files.write_json('~/b.json', [1])
+      self.assertEqual(files.read_json('~/b.json'), [1])
+    self.assertTrue(pathlib.Path(home, 'b.json').exists())
+    self.assertFalse(pathlib.Path('~').exists())
+
+  @parameterized.parameters('evaluate', 'sweep', 'compare')
+  def test_a_class_with_a_single_datum(self, command):
+    """Before the judge or anything else is trained."""
+    config = self.train_base()
+    original = datasets.load
+
+    def with_a_rare_class(config):
+      data = original(config)
+      label = np.where(data.validation.label == 3, 4, data.validation.label)
+      label[0] = 3
+      return data._replace(validation=data.validation._replace(label=label))
+
+    self.enter_context(mock.patch.object(datasets, 'load', with_a_rare_class))
+    run = {'evaluate': evaluate, 'sweep': sweep, 'compare': compare}[command].run
+    pattern = 'class 3 has 1 data in split validation, and a distance needs at least 2'
+    self.assert_refused(pattern, run, config, self.workdir)
 
   def test_workdir_is_a_file(self):
     file = self.workdir / 'file'

@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 import tempfile
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +119,33 @@ class FidTest(absltest.TestCase):
         network=make_network(),
         reference=str(self.workdir / 'none.npz'),
       )
+    # SqueezeNet has 1000 features, the test data of digits 360 images.
+    other = pathlib.Path(self.create_tempdir().full_path, 'other.npz')
+    metrics.save_gaussian(other, metrics.Gaussian(np.zeros(7), np.eye(7)))
+    network = make_network()
+    with self.assertRaisesRegex(
+      launch.UserError, 'is of 7 features, and squeezenet has'
+    ):
+      fid.run(
+        self.config,
+        self.workdir,
+        method='unguided',
+        seed=7,
+        network=network,
+        reference=str(other),
+      )
+    for settings in ({'num_samples': 3}, {'num_reference': 1}):
+      with self.assertRaisesRegex(
+        launch.UserError, 'the third neighbour needs at least'
+      ):
+        self.run_fid(**settings)
+    data = datasets.load(self.config)
+    few = data._replace(test=splits.Split(data.test.x[:3], data.test.label[:3]))
+    with (
+      mock.patch.object(datasets, 'load', return_value=few),
+      self.assertRaisesRegex(launch.UserError, 'fid: there are 3 samples'),
+    ):
+      self.run_fid('real')
     self.assertEqual(helpers.files_under(self.workdir), before)
 
   def test_real_data_are_the_floor(self):
