@@ -15,7 +15,7 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):
   fast = '--xla_cpu_use_fusion_emitters=false'
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {fast}'
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['JAX_NUM_CPU_DEVICES'] = '8'
+os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
 
 import jax
 import pytest

@@ -92,6 +92,18 @@ class InterpolationTest(parameterized.TestCase):
         self.assertGreater(np.max(np.abs(error) / bound), 0.2)
       self.assertBetween(worst[0] / worst[1], 10.0, 20.0)
 
+  def test_nodes_are_exact_in_half_precision(self):
+    """Of predictions in bfloat16: .3 is not .3008."""
+    rng = np.random.default_rng(0)
+    x0_cond, x0_null = jnp.asarray(rng.normal(size=(2, 5, M, 2, 3)), jnp.bfloat16)
+    nodes, cond = (0.0, 0.3), jnp.zeros(5)
+    profile = statistics.reward_profile(reward, cond, x0_cond, x0_null, nodes)
+    x, delta = np.float64(x0_cond), np.float64(x0_cond - x0_null)
+    for k, node in enumerate(nodes):
+      moved = x + node * delta
+      expected = np.sin(moved.sum(axis=(2, 3))).mean(axis=1)
+      np.testing.assert_allclose(profile[:, 0, k], expected, atol=2e-5)
+
   def test_at_the_nodes(self):
     """R and its slope themselves; at the first and last one, too."""
     with jax.enable_x64(True):

@@ -67,7 +67,9 @@ def reward_profile(
     values, slopes = jax.vmap(of_particle, in_axes=1)(x0_cond, delta)  # [m, batch]
     return jnp.stack([values.mean(axis=0), slopes.mean(axis=0)], axis=1)
 
-  profile = jax.lax.map(at_node, jnp.asarray(nodes, x0_cond.dtype))
+  # In bfloat16 a node would be another one.
+  nodes = jnp.asarray(nodes, jnp.promote_types(x0_cond.dtype, jnp.float32))
+  profile = jax.lax.map(at_node, nodes)
   return jnp.moveaxis(profile, 0, -1)
 
 
