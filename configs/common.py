@@ -50,8 +50,8 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser = config_dict.ConfigDict()
   # or 'x0', 'eps', or 'v', which others call v-prediction and is not the velocity.
   config.denoiser.prediction = 'velocity'
-  # Clean predictions are clipped to [-clip, clip]; 0.0 leaves them. For 'eps', whose
-  # clean predictions near t = 1 are far from all data: 1.0 for images.
+  # Clean predictions are clipped to [-clip, clip] in all that follows the training, 0.0
+  # leaves them. Of 'eps' those near t = 1 are far from all data: take 1.0 for images.
   config.denoiser.clip = 0.0
   config.denoiser.network = 'mlp'  # or 'unet', for images; 'mmdit', for prompts too
   config.denoiser.width = 256  # Of 'mlp' and 'mmdit', as is the next.
@@ -352,7 +352,7 @@ def get_smoke_overrides() -> dict:
       'shard_size': 8,
     },
     'log_every': 5,
-    'checkpoint_every': 10,
+    'checkpoint_every': 20,
   }
 
 

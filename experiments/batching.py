@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from experiments import datasets
 from experiments import encoded
 from experiments import launch
 from lgd import sharding
@@ -87,7 +88,12 @@ def group_rows(
   """`splits.group_rows` of one pass, with an error that names the key."""
   try:
     return splits.group_rows(
-      train.label, group_size, by_class=by_class, seed=config.seed, epoch=epoch
+      train.label,
+      group_size,
+      by_class=by_class,
+      seed=config.seed,
+      epoch=epoch,
+      num_classes=datasets.spec(config).conditions.num_classes,
     )
   except ValueError as error:
     raise launch.UserError(f'{section}.{error} Take smaller groups.') from error

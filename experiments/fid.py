@@ -80,13 +80,13 @@ def run(
     num_samples = section.num_samples
     of_method = fid_images.sampling_identity(config, workdir, method, seed)
     images = fid_images.sampled_images(config, workdir, dataset, method, seed)
-  sizes = {'samples': num_samples}
   if reference:
     real, gaussian = None, metrics.load_gaussian(reference)
     require_features_of(gaussian, network, reference)
   else:
-    sizes[f'data of fid.split={section.split!r}'] = num_reference
-  require_neighbors(sizes)
+    require_neighbors(
+      {'samples': num_samples, f'data of fid.split={section.split!r}': num_reference}
+    )
   if not reference:
     real = feature_files.collect(
       root / f'reference_{section.split}_{network.name}',

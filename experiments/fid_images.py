@@ -36,6 +36,7 @@ def sampling_identity(
     'churn': evaluation.churn,
     'order': evaluation.order,
     'tolerance': evaluation.tolerance,
+    **identities.clipping(config),
     'method': method,
     'seed': seed,
     'labels': config.fid.labels,

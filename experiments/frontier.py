@@ -24,6 +24,7 @@ from experiments import guidance_losses
 from experiments import launch
 from experiments import learned_weights
 from experiments import naming
+from experiments import refusals
 from experiments import results as results_lib
 from experiments import side_by_side
 from experiments import stored_configs
@@ -95,9 +96,16 @@ def with_gamma(config: config_dict.ConfigDict, gamma: float) -> config_dict.Conf
 
 
 def is_done(workdir: workdir_lib.Workdir, point: config_dict.ConfigDict) -> bool:
-  """Whether the weight of a config is there, with all its steps."""
-  step = checkpointing.latest_step(workdir.guidance(naming.guidance_name(point)))
-  return step is not None and step >= point.guidance.num_steps
+  """Whether the weight of a config is there, with all its steps.
+
+  Raises:
+    launch.UserError: with more of them.
+  """
+  directory = workdir.guidance(naming.guidance_name(point))
+  step = checkpointing.latest_step(directory)
+  if step is not None:
+    refusals.require_steps(directory, step, point.guidance.num_steps, 'frontier')
+  return step == point.guidance.num_steps
 
 
 def train(

@@ -18,8 +18,17 @@ from lgd import files
 
 
 def base_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """What makes one base model another."""
-  return stored_configs.config_to_json(config, 'seed', 'schedule', 'data', 'denoiser')
+  """What makes one base model another; how its predictions are clipped does not."""
+  identity = stored_configs.config_to_json(
+    config, 'seed', 'schedule', 'data', 'denoiser'
+  )
+  del identity['denoiser']['clip']
+  return identity
+
+
+def clipping(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """How clean predictions of the base model are clipped, for what is made with them."""
+  return {'denoiser': {'clip': config.denoiser.clip}}
 
 
 def base_model_identity(workdir: workdir_lib.Workdir) -> dict[str, Any]:
@@ -132,6 +141,7 @@ def statistics_identity(
   return {
     'seed': config.seed,
     'statistics': statistics_section(config),
+    **clipping(config),
     'rule': rule_identity(config),
     **reward_identity(config),
     'reward_model': reward_model_identity(workdir, config),

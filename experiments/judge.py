@@ -124,7 +124,9 @@ def _train_classifier(config, dataset, stream):
 def _fit(config, dataset, params, tx, loss_fn, key, num_steps):
   """Averaged parameters after `num_steps`, and the last loss."""
   state = training.init_state(params, tx)
-  step = jax.jit(training.make_train_step(loss_fn, tx, ema_decay=0.99))
+  # Of the start a hundredth is left in the average, or less.
+  ema_decay = min(0.99, 0.01 ** (1.0 / num_steps))
+  step = jax.jit(training.make_train_step(loss_fn, tx, ema_decay=ema_decay))
   batches = splits.batches(
     dataset.train, min(128, len(dataset.train.label)), seed=config.seed
   )

@@ -65,13 +65,14 @@ def load_guidance(
 
   Args:
     workdir: of the base model.
-    config: says where data, devices and the weak model, if any, are by now.
+    config: says where data, devices and the weak model, if any, are by now, and how
+      predictions are clipped.
     name: of the weight.
     spec: of the data.
     readers: of the weights that this one is loaded with.
 
   Raises:
-    launch.UserError: no such weight, or one learned for another base model.
+    launch.UserError: no such weight, or one learned for another base model or clip.
   """
   path = workdir.guidance(name)
   if checkpointing.latest_step(path) is None:
@@ -84,6 +85,7 @@ def load_guidance(
   restoring.with_places(config, now)
   config.rule.weak_workdir = now.rule.weak_workdir or config.rule.weak_workdir
   refusals.require_base(workdir, stored, config.rule, path)
+  refusals.require_same(stored['config'], identities.clipping(now), path)
   restoring.warn_if_unfinished(path, stored['num_steps'])
   model = builders.weight_model(config, spec)
   params = restoring.load_ema(path, model.init, sharding.make_mesh())

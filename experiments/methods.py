@@ -86,7 +86,7 @@ def require_usable(name: str, config: config_dict.ConfigDict) -> None:
 
   Raises:
     launch.UserError: CFG++ at churn, beta-CFG from t = 1, autoguidance without a weak
-      model, or a Stein step on groups of several classes.
+      model, MPGD at second order, or a Stein step on groups of several classes.
   """
   section, rule = config.evaluation, FAMILIES[name].rule
   if name == 'cfg_plus_plus' and section.churn != 0.0:
@@ -103,6 +103,11 @@ def require_usable(name: str, config: config_dict.ConfigDict) -> None:
     raise launch.UserError(
       f"rule.weak_workdir='': {name} needs the work directory of a less trained base"
       ' model; give one, or other methods.'
+    )
+  if rule == 'mpgd' and section.order != 1:
+    raise launch.UserError(
+      f'evaluation.order={section.order}: {name} is a step of first order, whose moves'
+      ' the second extrapolates; use --config.evaluation.order=1, or other methods.'
     )
   if rule == 'stein' and section.samples_per_class % config.rule.num_particles:
     raise launch.UserError(

@@ -5,6 +5,7 @@ of itself with what it would say if it were made now, and raises launch.UserErro
 the two differ: one line with the first such key, both values and the way out.
 """
 
+import re
 from typing import Any
 
 from etils import epath
@@ -35,6 +36,10 @@ FREE_KEYS = (
 )  # fmt: skip
 
 
+# An identity has keys of the config of a model under the name of the model.
+_OF_MODEL = re.compile(r'^(?:(?:weak|reward_model|prompt_model|base)\.)+')
+
+
 def require_same(
   stored: dict[str, Any], wanted: dict[str, Any], path: epath.Path
 ) -> None:
@@ -45,7 +50,7 @@ def require_same(
   stored, wanted = _flatten(stored), _flatten(wanted)
   default = _flatten(stored_configs.to_json(common.get_default()))
   for key in sorted(wanted):
-    of_config = key.removeprefix('base.')
+    of_config = _OF_MODEL.sub('', key)
     if of_config in FREE_KEYS:
       continue
     old = stored.get(key, default.get(of_config))
@@ -111,6 +116,25 @@ def _require_same_model(name, stored, wanted, path):
     require_same(stored, wanted, path)
   except launch.UserError as error:
     raise launch.UserError(f'of the {name}, {error}') from error
+
+
+def require_steps(path: epath.Path, step: int, num_steps: int, stage: str) -> None:
+  """Refuses a training that is beyond the steps that are asked for.
+
+  Args:
+    path: of the checkpoints.
+    step: of the last of them.
+    num_steps: asked for.
+    stage: for the message.
+
+  Raises:
+    launch.UserError: `step` is more.
+  """
+  if step > num_steps:
+    raise launch.UserError(
+      f'{stage}: num_steps={num_steps}: {path} is at step {step} already, and every'
+      ' command uses the last; use that number, or another --workdir.'
+    )
 
 
 def require_encoded(directory: epath.Path, config: config_dict.ConfigDict) -> None:

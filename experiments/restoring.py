@@ -32,7 +32,7 @@ def resolve_config(
   """The config to evaluate a trained directory with.
 
   The stored one; if `config` is given, with the sections `evaluation`, `compare`,
-  `fid`, `rule` and `mesh`, and the directories of `data`, of that.
+  `fid`, `rule` and `mesh`, the directories of `data` and `denoiser.clip`, of that.
 
   Raises:
     launch.UserError: no base model here, or one of another config; or a stored one that
@@ -49,6 +49,7 @@ def resolve_config(
   stored = refusals.require_base_of(workdir, config)
   for section in ('evaluation', 'compare', 'fid', 'rule'):
     stored[section] = config[section]
+  stored.denoiser.clip = config.denoiser.clip
   with_places(stored, config)
   return stored
 

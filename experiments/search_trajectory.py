@@ -67,6 +67,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
     refuse_other_search(workdir, each)
 
   dataset = datasets.load_classes(config, in_memory=False)
+  require_references(dataset, config.trajectory)
   params = restoring.load_pair(workdir, config, dataset.spec)
   directory = workdir.guidance(naming.guidance_name(table_config))
   if checkpointing.latest_step(directory) is None:
@@ -92,6 +93,7 @@ def refuse_other_search(
     return
   wanted = stored_configs.config_to_json(config, 'seed', 'trajectory', 'guidance')
   wanted['rule'] = identities.rule_identity(config)
+  wanted |= identities.clipping(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
   refusals.require_same(stored['config'], wanted, directory)
@@ -185,6 +187,24 @@ def make_search(
   return functools.partial(compiled, features_params)
 
 
+def require_references(
+  dataset: splits.Dataset, section: config_dict.ConfigDict
+) -> None:
+  """Refuses a class with less than 2 data to compare with.
+
+  Raises:
+    launch.UserError: there is one.
+  """
+  label = getattr(dataset, section.reference).label
+  counts = np.bincount(label, minlength=dataset.num_classes)
+  if counts.min() < 2:
+    raise launch.UserError(
+      f'trajectory.reference={section.reference!r}: holds {counts.min()} data of class'
+      f' {np.argmin(counts)}, and a distance needs 2; use'
+      ' --config.trajectory.reference=train.'
+    )
+
+
 def draw_reference(
   rng: np.random.Generator,
   split: splits.Split,
@@ -196,17 +216,8 @@ def draw_reference(
   Returns:
     `[num_classes, n, *data]`, of the class with most; and `[num_classes]`, how many of
     them are of the class, where the rest repeats; None where all classes have n.
-
-  Raises:
-    launch.UserError: a class has less than 2.
   """
   counts = np.bincount(split.label, minlength=num_classes)
-  if counts.min() < 2:
-    raise launch.UserError(
-      f'trajectory.reference={section.reference!r}: holds {counts.min()} data of class'
-      f' {np.argmin(counts)}, and a distance needs 2; use'
-      ' --config.trajectory.reference=train.'
-    )
   used = np.minimum(counts, section.num_references)
   rows = [
     np.resize(rng.permutation(np.flatnonzero(split.label == c))[: used[c]], used.max())

@@ -71,6 +71,7 @@ def refuse_other_weight(
     return
   identity = stored_configs.config_to_json(config, 'seed', 'guidance')
   identity['rule'] = identities.rule_identity(config)
+  identity |= identities.clipping(config)
   if objective_builders.has_reward(config):
     refusals.require_same_reward(stored['config'], config, directory)
     identity['reward_model'] = identities.reward_model_identity(workdir, config)

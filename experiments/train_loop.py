@@ -11,8 +11,8 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import launch
 from experiments import preemption
+from experiments import refusals
 from experiments import stored_configs
 from lgd import arrays
 from lgd import checkpointing
@@ -85,17 +85,21 @@ def train(
     start = int(state.step)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     logging.info('%s: %d parameters, from step %d', stage, num_params, start)
-    if start > section.num_steps:
-      raise launch.UserError(
-        f'{stage}: num_steps={section.num_steps}: {directory} is at step {start}'
-        ' already, and every command uses the last; use that number, or another'
-        ' --workdir.'
-      )
+    refusals.require_steps(directory, start, section.num_steps, stage)
     if start == section.num_steps:
       logging.info('%s: step %d is already reached', stage, section.num_steps)
       return state
 
     stored_configs.record(workdir, stage, config)
+    of_start = section.ema_decay**section.num_steps
+    if of_start > 0.05:
+      logging.warning(
+        '%s: %.0f%% of the average, which every command uses, will be the untrained'
+        ' start; a smaller ema_decay than %g forgets it.',
+        stage,
+        100.0 * of_start,
+        section.ema_decay,
+      )
     train_step = training.make_train_step(
       loss_fn,
       tx,

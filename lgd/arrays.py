@@ -39,6 +39,7 @@ def at_most(t: jax.Array | np.ndarray, bound: float) -> jax.Array | np.ndarray:
     t: times in [0, 1], of any shape; float32 or better once promoted.
     bound: may be traced.
   """
+  t = t if hasattr(t, 'dtype') else np.asarray(t)
   t = t.astype(jnp.promote_types(t.dtype, jnp.float32))
   return t <= bound + TIME_ROUNDING
 

@@ -117,8 +117,8 @@ def finite(cure: str, **arrays: jax.Array) -> None:
   for name, value in arrays.items():
     if isinstance(value, jax.core.Tracer):
       continue
-    rows = np.asarray(value)
-    good = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+    rows = np.atleast_1d(value)
+    good = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     if not good.all():
       raise ValueError(f'{name}: row {np.argmin(good)} is not finite; {cure}')
 

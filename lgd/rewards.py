@@ -67,7 +67,8 @@ def mpgd(
     reward: `(x0_hat, cond) -> [batch]`, to be raised; differentiable in x0_hat.
     rate: eta, size of the step, in squared units of the data per unit of reward, such
       as `guidance.constant`.
-    schedule: noise schedule of the sampler.
+    schedule: noise schedule of the sampler, which is of first order: the second
+      extrapolates the moves of two steps.
     churn: of the sampler.
 
   Raises:
@@ -230,6 +231,8 @@ def _stein_direction(
   x: jax.Array, gradient: jax.Array, bandwidth: jax.Array | float | None
 ) -> jax.Array:
   """What (2) multiplies by the rate, of one group: `[n, dim]` each."""
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
+  x, gradient = x.astype(dtype), gradient.astype(dtype)
   diff = x[:, None] - x[None]  # Explicit: a product of matrices would cancel.
   sq_dist = jnp.sum(jnp.square(diff), axis=-1)  # [n, n]
   h = _median_bandwidth(x, sq_dist) if bandwidth is None else bandwidth

@@ -68,6 +68,8 @@ def pixel_curves(
   is_data = _is_data(reference, num_references)
 
   def curve(a, b, y, is_data, noise_var, sigma_s, omegas):  # Of one condition.
+    if is_data is not None:
+      y = jnp.where(is_data[:, None], y, y[0])
     centre = y.mean(axis=0)  # Only differences matter.
     a, y = a - centre, y - centre
 

@@ -19,6 +19,8 @@ from lgd import saving
 from lgd import sharding
 from lgd import training
 
+NUM_DEVICES = 8
+
 CONFIG = {'a': [1, 2], 'b': {'c': 'x', 'd': 1.5}}
 
 

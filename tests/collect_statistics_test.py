@@ -32,6 +32,8 @@ from lgd import sharding
 from lgd.data import splits
 from tests import helpers
 
+NUM_DEVICES = 8
+
 KINDS = ('particles', 'class_groups', 'pooled_groups')
 GOLDEN_RATIO = 2.0 / (1.0 + np.sqrt(5.0))  # Less 1: the same fractions.
 

@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices for the whole suite; set before jax starts.
+"""Eight virtual CPU devices, of which a test file sees one unless it asks for more.
 
 Most of the suite's time is compilation. What a test compiles is therefore kept for all
 others, of every worker of pytest-xdist; and a file whose programs run only a few times
@@ -8,6 +8,7 @@ asks for `fast_compilation`.
 import gc
 import importlib.metadata
 import os
+from unittest import mock
 
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   # The older emitter of loops compiles faster: the suite takes a fifth less CPU time.
@@ -15,7 +16,7 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):
   fast = '--xla_cpu_use_fusion_emitters=false'
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {fast}'
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
+os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 
 import jax
 import pytest
@@ -63,6 +64,21 @@ def shared_compilations(tmp_path_factory):
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   compilation_cache.set_cache_dir(str(root / 'compilation_cache'))
   compilation_cache.reset_cache()  # Whether there is one is asked only once.
+
+
+@pytest.fixture(scope='module', autouse=True)
+def devices(request):
+  """The first device alone, or as many as a file's NUM_DEVICES says.
+
+  A program for eight takes much longer to compile than the same for one.
+  """
+  num = getattr(request.module, 'NUM_DEVICES', 1)
+  every = jax.devices()
+  with (
+    mock.patch.object(jax, 'devices', lambda *args: every[:num]),
+    mock.patch.object(jax, 'device_count', lambda: num),
+  ):
+    yield
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec
 from lgd import fingerprints
 from lgd import sharding
 
+NUM_DEVICES = 8
+
 RNG = np.random.default_rng(0)
 
 

@@ -226,6 +226,14 @@ class ClassificationTest(parameterized.TestCase):
       metrics.classification(log_prob, label), metrics.classification(log_prob, label)
     )
 
+  def test_impossible_mistakes(self):
+    """p = 0: the mean is infinite, and its interval is where resamples leave it out."""
+    with np.errstate(divide='ignore'):
+      log_prob = np.log(np.asarray([[0.5, 0.5], [1.0, 0.0], [0.2, 0.8]]))
+    out = metrics.classification(log_prob, np.asarray([0, 1, 1]))
+    self.assertEqual(out['log_inverse_prob_high'], math.inf)
+    self.assertAlmostEqual(out['log_inverse_prob_low'], math.log(1.25), places=6)
+
   def test_certain_mistakes(self):
     """p = e^-900, whose inverse float64 cannot hold: only the mean itself saturates."""
     log_prob = np.asarray([[-900.0, 0.0], [-900.0, 0.0]], np.float32)

@@ -16,6 +16,8 @@ from lgd import sharding
 from lgd.data import mixtures
 from tests import helpers
 
+NUM_DEVICES = 8
+
 FLOW = schedules.RectifiedFlow()
 MIXTURE = mixtures.ring(4)
 EXACT = mixtures.denoiser(FLOW)

@@ -106,7 +106,8 @@ class RunTest(helpers.WorkdirCase):
     shutil.rmtree(workdir / 'guidance')
     jax.config.update('jax_disable_most_optimizations', False)
     self.addCleanup(jax.config.update, 'jax_disable_most_optimizations', True)
-    config = smoke_config(**{'trajectory.fit_steps': 400, 'guidance.batch_size': 64})
+    settings = {'trajectory.fit_steps': 400, 'guidance.batch_size': 64}
+    config = smoke_config(checkpoint_every=1000, log_every=100, **settings)
     table = search_trajectory.run(config, workdir)
     weight = learned_weights.load_guidance(
       workdir_lib.Workdir(workdir), config, 'trajectory_pixels', SPEC
@@ -161,8 +162,9 @@ class ReferenceTest(absltest.TestCase):
         self.assertEqual(own, set(reference[c, :, 0]))  # The rest repeats.
       drawn.append(search_trajectory.draw_reference(rng, split, 3, section)[0])
     self.assertFalse(np.array_equal(drawn[-1], reference))
+    data = splits.Dataset(split, split, split, conditions.Labels(4))
     with self.assertRaisesRegex(launch.UserError, 'holds 0 data of class 3'):
-      search_trajectory.draw_reference(rng, split, 4, section)
+      search_trajectory.require_references(data, section)
 
   def test_from_the_split_that_is_named(self):
     """Validation data by default: the base model has seen the training data."""

@@ -9,6 +9,8 @@ from jax.sharding import PartitionSpec
 
 from lgd import sharding
 
+NUM_DEVICES = 8
+
 
 class MeshTest(parameterized.TestCase):
   @parameterized.parameters((1, (8, 1)), (2, (4, 2)), (4, (2, 4)), (8, (1, 8)))

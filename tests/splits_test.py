@@ -112,6 +112,8 @@ class GroupsTest(parameterized.TestCase):
     ):
       with self.assertRaisesRegex(ValueError, f'group_size={size}: .* only {pool}'):
         splits.group_rows(label, size, by_class=by_class, seed=0, epoch=0)
+    with self.assertRaisesRegex(ValueError, 'only 0 data of class 2.'):
+      splits.group_rows(label, 2, by_class=True, seed=0, epoch=0, num_classes=3)
     groups = splits.group_rows(label, 2, by_class=True, seed=0, epoch=0)
     self.assertLen(groups, 2)
 

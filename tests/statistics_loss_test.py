@@ -221,7 +221,8 @@ class TimesTest(parameterized.TestCase):
       for time in np.unique(t[usable]):
         of_time = count[usable][t[usable] == time]
         spread = np.sum((of_time - of_time.mean()) ** 2) / of_time.mean()
-        self.assertLess(spread, 2.0 * len(of_time) + 12.0)  # Chi-squared.
+        freedom = len(of_time) - 1  # Chi-squared: 6 deviations above its mean.
+        self.assertLess(spread, freedom + 6.0 * np.sqrt(2.0 * freedom))
 
   def test_every_step_draws_anew(self):
     *_, store = make_store(64, 1)

@@ -13,6 +13,8 @@ from lgd import sharding
 from lgd import training
 from tests import helpers
 
+NUM_DEVICES = 8
+
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 

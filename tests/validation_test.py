@@ -15,6 +15,8 @@ from experiments import datasets
 from experiments import launch
 from experiments import validation
 
+NUM_DEVICES = 8
+
 # (key, bad value, what the message must say besides key and value).
 BAD = (
   ('seed', -1, 'negative'),

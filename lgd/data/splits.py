@@ -48,7 +48,13 @@ class Dataset(NamedTuple):
 
 
 def group_rows(
-  label: np.ndarray, group_size: int, *, by_class: bool, seed: int, epoch: int
+  label: np.ndarray,
+  group_size: int,
+  *,
+  by_class: bool,
+  seed: int,
+  epoch: int,
+  num_classes: int | None = None,
 ) -> np.ndarray:
   """One shuffled pass over a split, cut into groups: `[num_groups, group_size]` rows.
 
@@ -58,6 +64,8 @@ def group_rows(
     by_class: whether a group has one label; else it is a plain sample.
     seed: of the shuffle.
     epoch: number of the pass; every pass is shuffled anew, into as many groups.
+    num_classes: each of which must fill a group, if `by_class`; None is those that are
+      there.
 
   Raises:
     ValueError: a group that no data, or not those of some class, can fill: what is
@@ -67,12 +75,13 @@ def group_rows(
   order = rng.permutation(len(label))
   pools = [order]
   if by_class:
-    pools = [order[label[order] == c] for c in np.unique(label)]
-  smallest = min(pools, key=len)
-  if len(smallest) < group_size:
-    of_class = f' of class {label[smallest[0]]}' if by_class else ''
+    classes = np.unique(label) if num_classes is None else range(num_classes)
+    pools = [order[label[order] == c] for c in classes]
+  sizes = [len(pool) for pool in pools]
+  if min(sizes) < group_size:
+    of_class = f' of class {classes[np.argmin(sizes)]}' if by_class else ''
     raise ValueError(
-      f'group_size={group_size}: there are only {len(smallest)} data{of_class}.'
+      f'group_size={group_size}: there are only {min(sizes)} data{of_class}.'
     )
   whole = [pool[: len(pool) - len(pool) % group_size] for pool in pools]
   groups = np.concatenate(whole).reshape(-1, group_size)

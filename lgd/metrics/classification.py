@@ -14,6 +14,7 @@ import numpy as np
 from scipy import special
 
 _BLOCK = 1_000_000  # Resampled values in memory at a time.
+_HUGE = 1e200  # Stands for infinity.
 _LOST = 1e-250  # Of a sum whose largest term may be 1: float64 ends at 1e-308.
 
 
@@ -58,7 +59,7 @@ def classification(
   log_means = np.concatenate(
     [_log_sums(log_inverse, counts) for counts in _resamples(n, num_bootstrap, seed)]
   ) - np.log(n)
-  low, high = np.quantile(log_means, [0.025, 0.975])
+  low, high = _quantiles(log_means, [0.025, 0.975])
   log_mean = special.logsumexp(log_inverse) - np.log(n)
   return {
     'accuracy': float(np.mean(np.argmax(log_prob, axis=1) == label)),
@@ -70,6 +71,12 @@ def classification(
       np.mean(np.exp(np.minimum(log_inverse, np.log(clip))))
     ),
   }
+
+
+def _quantiles(values, shares):
+  """Of numbers some of which may be infinite, between which NumPy's has NaN."""
+  quantiles = np.quantile(np.minimum(values, _HUGE), shares)
+  return np.where(quantiles > 1e-9 * _HUGE, np.inf, quantiles)
 
 
 def _resamples(n, num, seed):
@@ -93,10 +100,10 @@ def _multinomial(rng, n, num):
 def _log_sums(log_values, counts):
   """Logarithms of the sums of e^log_values, each counted as often as a row says."""
   largest = log_values.max()
-  sums = counts @ np.exp(log_values - largest)
-  lost = sums < _LOST  # The largest is not among them, and hides what is.
-  with np.errstate(divide='ignore'):
+  with np.errstate(divide='ignore', invalid='ignore'):
+    sums = counts @ np.exp(log_values - largest)
     log_sums = largest + np.log(sums)
+  lost = ~(sums >= _LOST)  # The largest hides the others, or is infinite.
   if lost.any():
     log_sums[lost] = special.logsumexp(log_values, axis=1, b=counts[lost])
   return log_sums

@@ -51,12 +51,12 @@ def precision_recall(
   """
   x, reference = np.asarray(x), np.asarray(reference)
   checks.matrices(x=x, reference=reference)
-  checks.finite('look at what they are features of.', x=x, reference=reference)
   if not 1 <= num_neighbors < min(len(x), len(reference)):
     raise ValueError(
       f'num_neighbors={num_neighbors}: must be at least 1 and below the sizes of both'
       f' sets, {len(x)} and {len(reference)}.'
     )
+  checks.finite('look at what they are features of.', x=x, reference=reference)
   x, reference = np.float64(x), np.float64(reference)
   x_radius, radius = (_squared_radius(z, num_neighbors) for z in (x, reference))
   return PrecisionRecall(

@@ -239,13 +239,13 @@ def statistics_loss(
 
 def _draw(key, stored_t, batch, **settings):
   """(1)-(3): which data, `[batch]`, and their s."""
-  key_t, key_s = jax.random.split(key)
+  key_t, key_s, key_i = jax.random.split(key, 3)
   _, t_wanted = particles_lib.sample_times(key_t, batch, **settings)
-  num_in_range = jnp.sum(arrays.at_most(stored_t, 1.0 - settings['zeta']))
-  last_t = stored_t[num_in_range - 1]
+  t_max = 1.0 - settings['zeta'] + arrays.TIME_ROUNDING
+  last_t = stored_t[jnp.searchsorted(stored_t, t_max, side='right') - 1]
   first = jnp.searchsorted(stored_t, jnp.minimum(t_wanted, last_t))
   t = stored_t[first]
   num_equal = jnp.searchsorted(stored_t, t, side='right') - first
-  u = jax.random.uniform(jax.random.fold_in(key_t, 1), (batch,))
+  u = jax.random.uniform(key_i, (batch,))
   index = first + jnp.minimum((u * num_equal).astype(first.dtype), num_equal - 1)
   return index, particles_lib.sample_s(key_s, t, **settings)
