@@ -125,8 +125,8 @@ def finite(cure: str, **arrays: jax.Array) -> None:
 
 def _chex(assertion, arrays, rule, *args):
   """A chex assertion on named arrays; where it fails, a ValueError that names them."""
-  try:
-    assertion(list(arrays.values()), *args)
+  try:  # On stand-ins: shapes of lists count, too, and what is traced has no value.
+    assertion([np.broadcast_to(0, np.shape(x)) for x in arrays.values()], *args)
   except AssertionError as error:
     shapes = ', '.join(f'{name}.shape={np.shape(x)}' for name, x in arrays.items())
     raise ValueError(f'{shapes}: must be {rule}.') from error

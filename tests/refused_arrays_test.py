@@ -38,7 +38,7 @@ def sample(times):
 
 
 NAN = ONE((2, 3, 4))
-NAN[1, 2] = np.nan
+NAN[1] = np.nan
 PLAN = guidance.make_plan(ONE((2, 1)))
 
 

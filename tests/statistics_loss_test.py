@@ -214,9 +214,9 @@ class TimesTest(parameterized.TestCase):
     )
     count = np.bincount(drawn, minlength=num)
     self.assertEqual(count[usable].sum(), count.sum())
-    # p(t) vanishes at s_min + gap: a few of the first of a continuum may stay out.
-    never = np.sum(count[usable] == 0)
-    self.assertLessEqual(never, 0 if num_timesteps else 3)
+    # p(t) vanishes at s_min + gap: the first of a continuum may wait for long.
+    never = t[usable][count[usable] == 0]
+    self.assertTrue(np.all(never < 0.315), never)
     if num_timesteps == 50:  # Data of one time are drawn equally often.
       for time in np.unique(t[usable]):
         of_time = count[usable][t[usable] == time]

@@ -162,15 +162,15 @@ def blunted(share):
 
 
 def draw_reference():
-  """1024 data of each class."""
-  label = jnp.repeat(jnp.arange(4), 1024)
-  return mixtures.sample(jax.random.key(1), MIXTURE, label).reshape(4, 1024, 2)
+  """256 data of each class."""
+  label = jnp.repeat(jnp.arange(4), 256)
+  return mixtures.sample(jax.random.key(1), MIXTURE, label).reshape(4, 256, 2)
 
 
 class SearchTest(parameterized.TestCase):
   def search(self, denoiser, curve_fn, *, params=MIXTURE, **settings):
     default = {'churn': 0.0, 'lookahead': 0.0, 'lookahead_churn': 0.0}
-    default |= {'num_particles': 256, 'memory': 0.8}
+    default |= {'num_particles': 128, 'memory': 0.8}
     run = functools.partial(
       trajectory.search,
       pair=denoiser_lib.classifier_free(denoiser, 4),

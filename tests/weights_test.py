@@ -102,11 +102,12 @@ class FormulasTest(parameterized.TestCase):
         np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-6)
     self.assertEqual(compiled._cache_size(), 1)
 
-  @parameterized.parameters('linear', 'an ulp up', 'an ulp down', 'cosine')
+  @parameterized.parameters('sampler', 'rounded', 'an ulp up', 'an ulp down', 'cosine')
   def test_interval_on_the_times_of_a_grid(self, grid):
     """All pairs of multiples of 1/20 at 2 to 250 steps, in rational numbers.
 
-    The cosine grid, t = cos(pi i / 2N), meets a bound at 0, 1/2 and 1 alone.
+    Of the sampler's own grid some numbers of steps: a shape of each is compiled. The
+    cosine grid, t = cos(pi i / 2N), meets a bound at 0, 1/2 and 1 alone.
     """
     lo, hi = np.array(list(itertools.combinations(range(21), 2))).T
 
@@ -116,20 +117,23 @@ class FormulasTest(parameterized.TestCase):
       return guidance.interval(1.0, lo, hi)(None, t, t)
 
     num_wrong = 0
-    for num_steps in range(2, 251, 1 if grid == 'linear' else 7):
+    steps = (20, 25, 31, 50, 100) if grid == 'sampler' else range(2, 251)
+    for num_steps in steps:
       i = np.arange(num_steps, 0, -1)  # 20 t, times num_steps: whole numbers.
-      t = np.asarray(sampling.time_grid(num_steps))[:-1]
       above_lo = i * 20 > lo[:, None] * num_steps
       up_to_hi = i * 20 <= hi[:, None] * num_steps
+      if grid == 'sampler':
+        t = np.asarray(sampling.time_grid(num_steps))[:-1]
+      elif grid == 'cosine':
+        t = np.cos(0.5 * np.pi * (num_steps - i) / num_steps)
+        exact = np.where(3 * (num_steps - i) == 2 * num_steps, 0.5, t)
+        above_lo, up_to_hi = exact > lo[:, None] / 20, exact <= hi[:, None] / 20
+      else:
+        t = np.float32(i / num_steps)
       if 'ulp' in grid:
         t = np.nextafter(t, np.float32(2.0 if 'up' in grid else -1.0))
-      if grid == 'cosine':
-        angle = 0.5 * np.pi * (num_steps - i) / num_steps
-        t = np.float32(np.cos(angle))
-        exact = np.where(3 * (num_steps - i) == 2 * num_steps, 0.5, np.cos(angle))
-        above_lo, up_to_hi = exact > lo[:, None] / 20, exact <= hi[:, None] / 20
-      padded = np.resize(t, 250)  # One shape to compile.
-      found = inside(lo / 20, hi / 20, padded)[:, :num_steps]
+      padded = np.resize(np.float32(t), 250)  # One shape to compile.
+      found = np.asarray(inside(lo / 20, hi / 20, padded))[:, :num_steps]
       num_wrong += np.sum(found != (above_lo & up_to_hi))
     self.assertEqual(num_wrong, 0)
 
