@@ -29,6 +29,10 @@ runs=${RUNS:-runs}
 objectives='self_consistency l2 score_matching class_marginal'
 distances='pixels'  # In which trajectories are compared with data; also: features.
 evaluation=()  # Flags of evaluate.
+# The oracles of the mathematics that take seconds.
+quick_tests=(tests/{arrays,schedules,noising,transitions,mmd,rules,tables,weights}_test.py
+             tests/{planned,denoiser,guidance,statistics_loss,rewards}_test.py
+             tests/{metrics,image_metrics,alignment,refused_arrays,imports}_test.py)
 
 find_python() {
   local candidate

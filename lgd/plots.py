@@ -244,5 +244,5 @@ def sweep_axis(
 def save(fig: plt.Figure, path: epath.PathLike) -> None:
   """Writes and closes a figure, as `files.write_whole`."""
   fig.tight_layout()
-  files.write_whole(path, lambda f: fig.savefig(f, format='png', dpi=100))
+  files.write_whole(path, lambda f: fig.savefig(f, format='png'))
   plt.close(fig)

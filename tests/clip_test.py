@@ -10,7 +10,6 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -18,8 +17,6 @@ from lgd import metrics
 from lgd import networks
 from lgd.metrics import clip_weights
 from tests import clip_states
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 @functools.cache

@@ -50,7 +50,6 @@ from lgd.data import text
 from tests import encode_text_test
 from tests import helpers
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 AUTOENCODER = 'tests.coco_experiments_test:space_to_depth'
 BLOCK = 4
 
@@ -160,6 +159,7 @@ class BinariesTest(helpers.WorkdirCase):
     train_denoiser.run(config, cls.root / 'workdir')
     collect_statistics.run(config, cls.root / 'workdir')
 
+  @pytest.mark.slow
   def test_all_binaries(self):
     root = self.copy()
     config, workdir = shrunk(root), root / 'workdir'

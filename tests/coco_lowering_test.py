@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from absl.testing import absltest
 
 from configs import coco512
@@ -13,6 +14,7 @@ from lgd import training
 from lgd.data import splits
 
 
+@pytest.mark.slow
 class LoweringTest(absltest.TestCase):
   def test_train_step(self):
     config = coco512.get_config()

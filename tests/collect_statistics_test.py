@@ -8,7 +8,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -36,9 +35,6 @@ NUM_DEVICES = 8
 
 KINDS = ('particles', 'class_groups', 'pooled_groups')
 GOLDEN_RATIO = 2.0 / (1.0 + np.sqrt(5.0))  # Less 1: the same fractions.
-
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):

@@ -10,7 +10,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 from etils import epath
@@ -46,8 +45,6 @@ from lgd import rewards
 from lgd import sampling
 from lgd import schedules
 from tests import helpers
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):

@@ -1,8 +1,10 @@
 """Eight virtual CPU devices, of which a test file sees one unless it asks for more.
 
-Most of the suite's time is compilation. What a test compiles is therefore kept for all
-others, of every worker of pytest-xdist; and a file whose programs run only a few times
-asks for `fast_compilation`.
+Most of the suite's time is tracing, lowering and compilation. What a test compiles is
+therefore kept for all others, of every worker of pytest-xdist; programs are compiled
+without most optimisations, but for files that say OPTIMIZED, whose programs run for
+long; lowering notes no lines of Python; garbage is collected between files alone; and
+figures are small.
 """
 
 import gc
@@ -19,6 +21,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 
 import jax
+import matplotlib
 import pytest
 from absl import flags
 from jax.experimental.compilation_cache import compilation_cache
@@ -63,6 +66,8 @@ def shared_compilations(tmp_path_factory):
     root = root.parent  # The root of each worker is a directory of the run's.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   compilation_cache.set_cache_dir(str(root / 'compilation_cache'))
+  jax.config.update('jax_traceback_in_locations_limit', 0)
+  matplotlib.rcParams['savefig.dpi'] = 20
   compilation_cache.reset_cache()  # Whether there is one is asked only once.
 
 
@@ -83,15 +88,15 @@ def devices(request):
 
 @pytest.fixture(scope='module', autouse=True)
 def cleared_caches():
-  """What JAX keeps of a module fills memory, and every collection walks it again."""
+  """What JAX keeps of a module fills memory."""
+  gc.disable()
   yield
   jax.clear_caches()
   gc.collect()
 
 
-@pytest.fixture(scope='module')
-def fast_compilation():
-  """For programs that run a few times: compiling costs more than it saves."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+@pytest.fixture(scope='module', autouse=True)
+def compilation(request):
+  """Fast, unless the file's programs run for longer than optimising them takes."""
+  optimized = getattr(request.module, 'OPTIMIZED', False)
+  jax.config.update('jax_disable_most_optimizations', not optimized)

@@ -4,7 +4,6 @@ from unittest import mock
 
 import jax
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -23,7 +22,6 @@ from lgd.data import splits
 from tests import helpers
 
 NUM_DEVICES = 8
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):

@@ -8,7 +8,6 @@ import unittest
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 from flax import traverse_util
@@ -25,7 +24,6 @@ from lgd import reporting
 from lgd.data import text
 from tests import tfds_files
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 COCO = 'coco_captions/2014'
 HAS_T5 = all(map(importlib.util.find_spec, ('torch', 'transformers')))
 if HAS_T5:

@@ -48,9 +48,6 @@ LEARNED = {
 }
 
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
-
-
 def smoke_config(name='digits', **overrides):
   config = CONFIGS[name].get_config('smoke')
   config.update_from_flattened_dict({'guidance.depth': 2, **overrides})

@@ -30,8 +30,6 @@ from lgd import reporting
 from lgd.data import splits
 from tests import helpers
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
-
 
 @functools.cache
 def make_network():
@@ -148,6 +146,7 @@ class FidTest(absltest.TestCase):
       self.run_fid('real')
     self.assertEqual(helpers.files_under(self.workdir), before)
 
+  @pytest.mark.slow
   def test_real_data_are_the_floor(self):
     real = self.run_fid('real', num_samples=64, num_reference=64, split='validation')
     noise = self.run_fid(

@@ -7,7 +7,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -32,8 +31,6 @@ from lgd import reporting
 from tests import helpers
 
 NODES = (0.0, 0.5, 1.0, 2.0)
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def wave(x0_hat, cond):

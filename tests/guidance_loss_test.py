@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -14,8 +13,6 @@ from lgd import guidance
 from lgd import objectives
 from lgd import schedules
 from lgd.data import mixtures
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 SCHEDULE = schedules.RectifiedFlow()
 MIXTURE = mixtures.ring(4, radius=2.0, std=0.5)

@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -135,7 +134,6 @@ def _perturbed(net, *args):
   return jax.tree.unflatten(treedef, moved)
 
 
-@pytest.mark.usefixtures('fast_compilation')
 class GuidanceNetTest(parameterized.TestCase):
   def _net(self, schedule=None, **kwargs):
     embed = guidance.LabelEmbedding(num_classes=5, width=16)

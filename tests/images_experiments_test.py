@@ -30,8 +30,6 @@ from lgd import metrics
 from lgd import networks
 from tests import tfds_files
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
-
 
 def write_data(data_dir):
   """64x64 images of noise around a colour of their class, 30 of 1000 classes."""
@@ -63,6 +61,7 @@ def shrunk(module, data_dir):
   return config
 
 
+@pytest.mark.slow
 class ImageNet64Test(absltest.TestCase):
   def test_all_binaries(self):
     data_dir = self.create_tempdir().full_path

@@ -14,7 +14,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -25,8 +24,6 @@ from lgd import metrics
 from lgd import networks
 from lgd.metrics import inception_weights
 from tests import reference_layers as layers
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 class _Reference:

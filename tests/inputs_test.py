@@ -5,13 +5,10 @@ import shutil
 import tempfile
 
 import hypothesis
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from tests import input_properties
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 # The same cases every time: what is new is drawn by `tests.inputs`.
 hypothesis.settings.register_profile(

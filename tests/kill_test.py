@@ -5,11 +5,13 @@ import pathlib
 import random
 from unittest import mock
 
+import pytest
 from absl.testing import absltest
 
 from tests import kill
 
 
+@pytest.mark.slow
 class KillTest(absltest.TestCase):
   def test_reruns_make_what_an_undisturbed_run_makes(self):
     top = pathlib.Path(self.create_tempdir().full_path)

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 from absl import flags
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -184,6 +185,7 @@ class WorkdirTest(parameterized.TestCase):
       workdir_lib.Workdir(place).refuse_foreign()
 
 
+@pytest.mark.slow
 class CompilationCacheTest(absltest.TestCase):
   def test_keeps_what_was_compiled(self):
     cache = pathlib.Path(self.create_tempdir().full_path) / 'cache'

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -100,6 +101,7 @@ class LoaderTest(parameterized.TestCase):
       ]
       self._assert_same(parts, self.whole[start : start + 6])
 
+  @pytest.mark.slow
   def test_workers(self):
     """Two processes of two workers each resume at batch 5, past an epoch's end."""
     for start, process_count in ((3, 1), (5, 2)):

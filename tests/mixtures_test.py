@@ -5,14 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import schedules
 from lgd.data import mixtures
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
+OPTIMIZED = True
 
 SCHEDULES = (
   ('rectified_flow', schedules.RectifiedFlow(), lambda t: (1.0 - t, t)),

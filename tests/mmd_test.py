@@ -20,15 +20,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 from scipy import special
 from scipy import stats
 
 from lgd import mmd
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 BETAS = (0.1, 0.5, 1.0, 1.5, 1.75, 2.0)
 # Eight decades of q / v, and both sides of the switch of small dimensions at 32.

@@ -11,8 +11,6 @@ from flax import traverse_util
 from lgd import networks
 from lgd.networks import mmdit
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
-
 LENGTH, VOCAB = 6, 20
 TOKENS = np.array([[1, 5, 7, 2, 0, 0], [1, 9, 2, 0, 0, 0]], np.int32)
 
@@ -111,6 +109,7 @@ class MMDiTTest(parameterized.TestCase):
     out = jax.jit(net.apply)(_params(net), xt, t, jnp.zeros_like(tokens))
     self.assertTrue(np.isfinite(out).all())
 
+  @pytest.mark.slow
   def test_remat_changes_nothing(self):
     nets = _network(), _network(remat=True)
     params = _params(nets[0])
@@ -124,6 +123,7 @@ class MMDiTTest(parameterized.TestCase):
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, again
     )
 
+  @pytest.mark.slow
   def test_half_precision_is_close_and_parameters_stay_whole(self):
     half = _network(dtype=jnp.bfloat16)
     params = _params(half)

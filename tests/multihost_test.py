@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import numpy as np
+import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -52,6 +53,7 @@ def start(workdir, num_devices, flags=()):
   )
 
 
+@pytest.mark.slow
 class MultihostTest(absltest.TestCase):
   def test_two_processes_equal_one(self):
     alone, together = (

@@ -11,8 +11,6 @@ from lgd import conditions
 from lgd import networks
 from lgd.networks import unet
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
-
 SHAPES = ((8, 8, 1), (2,))
 
 
@@ -122,7 +120,6 @@ class NoisyClassifierTest(absltest.TestCase):
       self.assertGreater(np.max(np.abs(other[0] - logits[0])), 1e-4)
 
 
-@pytest.mark.usefixtures('fast_compilation')
 class UNetTest(absltest.TestCase):
   def test_starts_as_the_zero_function_and_every_input_matters(self):
     net = networks.UNet(4, 4, (1, 2), 1, attention_sizes=(2,), head_dim=4)
@@ -140,6 +137,7 @@ class UNetTest(absltest.TestCase):
     # Attention carries a change of one corner to the other.
     self.assertGreater(np.max(np.abs(out[1] - out[0])[-1, -1]), 1e-7)
 
+  @pytest.mark.slow
   def test_remat_changes_nothing(self):
     """Same parameters, outputs and gradients; and the activations are made again."""
     net = networks.UNet(4, 4, (1,), 1, attention_sizes=(4,), head_dim=4)
@@ -158,6 +156,7 @@ class UNetTest(absltest.TestCase):
     )
     self.assertEqual(['remat' in program for program in programs], [False, True])
 
+  @pytest.mark.slow
   def test_half_precision(self):
     """Parameters and output stay float32, the matrix products do not."""
     net = networks.UNet(4, 8, (1,), 1, attention_sizes=(4,), head_dim=4)

@@ -22,6 +22,8 @@ from lgd import mmd
 from lgd import objectives
 from lgd import schedules
 
+OPTIMIZED = True
+
 SCHEDULE = schedules.RectifiedFlow()
 OMEGAS = np.round(0.1 * np.arange(-15, 16), 1)
 

@@ -10,6 +10,7 @@ import time
 from unittest import mock
 
 import jax
+import pytest
 from absl.testing import absltest
 
 from configs import digits
@@ -31,6 +32,7 @@ while time.monotonic() < end:  # A step that does not end.
 """
 
 
+@pytest.mark.slow
 class SigtermTest(absltest.TestCase):
   def test_saves_the_step_and_goes_on(self):
     workdir = pathlib.Path(self.create_tempdir().full_path) / 'run'

@@ -38,8 +38,6 @@ from experiments import workdir as workdir_lib
 from lgd import checkpointing
 from tests import helpers
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
-
 COLOURS = {'red': (255, 0, 0), 'green': (0, 255, 0), 'blue': (0, 0, 255)}
 PLACES = {'top': slice(0, 4), 'middle': slice(2, 6), 'bottom': slice(4, 8)}
 
@@ -70,6 +68,7 @@ def shrunk(file):
   return config
 
 
+@pytest.mark.slow
 class PromptsTest(helpers.WorkdirCase):
   @classmethod
   def fill(cls):

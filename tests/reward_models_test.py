@@ -7,7 +7,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 from jax import tree_util
@@ -32,7 +31,6 @@ from lgd.data import text
 from lgd.metrics import clip_weights
 from tests import encode_text_test
 
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 HERE = 'tests.reward_models_test'
 SIZE, BLOCK = 16, 4
 GAIN = np.full(3, 2.0, np.float32)  # Of latents.

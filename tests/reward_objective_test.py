@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -14,8 +13,6 @@ from lgd import schedules
 
 NUM, M = 6, 3
 TIMES = {'s_min': 0.01, 'zeta': 0.01, 'gap': 0.1}
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def reward(x0_hat, cond):

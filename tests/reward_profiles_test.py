@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -15,8 +14,6 @@ from lgd import statistics
 
 NODES = (0.0, 0.5, 0.8, 1.5)
 NUM, M = 40, 3
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def reward(x0_hat, cond):

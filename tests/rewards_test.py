@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -13,8 +12,6 @@ from lgd import sampling
 from lgd import schedules
 from lgd import transitions
 from tests import helpers
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 SCHEDULE = schedules.RectifiedFlow()
 MEAN, VARIANCE = helpers.MEAN, helpers.VARIANCE

@@ -7,7 +7,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -18,8 +17,6 @@ from lgd import objectives
 from lgd import sampling
 from lgd import schedules
 from lgd import statistics
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 OMEGA = (-0.7, 0.0, 0.5, 3.0, 40.0)
 FLOW, COSINE = schedules.RectifiedFlow(), schedules.Cosine()

@@ -18,6 +18,8 @@ from lgd import schedules
 from lgd.data import mixtures
 from tests import helpers
 
+OPTIMIZED = True
+
 SCHEDULE, COSINE = schedules.RectifiedFlow(), schedules.Cosine()
 MEAN, VARIANCE = helpers.MEAN, helpers.VARIANCE
 

@@ -7,7 +7,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 from etils import epath
@@ -26,8 +25,6 @@ from lgd.data import splits
 from tests import helpers
 
 SPEC = splits.Spec((2,), conditions.Labels(8))
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):

@@ -5,15 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from lgd import objectives
 from lgd import schedules
 from lgd import statistics
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 TIMES = {'s_min': 0.05, 'zeta': 0.02, 'gap': 0.1}
 

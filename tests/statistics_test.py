@@ -23,6 +23,8 @@ from lgd import objectives
 from lgd import schedules
 from lgd import statistics
 
+OPTIMIZED = True
+
 # Schedule, and (alpha, sigma) in float64.
 FLOW = (schedules.RectifiedFlow(), lambda t: (1.0 - t, t))
 COSINE = (

@@ -9,7 +9,6 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 from etils import epath
@@ -45,9 +44,6 @@ GRID = {
   'sweep.num_particles': (2, 3),
   'sweep.num_seeds': 2,
 }
-
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):

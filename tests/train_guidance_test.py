@@ -4,7 +4,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -29,9 +28,6 @@ from tests import helpers
 
 FLOW = schedules.RectifiedFlow()
 NUM, M, DIM, NUM_CLASSES, NUM_BINS = 600, 3, 5, 3, 8
-
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def smoke_config(**overrides):

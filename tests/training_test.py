@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from absl.testing import absltest
 from absl.testing import parameterized
 
@@ -14,8 +13,6 @@ from lgd import training
 from tests import helpers
 
 NUM_DEVICES = 8
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def quadratic_loss(params, frozen, batch, key):

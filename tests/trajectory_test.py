@@ -16,6 +16,8 @@ from lgd import schedules
 from lgd import trajectory
 from lgd.data import mixtures
 
+OPTIMIZED = True
+
 FLOW = schedules.RectifiedFlow()
 
 

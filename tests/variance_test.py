@@ -4,14 +4,11 @@ import pathlib
 from unittest import mock
 
 import numpy as np
-import pytest
 from absl.testing import absltest
 
 from configs import mixture
 from experiments import train_denoiser
 from experiments import variance
-
-pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 class CompareTest(absltest.TestCase):
