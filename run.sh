@@ -71,7 +71,8 @@ install() {
 binary() {
   local name=$1
   shift
-  "$venv/bin/python" -m "experiments.$name" "$@"
+  # Both bases of a data set run the same programs.
+  "$venv/bin/python" -m "experiments.$name" --compilation_cache="$venv/compiled" "$@"
 }
 
 # statistics CONFIG WORKDIR [FLAGS]: train a base, and keep one pass over the data.

@@ -428,6 +428,7 @@ class RefusalTest(WorkdirCase):
     ('statistics.t_max', 0.995, 0.99),
     ('seed', 1, 0),
     ('data.name', 'mixture', 'digits'),
+    ('denoiser.clip', 1.0, 0.0),
   )
   def test_statistics_of_another_config(self, key, value, stored):
     config = smoke_config(**{key: value})
@@ -465,9 +466,11 @@ class RefusalTest(WorkdirCase):
       }
     )
     before = helpers.files_under(self.root)
-    with self.assertRaisesRegex(
-      launch.UserError, r'statistics.group_size=128: .* only 109\. Take smaller groups'
-    ):
+    pattern = (
+      r'statistics.group_size=128: .* only 1\d\d data of class \d\.'
+      ' Take smaller groups'
+    )
+    with self.assertRaisesRegex(launch.UserError, pattern):
       collect_statistics.run(config, self.root)
     self.assertEqual(helpers.files_under(self.root), before)
 

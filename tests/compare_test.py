@@ -44,6 +44,7 @@ from lgd import reporting
 from lgd import rewards
 from lgd import sampling
 from lgd import schedules
+from lgd import sharding
 from tests import helpers
 
 
@@ -359,7 +360,10 @@ class RunTest(helpers.WorkdirCase):
     config, _, dataset, arena = self.parts
     config = compare_methods.with_steps(config, 1)
     config.rule.num_particles = num_particles
-    arena = arena_lib.Arena(config, dataset, arena.params, arena.classifier)
+    mesh = sharding.make_mesh(jax.local_devices())  # All eight.
+    self.enter_context(mock.patch.object(builders, 'mesh', return_value=mesh))
+    frozen = arena.params, arena.classifier
+    arena = arena_lib.Arena(config, dataset, *sharding.replicate(frozen, mesh))
     unguided = arena_lib.Method('unguided', {}, config.rule, None)
     x, _ = arena.sample(unguided, 0)
     net = networks.Classifier(10, config.evaluation.classifier_width)
@@ -399,6 +403,10 @@ class RunTest(helpers.WorkdirCase):
 
   @parameterized.parameters(
     ({'compare.match': 'mean', 'compare.reference': 'l2'}, "reference='l2': must be"),
+    (
+      {'compare.methods': ('mpgd',), 'evaluation.order': 2},
+      'evaluation.order=2: mpgd is a step of first order',
+    ),
     (
       {'compare.methods': ('cfg_plus_plus',), 'evaluation.churn': 1.0},
       'churn=1.0: CFG',

@@ -10,6 +10,7 @@ figures are small.
 import gc
 import importlib.metadata
 import os
+import re
 from unittest import mock
 
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
@@ -50,7 +51,36 @@ def pytest_configure(config):
     config.option.loadscopereorder = False
 
 
+# More of what other parameters or tests of the same files show in seconds: statistical
+# oracles of many draws, meshes, processes, and networks at full width.
+SLOW = re.compile(
+  r'objectives_test.py::OracleTableTest::test_library(?!0$|5$|10$)'
+  r'|statistics_test.py::UnbiasedTest::test_(marginal1|self_consistency[023])$'
+  r'|statistics_test.py::UnbiasedTest::test_\w+_with_nothing_shared0$'
+  r'|statistics_test.py::UnbiasedTest::test_exact_prediction0$'
+  r'|devices_test.py::DevicesTest::test_(direct[12]|statistics[12])$'
+  r'|trajectory_test.py::SearchTest::test_finds_what_mends_the_prediction[0135]$'
+  r'|compare_test.py::RunTest::test_(cut_short|equal_evaluations)$'
+  r'|coco_experiments_test.py::BinariesTest'
+  r'|fid_test.py::FidTest::test_features_of_other_weights_are_refused$'
+  r'|frontier_test.py::RunTest::test_direct$'
+  r'|inception_test.py::\w+::test_(counters|has_the_published_number)'
+  r'|inputs_test.py::InputsTest::test_property0$'
+  r'|launch_test.py::ProcessTest::test_one_line_exit_code_2_nothing_written[1-4]$'
+  r'|mmdit_test.py::MMDiTTest::test_(padding|prompts_and_times|a_null_prompt)'
+  r'|networks_test.py::ResidualMLPTest::test_every_attribute_matters$'
+  r'|networks_test.py::UNetTest::test_starts_as_the_zero_function'
+  r'|sweep_test.py::TrainTest::test_as_many_steps'
+  r'|experiments_test.py::ResumeTest::test_guidance1$'
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # Before pytest looks at the marks.
 def pytest_collection_modifyitems(items):
+  for item in items:
+    if SLOW.search(item.nodeid):
+      item.add_marker(pytest.mark.slow)
+
   def rank(item):
     long = (i for i, name in enumerate(LONGEST_FIRST) if f'/{name}' in item.nodeid)
     return next(long, len(LONGEST_FIRST))

@@ -269,6 +269,7 @@ class SpacesTest(parameterized.TestCase):
         'x0': (1.0, 0.0),
         'eps': (-alpha / sigma, 1.0 / sigma),
         'velocity': (alpha_dot - sigma_dot * alpha / sigma, sigma_dot / sigma),
+        'v': (-(alpha**2 + sigma**2) / sigma, alpha / sigma),
       }[space]
       c, u = (p * _denoiser64(0.7, x, t, v) + q * x for v in (cond, 0.1))
       expected = (_apg(c, u, 1.0 + cond + s, **APG) - q * x) / p

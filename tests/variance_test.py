@@ -26,22 +26,22 @@ class CompareTest(absltest.TestCase):
 
 class RunTest(absltest.TestCase):
   def test_one_mean_and_less_noise(self):
-    """What is integrated out is noise no more: loss and gradient, at every beta.
+    """What is integrated out is noise no more: loss and gradient.
 
     By the law of total variance no point of independent particles can have more; the
-    pooled ratio is an estimate from 600 draws.
+    pooled ratio is an estimate from 300 draws.
     """
     config = mixture.get_config('smoke')
     config.guidance.num_particles = config.statistics.num_particles = 4
-    config.sweep.beta = (0.5, 1.75)
+    config.sweep.beta = (1.75,)
     workdir = pathlib.Path(self.create_tempdir().full_path)
     train_denoiser.run(config, workdir)
     with (
       mock.patch.object(variance, 'NUM_POINTS', 8),
-      mock.patch.object(variance, 'NUM_DRAWS', 600),
+      mock.patch.object(variance, 'NUM_DRAWS', 300),
     ):
       results = variance.run(config, workdir)
-    self.assertEqual(results.keys(), {0.5, 1.75})
+    self.assertEqual(results.keys(), {1.75})
     for measured in results.values():
       self.assertLen(measured, 2 * 2 * 3)
       for noise in variance.NOISES:
