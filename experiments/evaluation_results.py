@@ -61,7 +61,7 @@ def write(
 def _draw(directory, summaries, samples, tables, times):
   unguided = next(s for s in summaries if s.method == 'unguided')
   learned = [s for s in summaries if s.method in tables and not s.params]
-  chosen = [results.best(summaries, g, 'energy_validation') for g in results.GRIDS]
+  chosen = _best_of_grids(summaries, results.GRIDS, 'energy_validation')
   if tables:
     plots.omega_curves(directory / 'omega_curves.png', tables, times)
     plots.omega_heatmap(directory / 'omega_heatmap.png', tables, times)
@@ -111,7 +111,7 @@ def _plot_frontier(
   plots.frontier(
     path,
     {method: points(method) for method in dials},
-    np.array([[s.mean(name) for name in axes] for s in intervals]),
+    np.array([[s.mean(name) for name in axes] for s in intervals]).reshape(-1, 3),
   )
 
 
@@ -122,10 +122,8 @@ def to_markdown(summaries: Sequence[results.Summary]) -> str:
     s for s in summaries if s.method not in (*results.GRIDS, 'unguided', 'real')
   ]
   learned = [s for s in every_learned if not s.params]
-  chosen = [results.best(summaries, g, 'energy_validation') for g in results.GRIDS]
-  upper_bounds = [
-    results.best(summaries, g, 'energy_test') for g in ('constant', 'interval')
-  ]
+  chosen = _best_of_grids(summaries, results.GRIDS, 'energy_validation')
+  upper_bounds = _best_of_grids(summaries, ('constant', 'interval'), 'energy_test')
   labelled = [
     (next(s for s in summaries if s.method == 'real'), ''),
     (unguided, ''),
@@ -221,6 +219,12 @@ def to_markdown(summaries: Sequence[results.Summary]) -> str:
     ),
   ]
   return '\n'.join(lines) + '\n'
+
+
+def _best_of_grids(summaries, grids, metric):
+  """The best point of each grid that has any."""
+  present = {s.method for s in summaries}
+  return [results.best(summaries, g, metric) for g in grids if g in present]
 
 
 def _recovered(

@@ -168,9 +168,9 @@ def validate_evaluation(
   check.one_of('fid.split', catalog.SPLITS)
   check('fid.kid_subset_size', lambda v: v >= 2, 'needs at least 2.')
   check('fid.num_neighbors_samples', lambda v: v >= 4, 'needs at least 4.')
-  for key in ('constants', 'interval_omegas', 'clamp_linear_omegas'):
-    check.grid(f'evaluation.{key}', lambda v: v > 0.0, 'above 0')
-  check.grid('evaluation.kappas', lambda v: v > 0.0, 'above 0', may_be_empty=True)
+  check.grid('evaluation.constants', lambda v: v > 0.0, 'above 0')
+  for key in ('interval_omegas', 'clamp_linear_omegas', 'kappas'):
+    check.grid(f'evaluation.{key}', lambda v: v > 0.0, 'above 0', may_be_empty=True)
   check.grid('evaluation.clamp_linear_floors', lambda v: v >= 0.0, 'at least 0')
   check.grid('evaluation.interval_bounds', lambda v: 0.0 <= v <= 1.0, 'in [0, 1]')
   check(

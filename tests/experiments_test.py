@@ -195,6 +195,11 @@ class EndToEndTest(parameterized.TestCase):
       'l2',
       'cfg:1.0',
     )
+    # Grids that are switched off leave the constants.
+    off = dict.fromkeys(('kappas', 'interval_omegas', 'clamp_linear_omegas'), ())
+    config.evaluation.update(off, num_seeds=1)
+    methods = [row['method'] for row in evaluate.run(config, workdir)]
+    self.assertEqual(methods, ['real', 'unguided', 'constant', 'constant'])
     for method in (*bad, 'interval:0.5,0.75,0.25'):
       with self.assertRaisesRegex(launch.UserError, f'--method={method}: '):
         sample.run(None, workdir, method=method, seed=0)

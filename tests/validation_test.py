@@ -326,7 +326,8 @@ class ValidateTest(parameterized.TestCase):
 
   def test_strengths_may_be_switched_off(self):
     config = digits.get_config()
-    config.evaluation.kappas = ()
+    empty = dict.fromkeys(('kappas', 'interval_omegas', 'clamp_linear_omegas'), ())
+    config.evaluation.update(empty)
     validation.validate(config)
 
   def test_heads_must_fill_the_channels(self):
