@@ -229,10 +229,8 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.interval_bounds = (0.0, 0.25, 0.5, 0.75)  # All pairs lo < hi.
   config.evaluation.clamp_linear_omegas = (0.1, 0.2)
   config.evaluation.clamp_linear_floors = (0.0,)
-  config.evaluation.kappas = (
-    0.5,
-    1.5,
-  )  # Strengths of learned weights, beside 1; or ().
+  # Strengths of learned weights, beside 1. Of the grids, constants alone may not be ().
+  config.evaluation.kappas = (0.5, 1.5)
   config.evaluation.classifier_width = 64
   config.evaluation.classifier_steps = 1000
 
