@@ -1,6 +1,6 @@
 """Handwritten digits (8x8, scikit-learn's), the embedded real data.
 
-  ./run.sh                                       # everything below, both bases
+  ./run.sh digits                                # everything below, both bases
   F="--config=configs/digits.py --workdir=runs/digits"
   python -m experiments.train_denoiser $F
   python -m experiments.collect_statistics $F
@@ -11,7 +11,7 @@
 Variants (`--config=configs/digits.py:VARIANT`), with the energy distance to test data
 that seed 0 gives, unguided / best constant / self-consistency / trajectory; both take 6
 minutes on 2 CPU cores:
-  under_trained  1000 steps, the default: guidance helps.  .1185 / .1024 / .1048 / .1010
+  under_trained  1000 steps, the default: guidance helps.  .1185 / .1024 / .1048 / .1009
   well_trained   6000 steps: any constant weight hurts.    .0653 / .0686 / .0655 / .0657
   smoke          a minute on one core; its numbers mean nothing.
 """
