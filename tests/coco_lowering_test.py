@@ -13,6 +13,8 @@ from lgd import sharding
 from lgd import training
 from lgd.data import splits
 
+NUM_DEVICES = 8
+
 
 @pytest.mark.slow
 class LoweringTest(absltest.TestCase):
