@@ -31,7 +31,7 @@ distances='pixels'  # In which trajectories are compared with data; also: featur
 evaluation=()  # Flags of evaluate.
 # The oracles of the mathematics that take seconds.
 quick_tests=(tests/{arrays,schedules,noising,transitions,mmd,rules,tables,weights}_test.py
-             tests/{planned,denoiser,guidance,statistics_loss,rewards}_test.py
+             tests/{planned,statistics_loss,rewards}_test.py
              tests/{metrics,image_metrics,alignment,refused_arrays,imports}_test.py)
 
 find_python() {
