@@ -121,16 +121,18 @@ class PlannedTest(parameterized.TestCase):
     omega[:, 0] = 0.0
     self.assertIn('cond[', program(omega))
 
-  @parameterized.parameters(1, 3, 4, 100)
-  def test_counts_evaluations(self, num_levels):
-    """What runs, what the plan says, and a loop over (1)."""
+  @parameterized.parameters((1, 1), (3, 1), (4, 1), (100, 1), (3, 2))
+  def test_counts_evaluations(self, num_levels, num_shards):
+    """What runs, what the plan says, and a loop over (1), of the fullest part."""
     omega = sparse_weights(10, 0.5)
-    plan = guidance.make_plan(omega, num_levels=num_levels)
-    sizes = [np.ceil(10 * i / num_levels) for i in range(num_levels + 1)]
+    plan = guidance.make_plan(omega, num_levels=num_levels, num_shards=num_shards)
+    n = 10 // num_shards
+    sizes = [np.ceil(n * i / num_levels) for i in range(num_levels + 1)]
     expected = 0
     for step in range(NUM_STEPS):
-      k = int(np.sum(omega[:, step] != 0.0))
-      expected += 10 + min(size for size in sizes if size >= k)
+      needed = omega[:, step].reshape(num_shards, n) != 0.0
+      k = max(int(np.sum(part)) for part in needed)
+      expected += 10 + num_shards * min(size for size in sizes if size >= k)
     self.assertEqual(plan.num_evaluations, expected)
     self.assertEqual(count(plan), expected)
     if num_levels == 100:  # Nothing is rounded up.
