@@ -30,9 +30,10 @@ objectives='self_consistency l2 score_matching class_marginal'
 distances='pixels'  # In which trajectories are compared with data; also: features.
 evaluation=()  # Flags of evaluate.
 # The oracles of the mathematics that take seconds.
-quick_tests=(tests/{arrays,schedules,noising,transitions,mmd,rules,tables,weights}_test.py
-             tests/{planned,statistics_loss,rewards}_test.py
-             tests/{metrics,image_metrics,alignment,refused_arrays,imports}_test.py)
+quick_tests=(tests/lgd/{arrays,schedules,noising,transitions,mmd,rewards,refused_arrays}_test.py
+             tests/lgd/guidance/{rules,tables,weights,planned}_test.py
+             tests/lgd/objectives/statistics_loss_test.py tests/lgd/metrics
+             tests/imports_test.py)
 
 find_python() {
   local candidate

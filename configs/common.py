@@ -1,4 +1,4 @@
-"""The family default: every key, its type and its value. Data configs override.
+"""The default of every key; configs of data sets override some.
 
 Floats are written as floats and integers as integers, since an override on the
 command line must be of the same type: `--config.guidance.beta=1.5`.
@@ -10,86 +10,93 @@ from ml_collections import config_dict
 def get_default() -> config_dict.ConfigDict:
   """All keys of an experiment."""
   config = config_dict.ConfigDict()
-  config.seed = 0
-  config.schedule = 'rectified_flow'  # or 'cosine'
+  config.seed = 0  # Of everything that is drawn.
+  config.schedule = 'rectified_flow'  # The noise schedule, or 'cosine'.
 
   # Devices: batches are split over all of them.
   config.mesh = config_dict.ConfigDict()
   config.mesh.fsdp = 1  # Devices that share one copy of the base model.
 
   config.data = config_dict.ConfigDict()
-  config.data.name = ''  # 'digits', 'mixture', 'random_mixture', 'pairs', or of TFDS:
-  # mnist, cifar10, imagenet_resized/64x64, imagenet2012, celeb_a, coco_captions/2014.
-  # Of these:
-  config.data.dir = ''  # The TFDS directory; empty is TFDS's default.
-  config.data.in_memory = True  # Or images are read from disk whenever needed,
-  config.data.num_threads = 8  # so many batches at a time
-  config.data.num_workers = 0  # in each of so many processes, if any.
-  # 'pairs', images with captions, and partly coco_captions/2014:
-  config.data.file = ''  # The npz with them.
-  config.data.size = 32  # Of the images, averaged by area if they are larger.
-  config.data.caption_length = 24  # Tokens, start and end among them.
-  config.data.vocab_size = 1024  # Of the tokens.
-  # coco_captions/2014, whose captions are embedded once:
-  config.data.encoders = ()  # By these of `data.embeddings`: clip_l14, t5_xxl, ...
-  config.data.autoencoder = ''  # 'module:function'; '' trains pixels.
-  config.data.latent_shape = (64, 64, 4)  # That it gives.
-  config.data.encoded_dir = ''  # With what encode_text and encode_latents write.
-  config.data.attributes = ()  # Of celeb_a: k of them make 2^k classes, () is a vector.
-  config.data.flip = False  # Whether training images are mirrored at random.
-  # Of 'mixture', one Gaussian per class on a circle in the plane, and of
-  # 'random_mixture', several per class on a sphere in more dimensions.
+  # 'digits', 'mixture', 'random_mixture', 'pairs', or a data set of TFDS: mnist,
+  # cifar10, imagenet_resized/64x64, imagenet2012, celeb_a, coco_captions/2014.
+  config.data.name = ''
+  # Data sets of TFDS:
+  config.data.dir = ''  # The directory of TFDS; '' is its default.
+  config.data.in_memory = True  # False: read images from disk on demand.
+  config.data.num_threads = 8  # Batches that are read at a time.
+  config.data.num_workers = 0  # Processes that read; 0 reads in threads of this one.
+  config.data.attributes = ()  # celeb_a: k names make 2^k classes, () one vector of 40.
+  # 'pairs', images with captions from one file; sizes also of coco_captions/2014:
+  config.data.file = ''  # The npz that holds image and caption.
+  config.data.size = 32  # Side of the images; larger ones are averaged by area.
+  config.data.caption_length = 24  # Tokens of a caption, start and end included.
+  config.data.vocab_size = 1024  # Number of different tokens.
+  # coco_captions/2014, whose captions and images are encoded once:
+  config.data.encoders = ()  # Names of text encoders: clip_l14, t5_xxl, ...
+  config.data.autoencoder = ''  # 'module:function' of yours; '' trains on pixels.
+  config.data.latent_shape = (64, 64, 4)  # Shape of the autoencoder's latents.
+  config.data.encoded_dir = ''  # Where encode_text and encode_latents write.
+  config.data.flip = False  # True: mirror training images at random.
+  # 'mixture', one Gaussian per class on a circle in the plane, and 'random_mixture',
+  # several Gaussians per class on a sphere:
   config.data.num_classes = 8
-  config.data.radius = 4.0
-  config.data.std = 0.5
-  config.data.num_per_class = 500  # In each of the three splits.
-  config.data.dim = 16  # Only of 'random_mixture', as is the next.
-  config.data.components = 2  # Gaussians of each class.
+  config.data.radius = 4.0  # Of the circle or sphere of the means.
+  config.data.std = 0.5  # Of each Gaussian, in every direction.
+  config.data.num_per_class = 500  # Data of a class in each of the three splits.
+  config.data.dim = 16  # Dimensions; random_mixture only.
+  config.data.components = 2  # Gaussians of each class; random_mixture only.
 
   # The base model that guidance is learned for, and then frozen.
   config.denoiser = config_dict.ConfigDict()
-  # or 'x0', 'eps', or 'v', which others call v-prediction and is not the velocity.
+  # What the network predicts: 'velocity', 'x0', 'eps', or 'v' (v-prediction, which is
+  # not the velocity).
   config.denoiser.prediction = 'velocity'
-  # Clean predictions are clipped to [-clip, clip] in all that follows the training, 0.0
-  # leaves them. Of 'eps' those near t = 1 are far from all data: take 1.0 for images.
+  # Clips clean predictions to [-clip, clip] after training; 0.0 clips nothing. A base
+  # that predicts eps needs it (1.0 for images): near t = 1 its clean predictions are
+  # far from all data.
   config.denoiser.clip = 0.0
-  config.denoiser.network = 'mlp'  # or 'unet', for images; 'mmdit', for prompts too
-  config.denoiser.width = 256  # Of 'mlp' and 'mmdit', as is the next.
-  config.denoiser.depth = 3
-  config.denoiser.patch_size = 4  # Of 'mmdit', as are the next two:
-  config.denoiser.text_width = 192  # of the encoder of prompts trained with it, or of
-  # projected embeddings.
-  config.denoiser.text_depth = 2
-  config.denoiser.channels = 32  # Of 'unet', as are the next three.
-  config.denoiser.multipliers = (1, 2)  # Of the channels, one for every resolution.
-  config.denoiser.num_blocks = 1
-  config.denoiser.attention_sizes = ()
-  config.denoiser.head_dim = 32  # Of 'unet' and 'mmdit', as are the next, to remat.
-  config.denoiser.dtype = 'float32'  # or 'bfloat16'
-  config.denoiser.remat = False
-  config.denoiser.label_dropout = 0.1
-  config.denoiser.weighting = 'uniform'  # or 'sigmoid', in log SNR
-  config.denoiser.sigmoid_bias = 2.0
+  config.denoiser.network = 'mlp'  # or 'unet', for images; 'mmdit', for prompts.
+  config.denoiser.width = 256  # mlp, mmdit: of the residual stream.
+  config.denoiser.depth = 3  # mlp, mmdit: number of blocks.
+  config.denoiser.patch_size = 4  # mmdit: side of a patch.
+  config.denoiser.text_width = 192  # mmdit: of the encoder of prompts.
+  config.denoiser.text_depth = 2  # mmdit: layers of the encoder of prompts.
+  config.denoiser.channels = 32  # unet: at the first resolution.
+  config.denoiser.multipliers = (1, 2)  # unet: of the channels, one per resolution.
+  config.denoiser.num_blocks = 1  # unet: blocks per resolution.
+  config.denoiser.attention_sizes = ()  # unet: resolutions that have attention.
+  config.denoiser.head_dim = 32  # unet, mmdit: width of an attention head.
+  config.denoiser.dtype = 'float32'  # unet, mmdit: of the computation, or 'bfloat16'.
+  config.denoiser.remat = False  # unet, mmdit: True recomputes blocks to save memory.
+  config.denoiser.label_dropout = 0.1  # Share of conditions that become the null one.
+  config.denoiser.weighting = 'uniform'  # Of the loss over t, or 'sigmoid' in log SNR.
+  config.denoiser.sigmoid_bias = 2.0  # Of the weighting 'sigmoid'.
   config.denoiser.batch_size = 128
-  config.denoiser.num_microbatches = 1  # Cuts of a batch, one after the other.
+  config.denoiser.num_microbatches = 1  # Parts of a batch, computed one after another.
   config.denoiser.num_steps = 1000
   config.denoiser.learning_rate = 1e-4
-  config.denoiser.warmup_steps = 0  # Of the learning rate, linear.
+  config.denoiser.warmup_steps = 0  # Steps in which the learning rate rises from 0.
   config.denoiser.adam_b2 = 0.999
-  config.denoiser.grad_clip = 1.0
-  config.denoiser.skip_nonfinite = False  # Updates, and count them; or the run stops.
-  config.denoiser.ema_decay = 0.99
+  config.denoiser.grad_clip = 1.0  # Largest global norm of a gradient.
+  config.denoiser.skip_nonfinite = (
+    False  # True: skip such updates; False: stop the run.
+  )
+  config.denoiser.ema_decay = (
+    0.99  # Of the averaged parameters, which every command uses.
+  )
 
-  # A small CLIP trained on the data, as a reward or a judge of prompts.
+  # A small CLIP that train_clip trains on 'pairs', as a reward or as a judge. Keys
+  # that `denoiser` has, too, mean the same.
   config.clip = config_dict.ConfigDict()
   config.clip.dim = 64  # Of the embeddings.
   config.clip.patch_size = 8
   config.clip.width = 128  # Of both towers.
-  config.clip.image_depth = 3
-  config.clip.text_depth = 2
+  config.clip.image_depth = 3  # Layers of the image tower.
+  config.clip.text_depth = 2  # Layers of the text tower.
   config.clip.head_dim = 32
-  config.clip.noise = 0.3  # Largest standard deviation of what images are trained with.
-  config.clip.shift = 3  # Pixels that they are moved by, at most.
+  config.clip.noise = 0.3  # Largest standard deviation of noise on training images.
+  config.clip.shift = 3  # Largest shift of training images, in pixels.
   config.clip.batch_size = 128
   config.clip.num_microbatches = 1
   config.clip.num_steps = 1000
@@ -100,66 +107,73 @@ def get_default() -> config_dict.ConfigDict:
   config.clip.skip_nonfinite = False
   config.clip.ema_decay = 0.99
 
-  # What a weight does to the two predictions. The first four can be learned for.
+  # What a weight does to the conditional and the null prediction.
   config.rule = config_dict.ConfigDict()
-  config.rule.name = 'linear'  # or 'optimal_scale' (CFG-Zero*), 'apg' (no momentum),
-  # 'autoguidance', 'apg_momentum', 'angle_domain', 'power_normalized' (beta-CFG)
-  config.rule.weak_workdir = ''  # Of 'autoguidance': with a less trained base model.
-  config.rule.apg_eta = 0.0  # Share of what is parallel to the conditional prediction.
-  config.rule.apg_max_norm = 2.5  # Of the difference, in units of the data.
-  config.rule.apg_momentum = -0.75
-  config.rule.power = 1.0  # Of the norm that 'power_normalized' divides by.
-  config.rule.num_particles = 10  # Of 'stein', in `compare`: samples driven apart.
+  # 'linear' (CFG), 'optimal_scale' (CFG-Zero*), 'apg' (no momentum) and 'autoguidance':
+  # weights can be learned for these. For sampling only: 'apg_momentum', 'angle_domain',
+  # 'power_normalized' (beta-CFG).
+  config.rule.name = 'linear'
+  config.rule.weak_workdir = ''  # autoguidance: work directory of a less trained base.
+  config.rule.apg_eta = 0.0  # apg: share kept of what is parallel to the prediction.
+  config.rule.apg_max_norm = 2.5  # apg: largest norm of the difference.
+  config.rule.apg_momentum = -0.75  # apg_momentum: of the difference, in (-1, 1).
+  config.rule.power = 1.0  # power_normalized: power of the norm that it divides by.
+  config.rule.num_particles = 10  # stein, in `compare`: samples that are driven apart.
 
-  # What samples are good for: raised by weights that are learned with `guidance.gamma`
-  # or the objective 'reward', and by the rules 'mpgd' and 'stein'.
+  # A reward for samples. Weights are learned with it by `guidance.gamma` or the
+  # objective 'reward'; the rules 'mpgd' and 'stein' of `compare` raise it directly.
   config.reward = config_dict.ConfigDict()
-  # 'classifier', log p(c | x) of one trained on the data; 'clip', the CLIP score, by
-  # train_clip's on 'pairs' and by published weights on coco_captions/2014; or
-  # 'module:function', of (x0_hat [batch, *data], cond) -> [batch] rewards. '' is none;
-  # of the two rules, the classifier.
+  # '': none (a classifier, for the two rules). 'classifier': log p(c | x) of one that
+  # is trained on the data. 'clip': the CLIP score, by the model of train_clip for
+  # 'pairs' and by published weights for coco_captions/2014. 'module:function' of yours:
+  # (x0_hat [batch, *data], cond) -> [batch].
   config.reward.name = ''
-  config.reward.weights = ''  # Those, an npz of convert_clip, as given to encode_text.
-  # Weights at which statistics keep the reward; beyond the last it counts as constant.
+  config.reward.weights = ''  # clip, published: the npz of convert_clip.
+  # Values of omega at which statistics keep the reward; beyond the last it is constant.
   config.reward.nodes = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 
   # The one pass over data that guidance is learned from.
   config.statistics = config_dict.ConfigDict()
-  config.statistics.kind = 'particles'  # or 'class_groups', 'pooled_groups'
-  # Whose data guidance is learned from, directly as well; or 'validation', which the
-  # base has not seen.
+  # 'particles': several particles of each datum. 'class_groups', 'pooled_groups':
+  # groups of data at one t, of one class or of all.
+  config.statistics.kind = 'particles'
+  # The split that guidance is learned from: 'train', or 'validation', which the base
+  # model has not seen. Also for guidance.source='direct'.
   config.statistics.split = 'train'
   config.statistics.num_data = 32768  # Data are drawn again, at other times, if fewer.
-  config.statistics.num_particles = 4  # Of each datum, in 'particles'.
-  config.statistics.antithetic = True  # Half of them take the others' negative noise.
-  config.statistics.group_size = 64  # Data that share t (and class), in groups.
+  config.statistics.num_particles = 4  # particles: of each datum.
+  config.statistics.antithetic = True  # particles: half take negative noise of others.
+  config.statistics.group_size = 64  # groups: data that share t.
   config.statistics.t_max = 0.99  # t is uniform in [0, t_max].
-  config.statistics.batch_size = 512  # Data in a call of the denoiser.
-  config.statistics.shard_size = 8192  # Data in a file.
+  config.statistics.batch_size = 512  # Data in one call of the denoiser.
+  config.statistics.shard_size = 8192  # Data in one file.
 
-  # The paper's setting: num_particles 4, beta 1.75, interaction 1, churn 1, batch 256.
-  # It takes gap and s_min from a grid whose values it does not all give; the rest is
-  # our choice.
+  # The weight omega(c, s, t). The paper has num_particles 4, beta 1.75, interaction 1,
+  # churn 1 and batch_size 256; gap and s_min come from a grid that it does not give in
+  # full; the rest is our choice. Keys that `denoiser` has, too, mean the same.
   config.guidance = config_dict.ConfigDict()
-  config.guidance.source = 'statistics'  # or 'direct', Algorithm 1 as printed
-  config.guidance.weight = 'network'  # or 'table', the closed form per class and bin
-  # or 'l2', 'score_matching', 'class_marginal', 'marginal', 'reward' (that alone)
+  config.guidance.source = 'statistics'  # or 'direct': Algorithm 1 as printed.
+  config.guidance.weight = 'network'  # or 'table': the closed form per class and bin.
+  # 'self_consistency', 'l2', 'score_matching', 'class_marginal', 'marginal', or
+  # 'reward': the reward alone.
   config.guidance.objective = 'self_consistency'
-  # How weights read prompts of tokens: as a bag of them, 'tokens', or by the text
-  # embedding of train_clip's reward, 'clip'.
+  # How the network reads prompts: as a bag of 'tokens', or by the text embedding of the
+  # small 'clip' that rewards.
   config.guidance.prompts = 'tokens'
-  config.guidance.num_particles = 4
-  config.guidance.group_size = 64  # Of the marginal objectives.
-  config.guidance.num_bins = 20  # Of t, for 'table'.
-  config.guidance.beta = 1.75
-  config.guidance.interaction = 1.0  # lambda
-  config.guidance.gamma = 0.0  # Of the reward, in units of loss per unit of reward.
-  config.guidance.churn = 1.0
-  config.guidance.gap = 0.1
-  config.guidance.s_min = 0.01
-  config.guidance.zeta = 0.01
-  config.guidance.width = 64
-  config.guidance.depth = 6
+  config.guidance.num_particles = (
+    4  # m, of each datum; at most statistics.num_particles.
+  )
+  config.guidance.group_size = 64  # Marginal objectives: data of a group.
+  config.guidance.num_bins = 20  # table: bins of t.
+  config.guidance.beta = 1.75  # Exponent of the energy kernel, in (0, 2).
+  config.guidance.interaction = 1.0  # lambda: weight of the particles' own distances.
+  config.guidance.gamma = 0.0  # Loss per unit of reward; 0.0 leaves the reward out.
+  config.guidance.churn = 1.0  # Of the transition: 0 is DDIM, 1 is DDPM.
+  config.guidance.gap = 0.1  # Smallest t - s.
+  config.guidance.s_min = 0.01  # Smallest s.
+  config.guidance.zeta = 0.01  # Distance that t keeps from 1.
+  config.guidance.width = 64  # Of the network.
+  config.guidance.depth = 6  # Layers of the network.
   config.guidance.batch_size = 256
   config.guidance.num_microbatches = 1
   config.guidance.num_steps = 1000
@@ -170,25 +184,27 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance.skip_nonfinite = False
   config.guidance.ema_decay = 0.99
 
-  # Weights chosen step by step along guided trajectories of the evaluation's sampler.
+  # search_trajectory: weights chosen step by step along guided trajectories, with the
+  # sampler of `evaluation`.
   config.trajectory = config_dict.ConfigDict()
-  config.trajectory.distance = 'pixels'  # or 'features', of a noise-aware classifier
-  config.trajectory.reference = 'validation'  # or 'train', which the base has seen
-  config.trajectory.num_references = 512  # Of each class, at most.
-  config.trajectory.num_particles = 128  # Of each class.
-  config.trajectory.num_repeats = 2  # Searches, each from new noise, to average.
-  config.trajectory.num_candidates = 33
+  config.trajectory.distance = 'pixels'  # or 'features', of a noise-aware classifier.
+  config.trajectory.reference = 'validation'  # or 'train', which the base has seen.
+  config.trajectory.num_references = 512  # Data of each class to compare with, at most.
+  config.trajectory.num_particles = 128  # Particles of each class.
+  config.trajectory.num_repeats = 2  # Searches, each from new noise; they are averaged.
+  config.trajectory.num_candidates = 33  # Values of omega in [0, omega_max].
   config.trajectory.omega_max = 4.0
   config.trajectory.lookahead = 0.3  # How far beyond s particles meet the data.
-  config.trajectory.lookahead_churn = 1.0
-  config.trajectory.memory = 0.5  # Of past steps' curves, in [0, 1).
-  config.trajectory.beta = 1.0
-  config.trajectory.classifier_width = 128
-  config.trajectory.classifier_steps = 2000
-  config.trajectory.fit_steps = 3000  # Of the network, to the table.
+  config.trajectory.lookahead_churn = 1.0  # Churn of that step.
+  config.trajectory.memory = 0.5  # Weight of the curves of past steps, in [0, 1).
+  config.trajectory.beta = 1.0  # Exponent of the energy kernel, in (0, 2).
+  config.trajectory.classifier_width = 128  # features: of the classifier.
+  config.trajectory.classifier_steps = 2000  # features: of its training.
+  config.trajectory.fit_steps = 3000  # Of the network's fit to the table.
+  config.trajectory.learning_rate = 2e-3  # Of the fit; it falls as a cosine.
 
-  # Values of keys of `guidance`: all combinations are trained side by side, from one
-  # set of statistics.
+  # sweep: values of keys of `guidance`. All combinations are trained side by side, from
+  # one set of statistics.
   config.sweep = config_dict.ConfigDict()
   config.sweep.beta = (0.1, 0.5, 1.0, 1.5, 1.75)
   config.sweep.interaction = (1.0,)
@@ -197,31 +213,33 @@ def get_default() -> config_dict.ConfigDict:
   config.sweep.churn = (1.0,)
   config.sweep.num_particles = (2, 4)  # At most statistics.num_particles.
   config.sweep.learning_rate = (1e-3,)
-  config.sweep.num_seeds = 3
+  config.sweep.num_seeds = 3  # Trainings of each combination.
   config.sweep.num_steps = 500
   config.sweep.batch_size = 128
-  config.sweep.samples_per_class = 30
+  config.sweep.samples_per_class = 30  # To evaluate each training.
 
-  # Values of guidance.gamma, each a learned weight of its own, trained side by side.
+  # frontier: values of guidance.gamma, each a weight of its own, trained side by side.
   config.frontier = config_dict.ConfigDict()
   config.frontier.gammas = (
       0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5,
       0.7, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0, 30.0, 50.0,
   )  # fmt: skip
 
-  # Every method is sampled with the same seeds, so that differences are paired.
+  # evaluate, evaluate_prompts, sample, and the sampler of all other commands. Every
+  # method is sampled with the same seeds, so that differences are paired.
   config.evaluation = config_dict.ConfigDict()
   config.evaluation.num_seeds = 3
   config.evaluation.samples_per_class = 100
-  config.evaluation.num_prompts = 256  # Of 'pairs': held-out ones, a sample each.
-  config.evaluation.num_steps = 50
-  config.evaluation.t_max = 1.0  # Where sampling starts; below 1 for 'eps'.
-  config.evaluation.churn = 0.0
-  config.evaluation.order = 1  # or 2, DPM-Solver++ (2M), at churn 0
-  # The null branch is evaluated for the samples that need it, their number rounded up
-  # to one of so many parts of a batch;
+  config.evaluation.num_prompts = 256  # evaluate_prompts: held-out ones, a sample each.
+  config.evaluation.num_steps = 50  # Transitions of the sampler.
+  config.evaluation.t_max = 1.0  # Where sampling starts; below 1 if eps is predicted.
+  config.evaluation.churn = 0.0  # 0 is DDIM, 1 is DDPM.
+  config.evaluation.order = 1  # or 2: DPM-Solver++ (2M), at churn 0.
+  # The null branch runs only for samples whose weight is not 0 at that step. Their
+  # number is rounded up to a multiple of 1 / plan_levels of the batch.
   config.evaluation.plan_levels = 4
-  config.evaluation.tolerance = 0.0  # not for weights of at most this size.
+  config.evaluation.tolerance = 0.0  # Treats weights with |omega| <= tolerance as 0.
+  # Hand-made weights to compare with; all but the constants may be ().
   config.evaluation.constants = (
       0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0,
   )  # fmt: skip
@@ -229,34 +247,36 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.interval_bounds = (0.0, 0.25, 0.5, 0.75)  # All pairs lo < hi.
   config.evaluation.clamp_linear_omegas = (0.1, 0.2)
   config.evaluation.clamp_linear_floors = (0.0,)
-  # Strengths of learned weights, beside 1. Of the grids, constants alone may not be ().
-  config.evaluation.kappas = (0.5, 1.5)
-  config.evaluation.classifier_width = 64
-  config.evaluation.classifier_steps = 1000
+  config.evaluation.kappas = (0.5, 1.5)  # Strengths of learned weights, besides 1.
+  config.evaluation.classifier_width = 64  # Of the classifier that judges samples.
+  config.evaluation.classifier_steps = 1000  # Of its training.
 
-  # Of `experiments.compare`.
+  # compare: every rule and schedule against the learned weights.
   config.compare = config_dict.ConfigDict()
-  config.compare.methods = ()  # Of `experiments.methods`; () are all that can be used.
-  config.compare.omegas = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-  config.compare.rates = (0.1, 0.3, 1.0, 3.0, 10.0)  # Of 'mpgd' and 'stein'.
+  config.compare.methods = ()  # Names of hand-made methods; (): all that can be used.
+  config.compare.omegas = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # Strengths to search.
+  config.compare.rates = (0.1, 0.3, 1.0, 3.0, 10.0)  # mpgd, stein: rates to search.
   config.compare.num_steps = (10, 25, 50, 100)
-  config.compare.match = ''  # or 'mean', 'nfe'
-  config.compare.reference = 'self_consistency'  # Whose mean is matched.
+  # '': strengths are searched. 'mean': matched to the mean of a learned weight. 'nfe':
+  # searched, with as many steps as 2 num_steps evaluations pay.
+  config.compare.match = ''
+  config.compare.reference = 'self_consistency'  # mean: the learned weight.
 
-  # Of `experiments.fid`, for images.
+  # fid: for images.
   config.fid = config_dict.ConfigDict()
   config.fid.num_samples = 50_000
-  # or 'data', as often as in the training split, or 'test', those of test data, once
+  # Conditions of the samples: 'balanced', equally many of each class; 'data', as often
+  # as in the training split; 'test', those of test data, once each.
   config.fid.labels = 'balanced'
-  config.fid.split = 'train'  # That samples are compared with.
-  config.fid.num_reference = 50_000  # The first of it.
-  config.fid.batch_size = 256  # Samples in a call.
-  config.fid.shard_size = 2048  # Samples in a file of features.
+  config.fid.split = 'train'  # What samples are compared with.
+  config.fid.num_reference = 50_000  # How many of that split, from the first on.
+  config.fid.batch_size = 256  # Samples in one call.
+  config.fid.shard_size = 2048  # Samples in one file of features.
   config.fid.kid_subset_size = 1000
-  config.fid.num_neighbors_samples = 10_000  # Of precision and recall.
+  config.fid.num_neighbors_samples = 10_000  # For precision and recall.
 
-  config.log_every = 250
-  config.checkpoint_every = 1000
+  config.log_every = 250  # Steps.
+  config.checkpoint_every = 1000  # Steps.
   return config
 
 

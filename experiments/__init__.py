@@ -1,1 +1,1 @@
-"""Binaries: the only place that sees flags, configs and files."""
+"""Commands, one file each, and the rooms of what they are made of."""

@@ -18,7 +18,6 @@ weights are tabulated inside the timed call. `--workdir` is not needed.
 """
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,26 +25,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from flax import linen as nn
 from ml_collections import config_dict
 
-from experiments import batching
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import guidance_losses
-from experiments import launch
-from experiments import rule_builders
-from experiments import sampler
+from experiments import learning
+from experiments import report
+from experiments import sampling
 from experiments import validation
 from lgd import conditions
 from lgd import networks
 from lgd import objectives
-from lgd import sharding
 from lgd import statistics
 from lgd import training
 from lgd.data import splits
-
-ROUNDS = 15
+from lgd.training import sharding
 
 
 def run(config: config_dict.ConfigDict) -> dict[str, float]:
@@ -66,10 +60,10 @@ def run(config: config_dict.ConfigDict) -> dict[str, float]:
 def update_ratio(config: config_dict.ConfigDict) -> float:
   """A guidance update over its denoiser evaluations alone."""
   section = config.guidance
-  dataset = datasets.load(config)
+  dataset = builders.data.load(config)
   key = jax.random.key(0)
   update, denoiser_params, batch = direct_update(config, dataset)
-  evaluations = jax.jit(rule_builders.pair(config, dataset.spec).both)
+  evaluations = jax.jit(builders.rules.pair(config, dataset.spec).both)
 
   rows = section.batch_size * section.num_particles
   xt = jax.random.normal(key, (rows, *dataset.shape))
@@ -78,7 +72,7 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
     lambda c: jnp.repeat(c, section.num_particles, axis=0), batch.label
   )
   evaluate = functools.partial(evaluations, denoiser_params, xt, t, cond)
-  ratio, seconds = paired_ratio(update, evaluate, repeats=20)
+  ratio, seconds = report.timing.paired_ratio(update, evaluate, repeats=20)
   logging.info(
     'update: %.2f ms, its %d evaluations alone %.2f ms',
     *(1e3 * seconds[0], 2 * rows, 1e3 * seconds[1]),
@@ -89,24 +83,24 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
 def direct_update(config: config_dict.ConfigDict, dataset: splits.Dataset):
   """A function that makes one direct update, its base's parameters, and its batch."""
   key = jax.random.key(0)
-  net = builders.network(config, dataset.spec)
-  params = builders.init_network(net, key, dataset.spec)
-  batch = next(batching.batches(config, 'guidance', dataset.train)(0))
-  loss_fn = guidance_losses.make_direct_loss_fn(config)
+  net = builders.models.network(config, dataset.spec)
+  params = builders.models.init_network(net, key, dataset.spec)
+  batch = next(builders.data.batches(config, 'guidance', dataset.train)(0))
+  loss_fn = learning.losses.make_direct_loss_fn(config)
   return make_update(config, loss_fn, params, batch), params, batch
 
 
 def make_update(config, loss_fn, frozen, batch) -> Callable[[], Any]:
   """A function that makes one update of an untrained weight, compiled."""
   key = jax.random.key(0)
-  tx = builders.optimizer(config.guidance)
-  mesh = builders.mesh(config)
+  tx = builders.models.optimizer(config.guidance)
+  mesh = builders.models.mesh(config)
   step = training.compile_step(
     training.make_train_step(loss_fn, tx, ema_decay=config.guidance.ema_decay),
     mesh,
     sharding.replicated(mesh),
   )
-  model = builders.weight_model(config, datasets.spec(config))
+  model = builders.models.weight_model(config, builders.data.spec(config))
   state = training.init_state(model.init(key), tx)
 
   def update():
@@ -127,21 +121,21 @@ def statistics_update(config: config_dict.ConfigDict) -> Callable[[], Any]:
       statistics.gram(eps, jax.random.normal(k_data, (num, 8)), x0_cond, x0_null)
     ),
     jnp.linspace(0.0, config.statistics.t_max, num),
-    jnp.arange(num) % datasets.spec(config).conditions.num_classes,
-    schedule=builders.schedule(config),
+    jnp.arange(num) % builders.data.spec(config).conditions.num_classes,
+    schedule=builders.models.schedule(config),
     dim=8,
     num_particles=m,
   )
-  loss_fn = guidance_losses.make_statistics_loss_fn(config)
+  loss_fn = learning.losses.make_statistics_loss_fn(config)
   return make_update(config, loss_fn, store, ())
 
 
 def statistics_ratio(config: config_dict.ConfigDict) -> float:
   """A direct update over one from statistics."""
-  dataset = datasets.load(config)
+  dataset = builders.data.load(config)
   direct, _, _ = direct_update(config, dataset)
   from_statistics = statistics_update(config)
-  ratio, seconds = paired_ratio(direct, from_statistics, repeats=20)
+  ratio, seconds = report.timing.paired_ratio(direct, from_statistics, repeats=20)
   logging.info(
     'updates per second: %.0f direct, %.0f from statistics', *(1.0 / s for s in seconds)
   )
@@ -157,11 +151,11 @@ def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
   params = jax.jit(small.init)(jax.random.key(0), *args)
   evaluate = functools.partial(jax.jit(small.apply), params, *args)
   update = statistics_update(config)
-  ratio, seconds = paired_ratio(evaluate, update, repeats=5)
+  ratio, seconds = report.timing.paired_ratio(evaluate, update, repeats=5)
   evaluations = 2 * config.guidance.batch_size * config.guidance.num_particles
   ratio *= evaluations / batch
   (_, flops_small), (_, flops_large) = (
-    count_network(net, spec) for net in (small, large)
+    report.timing.count_network(net, spec) for net in (small, large)
   )
   logging.info(
     'U-Nets at 64x64: %.3g and %.4g GFLOP an evaluation, the small one at %.0f GFLOP/s',
@@ -170,34 +164,28 @@ def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
   return {'unet': ratio, 'unet_260m': ratio * flops_large / flops_small}
 
 
-def count_network(net: nn.Module, spec: splits.Spec) -> tuple[int, float]:
-  """Parameters of a base model's network, and operations of one evaluation by XLA."""
-  args = jnp.zeros((1, *spec.shape)), jnp.zeros(1), spec.conditions.zeros(1)
-  params = jax.eval_shape(net.init, jax.random.key(0), *args)
-  flops = jax.jit(net.apply).lower(params, *args).cost_analysis()['flops']
-  return sum(leaf.size for leaf in jax.tree.leaves(params)), flops
-
-
 def sampling_ratio(config: config_dict.ConfigDict) -> float:
   """Sampling with learned weights over sampling with a constant."""
-  spec = datasets.spec(config)
+  spec = builders.data.spec(config)
   key = jax.random.key(0)
-  params = builders.init_network(builders.network(config, spec), key, spec)
-  model = builders.weight_model(config, spec)
+  params = builders.models.init_network(
+    builders.models.network(config, spec), key, spec
+  )
+  model = builders.models.weight_model(config, spec)
   guidance_params = model.init(key)
-  sample_fn = sampler.make_sample_fn(config, spec)
-  tabulate = sampler.make_tabulate(config, model)
+  sample_fn = sampling.sampler.make_sample_fn(config, spec)
+  tabulate = sampling.sampler.make_tabulate(config, model)
   section, classes = config.evaluation, np.arange(spec.conditions.num_classes)
-  label = sampler.balanced_labels(len(classes), section.samples_per_class)
+  label = sampling.sampler.balanced_labels(len(classes), section.samples_per_class)
   constant = np.full((len(label), section.num_steps), 0.25, np.float32)
-  keys = sampler.sample_keys(0, np.arange(len(label)))
+  keys = sampling.sampler.sample_keys(0, np.arange(len(label)))
 
-  ratio, seconds = paired_ratio(
+  ratio, seconds = report.timing.paired_ratio(
     lambda: sample_fn(params, tabulate(guidance_params, classes)[label], keys, label),
     lambda: sample_fn(params, constant, keys, label),
     repeats=1,
   )
-  nfe = sampler.make_count_nfe(config, spec)(constant, len(label))
+  nfe = sampling.sampler.make_count_nfe(config, spec)(constant, len(label))
   logging.info(
     'sampling: %.0f samples/s, %.0f evaluations/s with a constant',
     *(len(label) / seconds[1], nfe * len(label) / seconds[1]),
@@ -205,23 +193,5 @@ def sampling_ratio(config: config_dict.ConfigDict) -> float:
   return ratio
 
 
-def paired_ratio(
-  a: Callable[[], Any], b: Callable[[], Any], *, repeats: int
-) -> tuple[float, tuple[float, float]]:
-  """Median of time(a) / time(b) over rounds, and the median seconds of each."""
-
-  def timed(fn):
-    start = time.perf_counter()
-    for _ in range(repeats):
-      out = fn()
-    jax.block_until_ready(out)
-    return (time.perf_counter() - start) / repeats
-
-  timed(a), timed(b)  # Compiles.
-  seconds = np.array([(timed(a), timed(b)) for _ in range(ROUNDS)])
-  ratio = float(np.median(seconds[:, 0] / seconds[:, 1]))
-  return ratio, tuple(np.median(seconds, axis=0))
-
-
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config), needs_config=True, needs_workdir=False)
+  app.main(lambda flags: run(flags.config), needs_config=True, needs_workdir=False)

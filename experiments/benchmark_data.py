@@ -13,11 +13,12 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from experiments import launch
+from experiments import app
+from lgd import errors
 from lgd.data import images
-from lgd.data import loader
-from lgd.data import sources
 from lgd.data import splits
+from lgd.data.tfds import loader
+from lgd.data.tfds import sources
 
 THREADS = (0, 1, 2, 4, 16)
 WORKERS = (0, 2)
@@ -28,7 +29,7 @@ def run(name: str, data_dir: str, batch_size: int, seconds: float) -> dict[str, 
   """Measures, prints and returns images per second of every setting.
 
   Raises:
-    launch.UserError: data that are not there, or a batch larger than they are.
+    errors.InputError: data that are not there, or a batch larger than they are.
   """
   try:
     source = sources.source(name, 'train', data_dir)
@@ -52,7 +53,7 @@ def run(name: str, data_dir: str, batch_size: int, seconds: float) -> dict[str, 
       label = f'in memory flips={int(flips)}'
       results[label] = _rate(label, stream, batch_size, 1, seconds)
   except ValueError as error:
-    raise launch.UserError(str(error)) from error
+    raise errors.InputError(str(error)) from error
   return results
 
 
@@ -81,7 +82,7 @@ if __name__ == '__main__':
   DATA_DIR = flags.DEFINE_string('data_dir', '', "Its place; empty is TFDS's default.")
   BATCH_SIZE = flags.DEFINE_integer('batch_size', 256, 'Images.', lower_bound=1)
   SECONDS = flags.DEFINE_float('seconds', 4.0, 'Of each measurement.', lower_bound=0.0)
-  launch.main(
+  app.main(
     lambda _: run(NAME.value, DATA_DIR.value, BATCH_SIZE.value, SECONDS.value),
     needs_config=False,
     needs_workdir=False,

@@ -17,21 +17,18 @@ from absl import flags
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import benchmark
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import launch
-from experiments import restoring
-from experiments import rule_builders
-from experiments import sample
-from experiments import sampler
+from experiments import report
+from experiments import sampling
 from experiments import validation
-from experiments import workdir as workdir_lib
+from experiments import workdirs
+from lgd import errors
 from lgd import guidance
-from lgd import sampling
-from lgd import sharding
+from lgd import sampling as sampling_lib
 from lgd import types
 from lgd.data import splits
+from lgd.training import sharding
 
 
 def run(
@@ -40,21 +37,21 @@ def run(
   """Measures and prints; returns the figures."""
   validation.validate(config)
   if config.fid.batch_size % jax.device_count():
-    raise launch.UserError(
+    raise errors.InputError(
       f'fid.batch_size={config.fid.batch_size}: must be a multiple of the'
       f' {jax.device_count()} devices.'
     )
-  spec = datasets.spec(config)
+  spec = builders.data.spec(config)
   cond = conditions(config, spec)
-  directory = workdir_lib.Workdir(workdir or '.')
+  directory = workdirs.Workdir(workdir or '.')
   if workdir:
-    config = restoring.resolve_config(directory, config)
-  omega, config = sample.resolve_method(config, directory, spec, method, cond)
+    config = workdirs.base_model.resolve_config(directory, config)
+  omega, config = sampling.resolve.resolve_method(config, directory, spec, method, cond)
   if workdir:
-    params = restoring.load_pair(directory, config, spec)
+    params = workdirs.base_model.load_pair(directory, config, spec)
   else:
     params = untrained(config, spec)
-    if config.rule.name == 'autoguidance':
+    if builders.rules.of(config).has_weak_model:
       params = params, params
   logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
   results = measure_sampling(config, params, omega)
@@ -66,7 +63,7 @@ def run(
 
 
 def conditions(config: config_dict.ConfigDict, spec: splits.Spec) -> np.ndarray:
-  """Of a batch: all classes in turn, vectors of zeros."""
+  """Conditions of a batch: all classes in turn, or vectors of zeros."""
   cond = spec.conditions.zeros(config.fid.batch_size)
   if spec.conditions.num_classes is not None:
     cond = (cond + np.arange(len(cond))).astype(cond.dtype)
@@ -76,10 +73,10 @@ def conditions(config: config_dict.ConfigDict, spec: splits.Spec) -> np.ndarray:
 
 def untrained(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params:
   """Fresh parameters of the base model, on the mesh as trained ones would be."""
-  net = builders.network(config, spec)
-  init = jax.jit(lambda key: builders.init_network(net, key, spec))
+  net = builders.models.network(config, spec)
+  init = jax.jit(lambda key: builders.models.init_network(net, key, spec))
   params = init(jax.random.key(0))
-  return jax.device_put(params, sharding.fsdp(params, builders.mesh(config)))
+  return jax.device_put(params, sharding.fsdp(params, builders.models.mesh(config)))
 
 
 def measure_sampling(
@@ -89,14 +86,17 @@ def measure_sampling(
 
   Args:
     config: the config.
-    params: of `rule_builders.pair`.
+    params: as for `builders.rules.pair`.
     omega: `[fid.batch_size, num_steps]` weights, or None for unguided sampling.
   """
-  spec, num_steps = datasets.spec(config), config.evaluation.num_steps
+  spec, num_steps = builders.data.spec(config), config.evaluation.num_steps
   cond, n = conditions(config, spec), config.fid.batch_size
-  pair, split = rule_builders.pair(config, spec), sharding.split(builders.mesh(config))
-  sample_fn = sampler.make_sample_fn(config, spec)
-  keys = sampler.sample_keys(0, np.arange(n))
+  pair, split = (
+    builders.rules.pair(config, spec),
+    sharding.split(builders.models.mesh(config)),
+  )
+  sample_fn = sampling.sampler.make_sample_fn(config, spec)
+  keys = sampling.sampler.sample_keys(0, np.arange(n))
   xt, on_devices = jax.device_put((np.zeros((n, *spec.shape), np.float32), cond), split)
   evaluate = jax.jit(pair)
 
@@ -105,10 +105,10 @@ def measure_sampling(
       out = evaluate(params, xt, jnp.full(n, 0.5), on_devices)
     return out
 
-  ratio, (seconds, bare_seconds) = benchmark.paired_ratio(
+  ratio, (seconds, bare_seconds) = report.timing.paired_ratio(
     lambda: sample_fn(params, omega, keys, cond), bare, repeats=1
   )
-  nfe = n * sampler.make_count_nfe(config, spec)(omega, n)
+  nfe = n * sampling.sampler.make_count_nfe(config, spec)(omega, n)
   return {
     'samples_per_second': n / seconds,
     'evaluations_per_second': nfe / seconds,
@@ -125,20 +125,20 @@ def measure_planned(
 
   Samples are guided over random intervals of their own, in a batch of similar ones.
   """
-  spec, n = datasets.spec(config), config.fid.batch_size
-  pair, times = rule_builders.pair(config, spec), builders.time_grid(config)
+  spec, n = builders.data.spec(config), config.fid.batch_size
+  pair, times = builders.rules.pair(config, spec), builders.models.time_grid(config)
   num_steps = config.evaluation.num_steps
-  split = sharding.split(builders.mesh(config))
-  keys, cond = sampler.sample_keys(0, np.arange(n)), conditions(config, spec)
-  planned = sampler.make_sample_fn(config, spec)
-  count_nfe = sampler.make_count_nfe(config, spec)
+  split = sharding.split(builders.models.mesh(config))
+  keys, cond = sampling.sampler.sample_keys(0, np.arange(n)), conditions(config, spec)
+  planned = sampling.sampler.make_sample_fn(config, spec)
+  count_nfe = sampling.sampler.make_count_nfe(config, spec)
 
   @jax.jit
   def compiled(params, omega, keys, cond):
-    return sampling.sample(
+    return sampling_lib.sample(
       keys,
       guidance.guided(pair, params, guidance.per_sample(omega, times)),
-      builders.schedule(config),
+      builders.models.schedule(config),
       cond,
       (n, *spec.shape),
       num_steps=num_steps,
@@ -159,7 +159,7 @@ def measure_planned(
   for name, omega in (('half', half), ('full', np.ones_like(half))):
     evaluations = count_nfe(omega, n) * n
     ideal = omega.size + np.sum(omega != 0.0)
-    ratio, _ = benchmark.paired_ratio(
+    ratio, _ = report.timing.paired_ratio(
       lambda omega=omega: planned(params, omega, keys, cond),
       lambda omega=omega: plain(omega),
       repeats=1,
@@ -176,7 +176,7 @@ if __name__ == '__main__':
   METHOD = flags.DEFINE_string(
     'method', 'constant:0.25', 'Weights, as those of experiments.sample.'
   )
-  launch.main(
+  app.main(
     lambda f: run(f.config, method=METHOD.value, workdir=f.workdir),
     needs_config=True,
     needs_workdir=False,

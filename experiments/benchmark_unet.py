@@ -15,15 +15,14 @@ from absl import flags
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import benchmark
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import launch
-from experiments import train_denoiser
+from experiments import learning
+from experiments import report
 from experiments import validation
-from lgd import sharding
 from lgd import training
 from lgd.data import splits
+from lgd.training import sharding
 
 # Matrix products a second, bfloat16 without sparsity, by the vendors' data sheets.
 PEAK_FLOPS = {
@@ -51,8 +50,10 @@ def run(config: config_dict.ConfigDict, *, count_only: bool) -> dict[str, float]
 
 def count(config: config_dict.ConfigDict) -> dict[str, float]:
   """Parameters, and operations of every stage of an experiment."""
-  spec = datasets.spec(config)
-  num_params, flops = benchmark.count_network(builders.network(config, spec), spec)
+  spec = builders.data.spec(config)
+  num_params, flops = report.timing.count_network(
+    builders.models.network(config, spec), spec
+  )
   base, guidance, section = config.denoiser, config.guidance, config.statistics
   per_update = 2 * guidance.batch_size * guidance.num_particles
   step_cost = 4 if base.remat else 3
@@ -69,18 +70,18 @@ def count(config: config_dict.ConfigDict) -> dict[str, float]:
 
 def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
   """A step of the base model: images a second and memory."""
-  spec = datasets.spec(config)
-  mesh, tx = builders.mesh(config), builders.optimizer(config.denoiser)
-  net = builders.network(config, spec)
+  spec = builders.data.spec(config)
+  mesh, tx = builders.models.mesh(config), builders.models.optimizer(config.denoiser)
+  net = builders.models.network(config, spec)
 
   def init(key):
-    return training.init_state(builders.init_network(net, key, spec), tx)
+    return training.init_state(builders.models.init_network(net, key, spec), tx)
 
   key = jax.random.key(0)
   shardings = sharding.fsdp(jax.eval_shape(init, key), mesh)
   state = jax.jit(init, out_shardings=shardings)(key)
   step = training.make_train_step(
-    train_denoiser.make_loss_fn(config, spec),
+    learning.losses.make_denoiser_loss_fn(config, spec),
     tx,
     ema_decay=config.denoiser.ema_decay,
     num_microbatches=config.denoiser.num_microbatches,
@@ -100,7 +101,7 @@ def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, 
     state, _ = compiled(state, None, batch, key)
     return state
 
-  _, (seconds, _) = benchmark.paired_ratio(update, lambda: None, repeats=1)
+  _, (seconds, _) = report.timing.paired_ratio(update, lambda: None, repeats=1)
   memory = compiled.memory_analysis()
   step_flops = (4 if config.denoiser.remat else 3) * n * flops
   return {
@@ -124,7 +125,7 @@ def utilisation(flops_per_second: float) -> dict[str, float]:
 
 if __name__ == '__main__':
   COUNT_ONLY = flags.DEFINE_bool('count_only', False, 'Run nothing.')
-  launch.main(
+  app.main(
     lambda f: run(f.config, count_only=COUNT_ONLY.value),
     needs_config=True,
     needs_workdir=False,

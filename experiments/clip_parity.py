@@ -22,11 +22,10 @@ from absl import app
 from absl import flags
 from etils import epy
 
-from experiments import convert_clip
-from lgd import files
-from lgd import metrics
 from lgd import networks
 from lgd import types
+from lgd.networks import published
+from lgd.storage import files
 
 with epy.lazy_imports(error_callback='pip install -r requirements-clip-parity.txt'):
   import safetensors.torch
@@ -129,8 +128,8 @@ def converted(net, config: networks.ClipConfig) -> types.Params:
     source = pathlib.Path(directory) / 'model.safetensors'
     output = pathlib.Path(directory) / 'clip.npz'
     safetensors.torch.save_file(net.state_dict(), source)
-    convert_clip.run(source, output, sha256=files.sha256(source)[:8])
-    return metrics.clip_weights.load(output, config, sha256=files.sha256(output))
+    published.clip.convert(source, output, sha256=files.sha256(source)[:8])
+    return published.clip.load(output, config, sha256=files.sha256(output))
 
 
 def _reference_outputs(net, images, tokens):

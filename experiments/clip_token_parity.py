@@ -21,7 +21,7 @@ from absl import flags
 from etils import epath
 from etils import epy
 
-from lgd.data import text
+from lgd.data.prompts import text
 
 with epy.lazy_imports(error_callback='pip install -r requirements-clip-parity.txt'):
   import transformers

@@ -24,54 +24,44 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import encoded
-from experiments import identities
-from experiments import launch
-from experiments import naming
-from experiments import preemption
-from experiments import refusals
-from experiments import restoring
-from experiments import reward_models
-from experiments import rule_builders
-from experiments import statistics_files
-from experiments import statistics_plan
-from experiments import stored_configs
+from experiments import judges
 from experiments import validation
-from experiments import workdir as workdir_lib
+from experiments import workdirs
 from lgd import arrays
 from lgd import denoiser as denoiser_lib
+from lgd import errors
 from lgd import objectives
-from lgd import reporting
-from lgd import sharding
 from lgd import statistics
 from lgd.data import splits
+from lgd.training import reporting
+from lgd.training import sharding
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> None:
   """Collects or resumes."""
   validation.validate(config)
   validation.require_learnable(config)
-  workdir = workdir_lib.Workdir(workdir)
-  refusals.require_base_of(workdir, config)
-  directory = workdir.statistics(naming.statistics_name(config))
-  identity = identities.statistics_identity(workdir, config)
+  workdir = workdirs.Workdir(workdir)
+  workdirs.refuse.require_base_of(workdir, config)
+  directory = workdir.statistics(workdirs.layout.statistics_name(config))
+  identity = workdirs.identity.statistics_identity(workdir, config)
   if (directory / 'config.json').exists():
-    refusals.require_statistics(workdir, config)
-  dataset = datasets.load(config)
-  plan = statistics_plan.Plan(config, getattr(dataset, config.statistics.split))
-  paths = [statistics_files.shard_path(directory, i) for i in range(plan.num_shards)]
+    workdirs.refuse.require_statistics(workdir, config)
+  dataset = builders.data.load(config)
+  plan = builders.statistics.Plan(config, getattr(dataset, config.statistics.split))
+  paths = [workdirs.statistics.shard_path(directory, i) for i in range(plan.num_shards)]
   missing = [i for i, path in enumerate(paths) if not path.exists()]
-  profile_shape = statistics_plan.profile_shape(config)
+  profile_shape = builders.statistics.profile_shape(config)
   for i in set(range(plan.num_shards)).difference(missing):  # Before hours are spent.
-    statistics_files.read_shard(paths[i], plan.num_vectors, profile_shape)
-  params = restoring.load_pair(workdir, config, dataset.spec)
+    workdirs.statistics.read_shard(paths[i], plan.num_vectors, profile_shape)
+  params = workdirs.base_model.load_pair(workdir, config, dataset.spec)
   reward, reward_params = None, None
   if config.reward.name:
-    reward, reward_params = reward_models.load(workdir, config, dataset)
-  statistics_files.write_config(directory, identity)
-  stored_configs.record(workdir.path, f'statistics/{directory.name}', config)
+    reward, reward_params = judges.rewards.load(workdir, config, dataset)
+  workdirs.configs.write_statistics_config(directory, identity)
+  workdirs.configs.record(workdir.path, f'statistics/{directory.name}', config)
 
   counter = denoiser_lib.EvaluationCounter()
   collect = make_collect(config, dataset.spec, counter, reward)
@@ -91,10 +81,10 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       cure = f'mend {config.reward.name!r}, or leave large weights out of reward.nodes.'
       require_finite('rewards', profile, items, shard, cure)
     num_evaluations = np.int64(counter.count - before)
-    statistics_files.write_shard(
+    workdirs.statistics.write_shard(
       directory,
       shard,
-      statistics_files.Statistics(gram, t, label, items, num_evaluations, profile),
+      workdirs.statistics.Statistics(gram, t, label, items, num_evaluations, profile),
     )
     num_done += len(items) * plan.group_size
     elapsed = time.perf_counter() - start
@@ -106,7 +96,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       reporting.eta(elapsed, done, len(missing)),
     )
     if done < len(missing):
-      preemption.check(f'{directory}: {plan.num_shards - len(missing) + done} shards')
+      app.preemption.check(
+        f'{directory}: {plan.num_shards - len(missing) + done} shards'
+      )
   sharding.wait_for_processes('collect_statistics')  # Process 0 writes.
   summarise(config, directory, plan)
 
@@ -122,27 +114,27 @@ def require_finite(
   """Names the first item whose row of `values` is not finite.
 
   Raises:
-    reporting.NonFiniteError: there is one.
+    errors.NonFiniteError: there is one.
   """
   finite = np.isfinite(values.reshape(len(items), -1)).all(axis=1)
   if not finite.all():
-    raise reporting.NonFiniteError(
+    raise errors.NonFiniteError(
       f'{what} of item {items[np.argmin(finite)]} are not finite; nothing of shard'
       f' {shard} was written; {cure}'
     )
 
 
 def summarise(
-  config: config_dict.ConfigDict, directory, plan: statistics_plan.Plan
+  config: config_dict.ConfigDict, directory, plan: builders.statistics.Plan
 ) -> None:
   """Reads everything back and says what it cost."""
-  stored = statistics_files.read(
+  stored = workdirs.statistics.read(
     directory,
     plan.num_shards,
     num_vectors=plan.num_vectors,
-    profile_shape=statistics_plan.profile_shape(config),
+    profile_shape=builders.statistics.profile_shape(config),
   )
-  paths = [statistics_files.shard_path(directory, i) for i in range(plan.num_shards)]
+  paths = [workdirs.statistics.shard_path(directory, i) for i in range(plan.num_shards)]
   num_data = len(stored.t) * plan.group_size
   logging.info(
     '%s: %d data, %.0f bytes each, %d denoiser evaluations',
@@ -166,16 +158,16 @@ def make_collect(
   config: config_dict.ConfigDict,
   spec: splits.Spec,
   counter: denoiser_lib.EvaluationCounter,
-  reward: builders.RewardFn | None = None,
+  reward: builders.models.RewardFn | None = None,
 ):
   """`(params, reward_params, index, x0, label, t) -> (gram, t, label, profile)`.
 
   Compiled; on the host. Without a reward the profile is None.
   """
-  look_up = encoded.lookup(config)
-  network = counter.wrap(builders.denoiser(config, spec))
-  pair = rule_builders.pair(config, spec, network=network)
-  schedule = builders.schedule(config)
+  look_up = builders.captions.lookup(config)
+  network = counter.wrap(builders.models.denoiser(config, spec))
+  pair = builders.rules.pair(config, spec, network=network)
+  schedule = builders.models.schedule(config)
   section = config.statistics
   root = arrays.stream(config.seed, f'statistics/{section.kind}')
   grouped = section.kind != 'particles'
@@ -216,7 +208,7 @@ def make_collect(
       profile = profile.reshape(*x0.shape[:2], *profile.shape[1:])
     return statistics.pack(gram), profile
 
-  mesh = builders.mesh(config)
+  mesh = builders.models.mesh(config)
   split = sharding.split(mesh)
   compiled = jax.jit(
     collect,
@@ -235,4 +227,4 @@ def make_collect(
 
 
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)
+  app.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

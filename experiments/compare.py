@@ -19,50 +19,40 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import arena as arena_lib
+from experiments import app
 from experiments import builders
-from experiments import compare_methods
-from experiments import compare_results
-from experiments import datasets
-from experiments import evaluate
-from experiments import identities
-from experiments import judge as judge_lib
-from experiments import launch
-from experiments import learned_weights
-from experiments import methods as methods_lib
-from experiments import pieces as pieces_lib
-from experiments import restoring
-from experiments import stored_configs
-from experiments import workdir as workdir_lib
+from experiments import judges
+from experiments import report
+from experiments import sampling
+from experiments import workdirs
+from lgd import errors
 from lgd.data import splits
 
 
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
   """Compares, writes and returns the rows."""
-  workdir = workdir_lib.Workdir(workdir)
-  config = restoring.resolve_config(workdir, config)
-  dataset = datasets.load_classes(config)
-  learned = arena_lib.load_learned(workdir, config, dataset.spec)
-  require_comparable(config, dataset.spec, learned)
-  params, _ = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
-  identity = identities.run_identity(workdir, config)
-  pieces = pieces_lib.Pieces(workdir.unfinished('compare'), identity)
-  stored_configs.record(workdir.path, 'compare', config)
-  judge = judge_lib.train_judge(config, dataset, pieces)
+  session = workdirs.open_trained(config, workdir)
+  workdir, config, spec = session
+  dataset = builders.data.load_classes(config)
+  learned = sampling.arena.load_learned(workdir, config, spec)
+  require_comparable(config, spec, learned)
+  params, _ = session.load_denoiser()
+  pieces = session.pieces('compare')
+  judge = judges.classifiers.train_judge(config, dataset, pieces)
   classifier = None
-  if not set(methods_lib.REWARDED).isdisjoint(compare_methods.families(config)):
-    train = functools.partial(judge_lib.train_reward, config, dataset)
-    classifier = judge_lib.kept(pieces, 'reward', train)
-  reference = evaluate.make_reference(dataset, judge)
-  rows = evaluate.real_rows(dataset, judge, reference)
+  if not set(builders.methods.REWARDED).isdisjoint(sampling.strengths.families(config)):
+    train = functools.partial(judges.classifiers.train_reward, config, dataset)
+    classifier = judges.classifiers.kept(pieces, 'reward', train)
+  reference = report.class_metrics.make_reference(dataset, judge)
+  rows = report.class_metrics.real_rows(dataset, judge, reference)
 
   @functools.cache  # What an arena has compiled serves all methods.
   def arena_at(num_steps):
-    at_steps = compare_methods.with_steps(config, num_steps)
-    return arena_lib.Arena(at_steps, dataset, params, classifier)
+    at_steps = sampling.strengths.with_steps(config, num_steps)
+    return sampling.arena.Arena(at_steps, dataset, params, classifier)
 
   for num_steps in config.compare.num_steps:
-    entries = compare_methods.gather(arena_at, num_steps, learned, pieces)
+    entries = sampling.strengths.gather(arena_at, num_steps, learned, pieces)
     for i, (arena, method) in enumerate(entries):
       key = ['rows', num_steps, arena.config.evaluation.num_steps, method.identity]
       make = functools.partial(measure, arena, num_steps, method, judge, reference)
@@ -78,7 +68,7 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
         new[0]['nfe'],
       )
   if jax.process_index() == 0:
-    compare_results.write(workdir.path / 'compare', rows)
+    report.comparison.write(workdir.path / 'compare', rows)
   pieces.remove()
   return rows
 
@@ -86,38 +76,38 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
 def require_comparable(
   config: config_dict.ConfigDict,
   spec: splits.Spec,
-  learned: dict[str, learned_weights.LearnedWeight],
+  learned: dict[str, workdirs.weights.LearnedWeight],
 ) -> None:
   """Refuses what would fail later.
 
   Raises:
-    launch.UserError: a reference that is not there, or a family that cannot be used.
+    errors.InputError: a reference that is not there, or a family that cannot be used.
   """
   section = config.compare
   if section.match == 'mean' and section.reference not in learned:
-    raise launch.UserError(
+    raise errors.InputError(
       f'compare.reference={section.reference!r}: must be one of the learned weights'
       f' here, {list(learned)}.'
     )
-  for name in compare_methods.families(config):
-    methods_lib.require_usable(name, config)
-    if section.match == 'mean' and name in methods_lib.REWARDED:
-      raise launch.UserError(
+  for name in sampling.strengths.families(config):
+    builders.methods.require_usable(name, config)
+    if section.match == 'mean' and name in builders.methods.REWARDED:
+      raise errors.InputError(
         f"compare.match='mean': {name} has a rate and no weight; leave it out of"
         ' --config.compare.methods.'
       )
-  if 'autoguidance' in compare_methods.families(config):
-    rule = methods_lib.rule_of('autoguidance', config)
-    restoring.load_weak(methods_lib.with_rule(config, rule), spec)
+  if 'autoguidance' in sampling.strengths.families(config):
+    rule = builders.methods.rule_of('autoguidance', config)
+    workdirs.base_model.load_weak(builders.methods.with_rule(config, rule), spec)
 
 
 def measure(
-  arena: arena_lib.Arena,
+  arena: sampling.arena.Arena,
   asked: int,
-  method: arena_lib.Method,
-  judge: judge_lib.Judge,
-  reference: evaluate.Reference,
-) -> pieces_lib.Piece:
+  method: sampling.arena.Method,
+  judge: judges.classifiers.Judge,
+  reference: report.class_metrics.Reference,
+) -> app.Piece:
   """The rows of a method, one for each seed; its time is that of the fastest one.
 
   Args:
@@ -145,10 +135,12 @@ def measure(
     x, taken = arena.sample(method, seed)
     seconds.append(taken)
     by_class = arena.class_sets(method, x)
-    values = evaluate.compute_metrics(x, arena.label, by_class, judge, reference)
+    values = report.class_metrics.compute_metrics(
+      x, arena.label, by_class, judge, reference
+    )
     rows.append(row | {'seed': seed, 'metrics': values})
   return {'rows': [row | {'seconds': min(seconds)} for row in rows]}
 
 
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=False)
+  app.main(lambda flags: run(flags.config, flags.workdir), needs_config=False)

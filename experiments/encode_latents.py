@@ -16,18 +16,17 @@ from absl import flags
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import encode_shards
-from experiments import encoded
-from experiments import launch
+from experiments import app
+from experiments import builders
 from experiments import validation
-from lgd import files
-from lgd import reporting
-from lgd import sharding
-from lgd.data import catalog
+from lgd import errors
 from lgd.data import images
-from lgd.data import latents
-from lgd.data import shards
-from lgd.data import sources
+from lgd.data.prompts import latents
+from lgd.data.tfds import catalog
+from lgd.data.tfds import sources
+from lgd.storage import files
+from lgd.storage import shards
+from lgd.training import sharding
 
 
 def run(
@@ -36,25 +35,25 @@ def run(
   """Encodes, or resumes.
 
   Raises:
-    launch.UserError: no autoencoder, or latents of another shape.
-    files.FileError: latents of something else are there.
-    reporting.NonFiniteError: latents that float16 cannot hold.
+    errors.InputError: no autoencoder, or latents of another shape.
+    errors.FileError: latents of something else are there.
+    errors.NonFiniteError: latents that float16 cannot hold.
   """
   validation.validate(config)
   section = config.data
   if not (section.autoencoder and section.encoded_dir):
-    raise launch.UserError(
+    raise errors.InputError(
       f'data.autoencoder={section.autoencoder!r},'
       f' data.encoded_dir={section.encoded_dir!r}: must both be given, as in'
       ' --config.data.autoencoder=MODULE:FUNCTION --config.data.encoded_dir=DIR.'
     )
-  encode = encoded.autoencoder(config).encode
-  captioned = encoded.captions(config)
+  encode = builders.captions.autoencoder(config).encode
+  captioned = builders.captions.captions(config)
   parts = [getattr(captioned, split).source for split in catalog.SPLITS]
   layout = shards.Layout(sum(map(len, parts)), shard_size)
   directory = files.user_path(section.encoded_dir) / 'latents'
   if jax.process_index() == 0:
-    identity = encoded.latents_config(config, captioned)
+    identity = builders.captions.latents_config(config, captioned)
     shards.begin(directory, {**identity, **layout._asdict()})
   sharding.wait_for_processes('encode_latents')
 
@@ -65,12 +64,14 @@ def run(
     ]
     return {'latents': np.concatenate(z)}
 
-  encode_shards.run(directory, ('latents',), layout, make, unit='images')
+  app.shard_loop.run(directory, ('latents',), layout, make, unit='images')
   if jax.process_index() == 0:
     stored = latents.reader(directory, tuple(section.latent_shape), layout)
     latents.write_scale(directory, stored, len(parts[0]))
   sharding.wait_for_processes('scaled_latents')
-  logging.info('%s: scale %.4g', directory, encoded.latents_store(config).scale)
+  logging.info(
+    '%s: scale %.4g', directory, builders.captions.latents_store(config).scale
+  )
 
 
 def _batches(rows: range, size: int) -> list[range]:
@@ -92,12 +93,12 @@ def _encode(encode, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   with np.errstate(over='ignore'):
     z = np.asarray(encode(x)).astype(latents.DTYPE)
   if z.shape != (len(x), *shape):
-    raise launch.UserError(
+    raise errors.InputError(
       f'data.latent_shape={tuple(shape)}: the autoencoder gives {z.shape} for images'
       f' {x.shape}; it must be the shape of one latent.'
     )
   if not np.isfinite(z).all():
-    raise reporting.NonFiniteError(
+    raise errors.NonFiniteError(
       'latents are not finite in float16; nothing of their shard was written; look at'
       ' the autoencoder.'
     )
@@ -107,7 +108,7 @@ def _encode(encode, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 if __name__ == '__main__':
   BATCH_SIZE = flags.DEFINE_integer('batch_size', 32, 'Images in a call.', 1)
   SHARD_SIZE = flags.DEFINE_integer('shard_size', 2048, 'Images in a file.', 1)
-  launch.main(
+  app.main(
     lambda f: run(f.config, batch_size=BATCH_SIZE.value, shard_size=SHARD_SIZE.value),
     needs_config=True,
     needs_workdir=False,

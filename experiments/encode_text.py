@@ -16,19 +16,17 @@ import numpy as np
 from absl import flags
 from ml_collections import config_dict
 
-from experiments import encode_shards
-from experiments import encoded
-from experiments import launch
-from experiments import text_encoders
+from experiments import app
+from experiments import builders
+from experiments import judges
 from experiments import validation
 from lgd import arrays
-from lgd import files
-from lgd import reporting
-from lgd import sharding
-from lgd.data import captions as captions_lib
-from lgd.data import embeddings
-from lgd.data import shards
-from lgd.data import text
+from lgd import errors
+from lgd.data.prompts import captions as captions_lib
+from lgd.data.prompts import embeddings
+from lgd.storage import files
+from lgd.storage import shards
+from lgd.training import sharding
 
 
 def run(
@@ -44,30 +42,30 @@ def run(
   """Embeds, or resumes.
 
   Raises:
-    launch.UserError: an encoder that the config has not, captions that do not fit, or
+    errors.InputError: an encoder that the config has not, captions that do not fit, or
       as of `text_encoders.load`.
-    files.FileError: embeddings of something else are there.
-    reporting.NonFiniteError: an embedding that float16 cannot hold.
+    errors.FileError: embeddings of something else are there.
+    errors.NonFiniteError: an embedding that float16 cannot hold.
   """
   validation.validate(config)
   section = config.data
   if encoder not in section.encoders:
-    raise launch.UserError(
+    raise errors.InputError(
       f'--encoder={encoder}: must be one of config.data.encoders={section.encoders}.'
     )
   if not section.encoded_dir:
-    raise launch.UserError(
+    raise errors.InputError(
       "data.encoded_dir='': must say where to write, as in"
       ' --config.data.encoded_dir=DIR.'
     )
-  network = text_encoders.load(
+  network = judges.text_encoders.load(
     encoder,
     weights=weights,
     tokenizer=tokenizer,
     length=section.caption_length,
     truncate=truncate,
   )
-  captioned = encoded.captions(config)
+  captioned = builders.captions.captions(config)
   tokens, lengths = tokenize(network, captioned)
   layout = shards.Layout(len(captioned.texts), shard_size)
   directory = files.user_path(section.encoded_dir) / encoder
@@ -82,20 +80,29 @@ def run(
   def make(shard):
     rows = np.array(layout.rows(shard))
     embedded = encode_shard(network, tokens[rows], lengths[rows], batch_size)
-    finite = np.isfinite(embedded['pooled']).all(axis=1)
-    if not (finite.all() and np.isfinite(embedded['tokens']).all()):
+    finite = finite_rows(embedded)
+    if not finite.all():
       bad = rows[np.argmin(finite)]
-      raise reporting.NonFiniteError(
+      raise errors.NonFiniteError(
         f'shard {shard}, as of caption {bad}, {captioned.texts[bad]!r}: embeddings are'
         ' not finite in float16; nothing of it was written; check the weights.'
       )
     return embedded
 
-  encode_shards.run(directory, names, layout, make, unit='captions')
+  app.shard_loop.run(directory, names, layout, make, unit='captions')
+
+
+def finite_rows(embedded: dict[str, np.ndarray]) -> np.ndarray:
+  """`[n]`: which captions have finite embeddings, pooled and of all their tokens."""
+  of_tokens = np.isfinite(embedded['tokens']).all(axis=1)
+  first = np.cumsum(embedded['length']) - embedded['length']
+  return np.isfinite(embedded['pooled']).all(axis=1) & np.array(
+    [of_tokens[i : i + n].all() for i, n in zip(first, embedded['length'], strict=True)]
+  )
 
 
 def encode_shard(
-  network: text_encoders.TextEncoder,
+  network: judges.text_encoders.TextEncoder,
   tokens: np.ndarray,
   lengths: np.ndarray,
   batch_size: int,
@@ -123,22 +130,22 @@ def encode_shard(
 
 
 def tokenize(
-  network: text_encoders.TextEncoder, captioned: captions_lib.Captioned
+  network: judges.text_encoders.TextEncoder, captioned: captions_lib.Captioned
 ) -> tuple[np.ndarray, np.ndarray]:
   """Tokens of all captions and their lengths: before hours are spent on the first.
 
   Raises:
-    launch.UserError: a caption that holds no text or does not fit, and its image.
+    errors.InputError: a caption that holds no text or does not fit, and its image.
   """
   try:
     return network.tokenize(captioned.texts)
-  except text.CaptionError:
+  except errors.CaptionError:
     for i, caption in enumerate(captioned.texts):
       try:
         network.tokenize([caption])
-      except text.CaptionError as error:
+      except errors.CaptionError as error:
         reason = str(error).removeprefix('caption 0 is ')
-        raise launch.UserError(
+        raise errors.InputError(
           f'{captioned.images[i]}: caption {i}, {reason} Or cut it with --truncate.'
         ) from error
     raise
@@ -151,7 +158,7 @@ if __name__ == '__main__':
   TRUNCATE = flags.DEFINE_bool('truncate', False, 'Whether to cut long captions.')
   BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Captions in a call.', 1)
   SHARD_SIZE = flags.DEFINE_integer('shard_size', 4096, 'Captions in a file.', 1)
-  launch.main(
+  app.main(
     lambda f: run(
       f.config,
       encoder=ENCODER.value,

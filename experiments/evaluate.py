@@ -2,80 +2,64 @@
 
   python -m experiments.evaluate --workdir=runs/digits
 
-Reads the config from the checkpoint; `--config=...` replaces its `evaluation`
-section. All methods are tables of one compiled sampler, drawn from the same seeds.
-Grids are chosen on validation data and reported on test data. Writes results.json,
-results.md and plots/. What is measured is kept until then: the same command resumes.
+Reads the config from the checkpoint; with `--config=...`, its sections that say how to
+sample and where data lie are used instead (docs/commands.md). All methods are tables of
+one compiled sampler, drawn from the same seeds. Grids are chosen on validation data and
+reported on test data. Writes results.json, results.md and plots/. What is measured is
+kept until then: the same command resumes.
 """
 
 import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import arena as arena_lib
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import evaluation_results
-from experiments import identities
-from experiments import judge as judge_lib
-from experiments import launch
-from experiments import pieces as pieces_lib
-from experiments import restoring
-from experiments import reward_frontiers
-from experiments import stored_configs
-from experiments import workdir as workdir_lib
+from experiments import judges
+from experiments import report
+from experiments import sampling
+from experiments import workdirs
 from lgd import guidance
 from lgd import metrics
-from lgd import reporting
 from lgd.data import splits
-
-
-class Reference(NamedTuple):
-  """Real data as the metrics need them, computed once for all rows."""
-
-  splits: dict[str, metrics.ClassSets]  # name -> of the energy distances
-  pixels: metrics.Gaussian  # Of test data, as is the next.
-  features: metrics.Gaussian
+from lgd.training import reporting
 
 
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
   """Evaluates, writes results and figures, and returns the rows."""
-  workdir = workdir_lib.Workdir(workdir)
-  config = restoring.resolve_config(workdir, config)
-  dataset = datasets.load_classes(config)
-  params, step = restoring.load_denoiser(workdir, dataset.spec, builders.mesh(config))
-  weights = arena_lib.load_learned(workdir, config, dataset.spec)
+  session = workdirs.open_trained(config, workdir)
+  workdir, config, _ = session
+  dataset = builders.data.load_classes(config)
+  params, step = session.load_denoiser()
+  weights = sampling.arena.load_learned(workdir, config, dataset.spec)
   learned = [
-    arena_lib.learned_method(config, dataset.spec, name, weight)
+    sampling.arena.learned_method(config, dataset.spec, name, weight)
     for name, weight in weights.items()
   ]
   learned = at_strengths(learned, config.evaluation.kappas)
   methods = grid_methods(config, dataset.num_classes) + learned
   logging.info('base model at step %d; %d methods', step, len(methods))
 
-  identity = identities.run_identity(workdir, config)
-  pieces = pieces_lib.Pieces(workdir.unfinished('evaluate'), identity)
-  stored_configs.record(workdir.path, 'evaluate', config)
-  judge = judge_lib.train_judge(config, dataset, pieces)
-  reference = make_reference(dataset, judge)
-  arena = arena_lib.Arena(config, dataset, params)
+  pieces = session.pieces('evaluate')
+  judge = judges.classifiers.train_judge(config, dataset, pieces)
+  reference = report.class_metrics.make_reference(dataset, judge)
+  arena = sampling.arena.Arena(config, dataset, params)
   rows, samples = evaluate_methods(arena, methods, judge, reference, pieces)
-  rows = real_rows(dataset, judge, reference) + rows
+  rows = report.class_metrics.real_rows(dataset, judge, reference) + rows
   if jax.process_index() == 0:
-    evaluation_results.write(
+    report.classes.write(
       workdir.path,
       rows,
       samples={'real': real_samples(dataset), **samples},
       tables={m.name: np.asarray(m.table) for m in learned if not m.params},
-      gammas=reward_frontiers.gammas(weights),
-      times=np.asarray(builders.time_grid(config))[:-1],
+      gammas=report.rows.gammas(weights),
+      times=np.asarray(builders.models.time_grid(config))[:-1],
     )
   pieces.remove()
   return rows
@@ -83,16 +67,16 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
 
 def grid_methods(
   config: config_dict.ConfigDict, num_classes: int
-) -> list[arena_lib.Method]:
+) -> list[sampling.arena.Method]:
   """Unguided, constants, intervals and clamp-linear schedules."""
   section = config.evaluation
-  methods = arena_lib.grid_methods(config, num_classes)
+  methods = sampling.arena.grid_methods(config, num_classes)
   for omega, floor in itertools.product(
     section.clamp_linear_omegas, section.clamp_linear_floors
   ):
     weight = guidance.clamp_linear(omega, floor)
     methods.append(
-      arena_lib.given_method(
+      sampling.arena.given_method(
         config, num_classes, 'clamp_linear', weight, omega=omega, floor=floor
       )
     )
@@ -100,8 +84,8 @@ def grid_methods(
 
 
 def at_strengths(
-  learned: list[arena_lib.Method], kappas: Sequence[float]
-) -> list[arena_lib.Method]:
+  learned: list[sampling.arena.Method], kappas: Sequence[float]
+) -> list[sampling.arena.Method]:
   """Learned weights, networks at every strength kappa as well."""
   methods = []
   for method in learned:
@@ -115,11 +99,11 @@ def at_strengths(
 
 
 def evaluate_methods(
-  arena: arena_lib.Arena,
-  methods: list[arena_lib.Method],
-  judge: judge_lib.Judge,
-  reference: Reference,
-  pieces: pieces_lib.Pieces,
+  arena: sampling.arena.Arena,
+  methods: list[sampling.arena.Method],
+  judge: judges.classifiers.Judge,
+  reference: report.class_metrics.Reference,
+  pieces: app.Pieces,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
   """A row for every method and seed, and samples of the first seed by method."""
   first, num_seeds = arena.config.seed, arena.config.evaluation.num_seeds
@@ -144,12 +128,12 @@ def evaluate_methods(
 
 
 def measure(
-  arena: arena_lib.Arena,
-  method: arena_lib.Method,
+  arena: sampling.arena.Arena,
+  method: sampling.arena.Method,
   seed: int,
-  judge: judge_lib.Judge,
-  reference: Reference,
-) -> pieces_lib.Piece:
+  judge: judges.classifiers.Judge,
+  reference: report.class_metrics.Reference,
+) -> app.Piece:
   """The row of a method and seed, and with the first seed its samples by class."""
   config, label = arena.config, arena.label
   x, _ = arena.sample(method, seed)
@@ -161,7 +145,7 @@ def measure(
     'num_steps': config.evaluation.num_steps,
     'nfe': arena.count_nfe(method),
     'learning_evaluations': method.cost,
-    'metrics': compute_metrics(
+    'metrics': report.class_metrics.compute_metrics(
       x, label, metrics.class_sets(x, label), judge, reference
     ),
   }
@@ -169,72 +153,6 @@ def measure(
     return {'row': row}
   by_class = x.reshape(arena.dataset.num_classes, -1, *arena.dataset.shape)
   return {'row': row, 'x': by_class}
-
-
-def make_reference(dataset: splits.Dataset, judge: judge_lib.Judge) -> Reference:
-  """What every row is compared with."""
-  _, features = judge(dataset.test.x)
-  return Reference(
-    {
-      name: metrics.class_sets(*split)
-      for name, split in (
-        ('test', dataset.test),
-        ('validation', dataset.validation),
-        ('train', dataset.train),
-      )
-    },
-    pixels=metrics.fit_gaussian(dataset.test.x),
-    features=metrics.fit_gaussian(features),
-  )
-
-
-def compute_metrics(
-  x: np.ndarray,
-  label: np.ndarray,
-  by_class: metrics.ClassSets,
-  judge: judge_lib.Judge,
-  reference: Reference,
-) -> dict[str, float]:
-  """All metrics of one set of samples; `by_class` holds the same ones."""
-  log_prob, features = judge(x)
-  return {
-    **{
-      f'energy_{name}': metrics.class_conditional_energy(by_class, split)
-      for name, split in reference.splits.items()
-    },
-    'frechet_pixels': metrics.frechet_distance(
-      metrics.fit_gaussian(x), reference.pixels
-    ),
-    'frechet_features': metrics.frechet_distance(
-      metrics.fit_gaussian(features), reference.features
-    ),
-    **metrics.classification(log_prob, label),
-  }
-
-
-def real_rows(
-  dataset: splits.Dataset, judge: judge_lib.Judge, reference: Reference
-) -> list[dict[str, Any]]:
-  """The floor: how far real data are from real data."""
-  splits_by_class = dict(reference.splits)
-  train = splits_by_class.pop('train')
-  real = compute_metrics(
-    *dataset.train, train, judge, reference._replace(splits=splits_by_class)
-  )
-  # The training set is no distance from itself; real against real is symmetric.
-  real['energy_train'] = real['energy_test']
-  return [
-    {
-      'method': 'real',
-      'params': {'split': 'train'},
-      'seed': 0,
-      'num_samples': len(dataset.train.label),
-      'num_steps': 0,
-      'nfe': 0.0,
-      'learning_evaluations': 0,
-      'metrics': real,
-    }
-  ]
 
 
 def real_samples(dataset: splits.Dataset) -> np.ndarray:
@@ -245,4 +163,4 @@ def real_samples(dataset: splits.Dataset) -> np.ndarray:
 
 
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=False)
+  app.main(lambda flags: run(flags.config, flags.workdir), needs_config=False)

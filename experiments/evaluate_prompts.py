@@ -23,25 +23,16 @@ from absl import flags
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import arena as arena_lib
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import identities
-from experiments import launch
-from experiments import learned_weights
-from experiments import pieces as pieces_lib
-from experiments import prompt_metrics
-from experiments import prompt_results
-from experiments import refusals
-from experiments import restoring
-from experiments import reward_frontiers
-from experiments import sampler
-from experiments import stored_configs
+from experiments import judges
+from experiments import report
+from experiments import sampling
 from experiments import validation
-from experiments import workdir as workdir_lib
+from experiments import workdirs
 from lgd import arrays
-from lgd import reporting
 from lgd.data import splits
+from lgd.training import reporting
 
 SPLITS = ('validation', 'test')
 
@@ -50,22 +41,21 @@ def run(
   config: config_dict.ConfigDict | None, workdir: str, *, squeezenet: str = ''
 ) -> list[dict[str, Any]]:
   """Evaluates, writes results and figures, and returns the rows."""
-  workdir = workdir_lib.Workdir(workdir)
-  config = restoring.resolve_config(workdir, config)
+  session = workdirs.open_trained(config, workdir)
+  workdir, config, spec = session
   validation.require_prompts(config)
-  dataset = datasets.load(config)
-  spec = dataset.spec
-  refusals.require_encoded(workdir.denoiser, config)
-  params, step = restoring.load_denoiser(workdir, spec, builders.mesh(config))
+  dataset = builders.data.load(config)
+  workdirs.refuse.require_encoded(workdir.denoiser, config)
+  params, step = session.load_denoiser()
   held_out = {name: head(getattr(dataset, name), config) for name in SPLITS}
-  networks = prompt_metrics.load_networks(config, workdir, squeezenet)
+  networks = judges.prompts.load_networks(config, workdir, squeezenet)
   measures = {
-    name: prompt_metrics.Measure(networks, pairs) for name, pairs in held_out.items()
+    name: judges.prompts.Measure(networks, pairs) for name, pairs in held_out.items()
   }
-  learned = arena_lib.load_learned(workdir, config, spec)
-  grid = arena_lib.grid_methods(config, 1)  # A row of weights for all prompts.
+  learned = sampling.arena.load_learned(workdir, config, spec)
+  grid = sampling.arena.grid_methods(config, 1)  # A row of weights for all prompts.
   methods = grid + learned_methods(config, learned, held_out['test'].label)
-  samplers = arena_lib.Samplers(config, spec, params)
+  samplers = sampling.arena.Samplers(config, spec, params)
   seeds = range(config.seed, config.seed + config.evaluation.num_seeds)
   logging.info('base model at step %d; %d methods', step, len(methods))
 
@@ -85,10 +75,10 @@ def run(
     }
     return {'row': row, 'x': x} if (name, seed) == ('test', seeds[0]) else {'row': row}
 
-  identity = identities.run_identity(workdir, config)
-  identity |= prompt_metrics.networks_identity(workdir, networks, squeezenet)
-  pieces = pieces_lib.Pieces(workdir.unfinished('evaluate_prompts'), identity)
-  stored_configs.record(workdir.path, 'evaluate_prompts', config)
+  pieces = session.pieces(
+    'evaluate_prompts',
+    **judges.prompts.networks_identity(workdir, networks, squeezenet),
+  )
   rows, samples = [real_row(held_out['test'], measures['test'])], {}
   for i, method in enumerate(methods):
     for name, seed in itertools.product(SPLITS if i < len(grid) else ('test',), seeds):
@@ -106,14 +96,14 @@ def run(
       reporting.eta(pieces.seconds, i + 1, len(methods)),
     )
   if jax.process_index() == 0:
-    prompt_results.write(
+    report.prompts.write(
       workdir.path,
       rows,
-      prompts=datasets.tokenizer(config).decode(held_out['test'].label),
+      prompts=builders.data.tokenizer(config).decode(held_out['test'].label),
       samples={'real': held_out['test'].x, **samples},
       tables={m.name: m.table for m in methods if m.name in learned},
-      gammas=reward_frontiers.gammas(learned),
-      times=np.asarray(builders.time_grid(config))[:-1],
+      gammas=report.rows.gammas(learned),
+      times=np.asarray(builders.models.time_grid(config))[:-1],
     )
   pieces.remove()
   return rows
@@ -127,30 +117,30 @@ def head(split: splits.Split, config: config_dict.ConfigDict) -> splits.Split:
 
 def learned_methods(
   config: config_dict.ConfigDict,
-  learned: dict[str, learned_weights.LearnedWeight],
+  learned: dict[str, workdirs.weights.LearnedWeight],
   label: np.ndarray,
-) -> list[arena_lib.Method]:
+) -> list[sampling.arena.Method]:
   """Every learned weight, for these prompts."""
   methods = []
   for name, weight in learned.items():
-    table = np.asarray(sampler.tabulate_learned(config, weight, label))
+    table = np.asarray(sampling.sampler.tabulate_learned(config, weight, label))
     methods.append(
-      arena_lib.Method(name, {}, weight.rule, table, weight.num_evaluations)
+      sampling.arena.Method(name, {}, weight.rule, table, weight.num_evaluations)
     )
   return methods
 
 
 def draw(
   config: config_dict.ConfigDict,
-  of_rule: arena_lib.Sampler,
-  method: arena_lib.Method,
+  of_rule: sampling.arena.Sampler,
+  method: sampling.arena.Method,
   label: np.ndarray,
   seed: int,
 ) -> np.ndarray:
   """A sample of every prompt, `[n, *data]`."""
   omega = omega_of(method, len(label))
   numbers = np.arange(len(label))
-  keys = sampler.sample_keys(seed, numbers)
+  keys = sampling.sampler.sample_keys(seed, numbers)
   parts = [
     of_rule.sample(
       of_rule.params, None if omega is None else omega[rows], keys[rows], label[rows]
@@ -158,14 +148,14 @@ def draw(
     for rows in arrays.whole_batches(len(label), config.fid.batch_size)
   ]
   x = np.concatenate(parts)[: len(label)]
-  sampler.require_finite(x, method.key, seed, numbers)
+  sampling.sampler.require_finite(x, method.key, seed, numbers)
   return x
 
 
 def count_nfe(
   config: config_dict.ConfigDict,
-  of_rule: arena_lib.Sampler,
-  method: arena_lib.Method,
+  of_rule: sampling.arena.Sampler,
+  method: sampling.arena.Method,
   num: int,
 ) -> float:
   """Network evaluations of a sample, in the batches of `draw`."""
@@ -177,14 +167,14 @@ def count_nfe(
   return float(np.mean(counts))
 
 
-def omega_of(method: arena_lib.Method, num: int) -> np.ndarray | None:
+def omega_of(method: sampling.arena.Method, num: int) -> np.ndarray | None:
   """The weights of `num` prompts, `[num, num_steps]`, if there are any."""
   if method.table is None:
     return None
   return np.broadcast_to(method.table, (num, method.table.shape[1]))
 
 
-def real_row(pairs: splits.Split, measure: prompt_metrics.Measure) -> dict[str, Any]:
+def real_row(pairs: splits.Split, measure: judges.prompts.Measure) -> dict[str, Any]:
   """The ceiling: what real images of the prompts have."""
   return {
     'method': 'real',
@@ -201,7 +191,7 @@ def real_row(pairs: splits.Split, measure: prompt_metrics.Measure) -> dict[str, 
 
 if __name__ == '__main__':
   SQUEEZENET = flags.DEFINE_string('squeezenet', '', 'Weights, of Keras.')
-  launch.main(
+  app.main(
     lambda f: run(f.config, f.workdir, squeezenet=SQUEEZENET.value),
     needs_config=False,
   )

@@ -27,22 +27,15 @@ from absl import flags
 from etils import epath
 from ml_collections import config_dict
 
-from experiments import datasets
-from experiments import encoded
-from experiments import feature_files
-from experiments import fid_images
-from experiments import identities
-from experiments import launch
-from experiments import published_clip
-from experiments import refusals
-from experiments import restoring
-from experiments import sample
-from experiments import text_encoders
-from experiments import workdir as workdir_lib
-from lgd import files
+from experiments import app
+from experiments import builders
+from experiments import judges
+from experiments import sampling
+from experiments import workdirs
+from lgd import errors
 from lgd import metrics
 from lgd import networks
-from lgd import sealed
+from lgd.storage import files
 
 
 def run(
@@ -51,35 +44,37 @@ def run(
   *,
   method: str,
   seed: int,
-  network: feature_files.Network,
+  network: judges.features.Network,
   reference: str = '',
 ) -> dict[str, Any]:
   """Samples, compares, writes and returns the row of a method."""
-  workdir = workdir_lib.Workdir(workdir)
-  config = restoring.resolve_config(workdir, config)
-  refusals.require_encoded(workdir.denoiser, config)  # Before features are kept.
+  workdir, config, _ = workdirs.open_trained(config, workdir)
+  workdirs.refuse.require_encoded(workdir.denoiser, config)  # Before features are kept.
   encoder = None
-  if network.name in text_encoders.CLIP:
-    encoder = published_clip.encoder_of(config, network.path)
-  dataset = datasets.load(config)
+  if network.name in judges.text_encoders.CLIP:
+    encoder = judges.published_clip.encoder_of(config, network.path)
+  dataset = builders.data.load(config)
   section, root = config.fid, workdir.path / 'fid'
-  reference_x = encoded.pixels(config, dataset, section.split)
+  reference_x = builders.captions.pixels(config, dataset, section.split)
   num_reference = min(section.num_reference, len(reference_x))
   identity = {
-    'base': identities.base_identity(config),
+    'base': workdirs.identity.base_identity(config),
     'network': network.name,
     'weights': network.sha256,
   }
   start = time.perf_counter()
   # A method or a reference that cannot be used is refused before anything is kept.
   if method == 'real':
-    test, of_method = encoded.pixels(config, dataset, 'test'), {'split': 'test'}
+    test, of_method = (
+      builders.captions.pixels(config, dataset, 'test'),
+      {'split': 'test'},
+    )
     num_samples = min(section.num_samples, len(test))
-    images = fid_images.real_images(test)
+    images = sampling.images.real_images(test)
   else:
     num_samples = section.num_samples
-    of_method = fid_images.sampling_identity(config, workdir, method, seed)
-    images = fid_images.sampled_images(config, workdir, dataset, method, seed)
+    of_method = sampling.images.sampling_identity(config, workdir, method, seed)
+    images = sampling.images.sampled_images(config, workdir, dataset, method, seed)
   if reference:
     real, gaussian = None, metrics.load_gaussian(reference)
     require_features_of(gaussian, network, reference)
@@ -88,16 +83,16 @@ def run(
       {'samples': num_samples, f'data of fid.split={section.split!r}': num_reference}
     )
   if not reference:
-    real = feature_files.collect(
+    real = judges.features.collect(
       root / f'reference_{section.split}_{network.name}',
       {**identity, 'num_samples': num_reference},
       network,
-      fid_images.real_images(reference_x),
+      sampling.images.real_images(reference_x),
       shard_size=section.shard_size,
     )
     gaussian = metrics.fit_gaussian(real.features)
-  ours = feature_files.collect(
-    root / f'{sample.file_stem(method, seed)}_{network.name}',
+  ours = judges.features.collect(
+    root / f'{sampling.resolve.file_stem(method, seed)}_{network.name}',
     {**identity, **of_method, 'num_samples': num_samples},
     network,
     images,
@@ -105,8 +100,8 @@ def run(
   )
   measured = compare(ours, real, gaussian, network, section)
   if encoder:
-    label = fid_images.captions_of(config, dataset, method, seed)[:num_samples]
-    text = encoded.lookup(config).pooled(label)[encoder]['pooled']
+    label = sampling.images.captions_of(config, dataset, method, seed)[:num_samples]
+    text = builders.captions.lookup(config).pooled(label)[encoder]['pooled']
     score = networks.clip_score(ours.features, text.astype(np.float32))
     measured['clip_score'] = float(score.mean())
   row = {
@@ -126,19 +121,19 @@ def run(
 
 
 def require_features_of(
-  gaussian: metrics.Gaussian, network: feature_files.Network, reference: str
+  gaussian: metrics.Gaussian, network: judges.features.Network, reference: str
 ) -> None:
   """Refuses reference statistics of other features than the network's.
 
   Raises:
-    launch.UserError: of another dimension.
+    errors.InputError: of another dimension.
   """
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
   extractor = network.extractor
   features, _ = jax.eval_shape(extractor.apply, extractor.params, image)
   dim = features.shape[-1]
   if len(gaussian.mean) != dim:
-    raise launch.UserError(
+    raise errors.InputError(
       f'--reference={reference}: is of {len(gaussian.mean)} features, and'
       f' {network.name} has {dim}; give statistics of its features.'
     )
@@ -148,11 +143,11 @@ def require_neighbors(sizes: dict[str, int]) -> None:
   """Refuses sets, by name, that are too small for precision and recall.
 
   Raises:
-    launch.UserError: one has less than 4.
+    errors.InputError: one has less than 4.
   """
   for name, num in sizes.items():
     if num < 4:
-      raise launch.UserError(
+      raise errors.InputError(
         f'fid: there are {num} {name}, and the third neighbour needs at least 4; choose'
         ' another split, or more.'
       )
@@ -162,7 +157,7 @@ def compare(
   ours: metrics.Features,
   real: metrics.Features | None,
   gaussian: metrics.Gaussian,
-  network: feature_files.Network,
+  network: judges.features.Network,
   section: config_dict.ConfigDict,
 ) -> dict[str, float]:
   """All metrics; those that need features of data only where there are some."""
@@ -200,22 +195,22 @@ def add_row(path: epath.Path, row: dict[str, Any]) -> None:
 
   rows = read_rows(path) if path.exists() else []
   rows = [old for old in rows if key(old) != key(row)] + [row]
-  files.write_json(path, [sealed.seal(row) for row in rows])
+  files.write_json(path, [files.seal(row) for row in rows])
 
 
 def read_rows(path: epath.Path) -> list[dict[str, Any]]:
   """The rows of a file, each sealed.
 
   Raises:
-    files.FileError: a damaged file, or one of something else.
+    errors.FileError: a damaged file, or one of something else.
   """
   try:
     rows = files.read_json(path)
     if not isinstance(rows, list):
-      raise files.FileError(f'{path}: is of something else.')
-    return [sealed.unseal(row, f'{path}: row {i}') for i, row in enumerate(rows)]
-  except files.FileError as error:
-    raise files.FileError(
+      raise errors.FileError(f'{path}: is of something else.')
+    return [files.unseal(row, f'{path}: row {i}') for i, row in enumerate(rows)]
+  except errors.FileError as error:
+    raise errors.FileError(
       f'{error} Remove it: features are kept, and the same command again makes a row.'
     ) from error
 
@@ -230,13 +225,13 @@ if __name__ == '__main__':
   CLIP = flags.DEFINE_string('clip', '', 'Weights, of convert_clip.')
   SHA256 = flags.DEFINE_string('sha256', None, 'Of the weights, at least 8 digits.')
   REFERENCE = flags.DEFINE_string('reference', '', 'npz with mu and sigma.')
-  launch.main(
+  app.main(
     lambda f: run(
       f.config,
       f.workdir,
       method=METHOD.value,
       seed=SEED.value,
-      network=feature_files.load_network(
+      network=judges.features.load_network(
         INCEPTION.value, SQUEEZENET.value, CLIP.value, SHA256.value
       ),
       reference=REFERENCE.value,

@@ -19,46 +19,36 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import datasets
-from experiments import guidance_losses
-from experiments import launch
-from experiments import learned_weights
-from experiments import naming
-from experiments import refusals
-from experiments import results as results_lib
-from experiments import side_by_side
-from experiments import stored_configs
-from experiments import stores
-from experiments import train_guidance
+from experiments import app
+from experiments import builders
+from experiments import learning
+from experiments import report
 from experiments import validation
-from experiments import workdir as workdir_lib
+from experiments import workdirs
 from lgd import arrays
-from lgd import checkpointing
+from lgd import errors
 from lgd import objectives
+from lgd.training import checkpoints
 
 _NUM_BATCHES = 32  # That a weight is measured on.
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   """Trains what is missing, and returns a row for every gamma."""
-  validation.validate(config)
-  validation.require_learnable(config)
+  workdir, config, spec = workdirs.open_to_learn(config, workdir)
   require_frontier(config)
-  workdir = workdir_lib.Workdir(workdir)
-  train_guidance.require_finished_base(workdir, config)
-  config = stores.with_kind_of_objective(config)
+  config = workdirs.statistics.with_kind_of_objective(config)
   points = [with_gamma(config, gamma) for gamma in config.frontier.gammas]
   for point in points:
-    train_guidance.refuse_other_weight(workdir, point)
-  store, num_evaluations = stores.load(config, workdir)
+    workdirs.weights.refuse_other(workdir, point)
+  store, num_evaluations = workdirs.statistics.load(config, workdir)
   missing = [point for point in points if not is_done(workdir, point)]
   logging.info('frontier: %d of %d weights to do', len(missing), len(points))
   if missing:
-    stored_configs.record(workdir.path, 'frontier', config)
+    workdirs.configs.record(workdir.path, 'frontier', config)
     train(config, workdir, store, missing, num_evaluations)
-  spec = datasets.spec(config)
-  names = [naming.guidance_name(point) for point in points]
-  learned = learned_weights.load_all(workdir, config, names, spec)
+  names = [workdirs.layout.guidance_name(point) for point in points]
+  learned = workdirs.weights.load_all(workdir, config, names, spec)
   rows = measure(config, store, [learned[name].params for name in names])
   print_table(names, rows)
   return rows
@@ -68,20 +58,21 @@ def require_frontier(config: config_dict.ConfigDict) -> None:
   """Refuses what has no frontier.
 
   Raises:
-    launch.UserError: no reward, no consistency, or no network.
+    errors.InputError: no reward, no consistency, or no network.
   """
   if not config.reward.name:
-    raise launch.UserError(
+    raise errors.InputError(
       "reward.name='': a frontier trades against a reward; name one, as in"
       ' --config.reward.name=classifier.'
     )
-  if config.guidance.objective == 'reward':
-    raise launch.UserError(
-      "guidance.objective='reward': has no gamma; learn it by train_guidance, or choose"
-      ' what to trade, as in --config.guidance.objective=self_consistency.'
+  if builders.objectives.is_reward_alone(config):
+    raise errors.InputError(
+      f'guidance.objective={config.guidance.objective!r}: has no gamma; learn it by'
+      ' train_guidance, or choose what to trade, as in'
+      ' --config.guidance.objective=self_consistency.'
     )
   if config.guidance.weight != 'network':
-    raise launch.UserError(
+    raise errors.InputError(
       f'guidance.weight={config.guidance.weight!r}: a frontier trains networks; use'
       ' --config.guidance.weight=network.'
     )
@@ -95,31 +86,31 @@ def with_gamma(config: config_dict.ConfigDict, gamma: float) -> config_dict.Conf
   return config
 
 
-def is_done(workdir: workdir_lib.Workdir, point: config_dict.ConfigDict) -> bool:
+def is_done(workdir: workdirs.Workdir, point: config_dict.ConfigDict) -> bool:
   """Whether the weight of a config is there, with all its steps.
 
   Raises:
-    launch.UserError: with more of them.
+    errors.InputError: with more of them.
   """
-  directory = workdir.guidance(naming.guidance_name(point))
-  step = checkpointing.latest_step(directory)
+  directory = workdir.guidance(workdirs.layout.guidance_name(point))
+  step = checkpoints.latest_step(directory)
   if step is not None:
-    refusals.require_steps(directory, step, point.guidance.num_steps, 'frontier')
+    workdirs.refuse.require_steps(directory, step, point.guidance.num_steps, 'frontier')
   return step == point.guidance.num_steps
 
 
 def train(
   config: config_dict.ConfigDict,
-  workdir: workdir_lib.Workdir,
+  workdir: workdirs.Workdir,
   store: objectives.Store,
   points: list[config_dict.ConfigDict],
   num_evaluations: int,
 ) -> None:
   """Trains and stores the weights of all `points`, which differ in gamma alone."""
-  stream = naming.guidance_stream(points[0])
+  stream = workdirs.layout.guidance_stream(points[0])
   init_key = arrays.stream(config.seed, f'{stream}/init')
   key = arrays.stream(config.seed, stream)
-  states = side_by_side.train(
+  states = learning.side_by_side.train(
     points[0],
     store,
     [{'gamma': point.guidance.gamma} for point in points],
@@ -131,8 +122,8 @@ def train(
   )
   for i, point in enumerate(points):
     state = jax.tree.map(lambda x, i=i: x[i], states)
-    directory = workdir.guidance(naming.guidance_name(point))
-    learned_weights.save_weight(workdir, point, directory, state, num_evaluations)
+    directory = workdir.guidance(workdirs.layout.guidance_name(point))
+    workdirs.weights.save_weight(workdir, point, directory, state, num_evaluations)
 
 
 def measure(
@@ -145,7 +136,7 @@ def measure(
   @jax.jit
   def compiled(params, store):
     def at(gamma, key):
-      loss_fn = guidance_losses.make_statistics_loss_fn(config, gamma=gamma)
+      loss_fn = learning.losses.make_statistics_loss_fn(config, gamma=gamma)
       return loss_fn(params, store, (), key)
 
     return jax.vmap(lambda gamma: jax.vmap(lambda key: at(gamma, key))(keys))(gammas)
@@ -179,7 +170,7 @@ def print_table(names: list[str], rows: list[dict[str, float]]) -> None:
   """The frontier as it was learned."""
   if jax.process_index() == 0:
     columns = ('consistency', 'reward', 'omega_mean', 'omega_max')
-    lines = results_lib.table(
+    lines = report.rows.table(
       ('method', *columns),
       [
         (name, *(f'{row[column]:.4f}' for column in columns))
@@ -190,4 +181,4 @@ def print_table(names: list[str], rows: list[dict[str, float]]) -> None:
 
 
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)
+  app.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

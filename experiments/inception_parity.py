@@ -27,11 +27,11 @@ from absl import app
 from absl import flags
 from etils import epy
 
-from experiments import convert_inception
-from lgd import files
 from lgd import metrics
 from lgd import networks
 from lgd import types
+from lgd.networks import published
+from lgd.storage import files
 
 with epy.lazy_imports(error_callback='pip install -r requirements-parity.txt'):
   import torch
@@ -102,8 +102,8 @@ def converted(net) -> types.Params:
     source = pathlib.Path(directory) / 'random.pth'
     output = pathlib.Path(directory) / 'random.npz'
     torch.save(net.state_dict(), source)
-    convert_inception.run(source, output, sha256=files.sha256(source)[:8])
-    return metrics.inception_weights.load(output, sha256=files.sha256(output))
+    published.inception.convert(source, output, sha256=files.sha256(source)[:8])
+    return published.inception.load(output, sha256=files.sha256(output))
 
 
 def _draw(rng, name, shape):

@@ -13,9 +13,10 @@ import tensorflow_datasets as tfds
 from absl import flags
 from absl import logging
 
-from experiments import launch
-from lgd.data import catalog
-from lgd.data import prepared
+from experiments import app
+from lgd import errors
+from lgd.data.tfds import catalog
+from lgd.data.tfds import prepared
 
 NEEDED = ('tensorflow', 'importlib_resources')
 
@@ -24,11 +25,11 @@ def run(name: str, data_dir: str) -> None:
   """Prepares `name` in `data_dir`, empty for TFDS's default.
 
   Raises:
-    launch.UserError: an unknown name, packages or files that are missing, no network,
+    errors.InputError: an unknown name, packages or files that are missing, no network,
       or data that are there already in another format.
   """
   if name not in catalog.DATA_SETS:
-    raise launch.UserError(
+    raise errors.InputError(
       f'--name={name}: must be one of {", ".join(catalog.DATA_SETS)}.'
     )
   if _is_prepared(name, data_dir):
@@ -36,7 +37,7 @@ def run(name: str, data_dir: str) -> None:
     return
   missing = [package for package in NEEDED if not importlib.util.find_spec(package)]
   if missing:
-    raise launch.UserError(
+    raise errors.InputError(
       f'preparing needs {" and ".join(missing)}; install with: pip install -r'
       ' requirements-data.txt (reading does not need them).'
     )
@@ -45,18 +46,18 @@ def run(name: str, data_dir: str) -> None:
       file_format='array_record'
     )
   except (AssertionError, OSError) as error:  # Manual downloads; network and disk.
-    raise launch.UserError(f'--name={name}: {error}') from error
+    raise errors.InputError(f'--name={name}: {error}') from error
   try:
     builder = prepared.builder(name, data_dir)
-  except prepared.NotPreparedError as error:  # TFDS reuses what it finds, as it is.
-    raise launch.UserError(f'--data_dir={data_dir}: {error}') from error
+  except errors.NotPreparedError as error:  # TFDS reuses what it finds, as it is.
+    raise errors.InputError(f'--data_dir={data_dir}: {error}') from error
   logging.info('%s: prepared in %s', name, builder.data_dir)
 
 
 def _is_prepared(name: str, data_dir: str) -> bool:
   try:
     prepared.builder(name, data_dir)
-  except prepared.NotPreparedError:
+  except errors.NotPreparedError:
     return False
   return True
 
@@ -64,6 +65,6 @@ def _is_prepared(name: str, data_dir: str) -> bool:
 if __name__ == '__main__':
   NAME = flags.DEFINE_string('name', '', 'The data set.')
   DATA_DIR = flags.DEFINE_string('data_dir', '', "Where to; empty is TFDS's default.")
-  launch.main(
+  app.main(
     lambda _: run(NAME.value, DATA_DIR.value), needs_config=False, needs_workdir=False
   )

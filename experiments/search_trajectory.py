@@ -12,99 +12,99 @@ is kept until the average is written: the same command resumes.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import bounds
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import identities
-from experiments import judge
-from experiments import launch
-from experiments import learned_weights
-from experiments import naming
-from experiments import pieces as pieces_lib
-from experiments import refusals
-from experiments import restoring
-from experiments import rule_builders
-from experiments import stored_configs
-from experiments import train_guidance
-from experiments import trajectory_fit
+from experiments import judges
+from experiments import learning
 from experiments import validation
-from experiments import workdir as workdir_lib
+from experiments import workdirs
 from lgd import arrays
-from lgd import checkpointing
 from lgd import denoiser as denoiser_lib
-from lgd import reporting
+from lgd import errors
 from lgd import trajectory
 from lgd import types
 from lgd.data import splits
+from lgd.training import checkpoints
+from lgd.training import reporting
+from lgd.training import sharding
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   """Searches and fits; returns the table, `[num_classes, num_steps]`."""
   validation.validate(config)
   config = config.copy_and_resolve_references()
-  config.guidance.num_steps = config.trajectory.fit_steps
-  validation.validate(config)  # Of the fit, too.
-  validation.require_learnable(config)
-  workdir = workdir_lib.Workdir(workdir)
-  train_guidance.require_finished_base(workdir, config)
+  config.guidance.num_steps = config.trajectory.fit_steps  # Its rules hold, too.
+  session = workdirs.open_to_learn(config, workdir)
+  workdir, config, _ = session
   if config.evaluation.order != 1:
-    raise launch.UserError(
+    raise errors.InputError(
       f'evaluation.order={config.evaluation.order}: weights are searched along'
       ' trajectories of first order; use --config.evaluation.order=1 here.'
     )
+  # What the weight is learned with is stored; what has no part in it is as usual.
   config.guidance.objective = f'trajectory_{config.trajectory.distance}'
-  config.guidance.source, config.guidance.weight = 'statistics', 'network'
+  config.guidance.update(
+    source='statistics',
+    weight='network',
+    gamma=0.0,
+    learning_rate=config.trajectory.learning_rate,
+  )
+  config.statistics.split = 'train'
   table_config = config.copy_and_resolve_references()
   table_config.guidance.weight = 'table'
   for each in (config, table_config):
     refuse_other_search(workdir, each)
 
-  dataset = datasets.load_classes(config, in_memory=False)
+  dataset = builders.data.load_classes(config, in_memory=False)
   require_references(dataset, config.trajectory)
-  params = restoring.load_pair(workdir, config, dataset.spec)
-  directory = workdir.guidance(naming.guidance_name(table_config))
-  if checkpointing.latest_step(directory) is None:
-    identity = identities.run_identity(workdir, config)
-    pieces = pieces_lib.Pieces(workdir.unfinished('search_trajectory'), identity)
-    stored_configs.record(workdir.path, 'search_trajectory', config)
+  params = session.load_pair()
+  directory = workdir.guidance(workdirs.layout.guidance_name(table_config))
+  if checkpoints.latest_step(directory) is None:
+    pieces = session.pieces('search_trajectory')
     values, num_evaluations = search(config, dataset, params, pieces)
-    table = {'values': values, 'times': builders.time_grid(config)}
-    learned_weights.save_table(workdir, table_config, directory, table, num_evaluations)
+    table = {'values': values, 'times': builders.models.time_grid(config)}
+    workdirs.weights.save_table(
+      workdir, table_config, directory, table, num_evaluations
+    )
     pieces.remove()
-  learned = learned_weights.load_guidance(workdir, config, directory.name, dataset.spec)
-  trajectory_fit.fit(config, workdir, dataset, learned)
+  learned = workdirs.weights.load_guidance(
+    workdir, config, directory.name, dataset.spec
+  )
+  fit(config, workdir, dataset, learned)
   return np.asarray(learned.params['values'])
 
 
 def refuse_other_search(
-  workdir: workdir_lib.Workdir, config: config_dict.ConfigDict
+  workdir: workdirs.Workdir, config: config_dict.ConfigDict
 ) -> None:
-  """Raises launch.UserError if the weight is there and was searched differently."""
-  directory = workdir.guidance(naming.guidance_name(config))
-  stored = learned_weights.load_guidance_config(workdir, config)
+  """Raises errors.InputError if the weight is there and was searched differently."""
+  directory = workdir.guidance(workdirs.layout.guidance_name(config))
+  stored = workdirs.weights.load_guidance_config(workdir, config)
   if stored is None:
     return
-  wanted = stored_configs.config_to_json(config, 'seed', 'trajectory', 'guidance')
-  wanted['rule'] = identities.rule_identity(config)
-  wanted |= identities.clipping(config)
+  wanted = workdirs.configs.config_to_json(config, 'seed', 'trajectory', 'guidance')
+  wanted['rule'] = workdirs.identity.rule_identity(config)
+  wanted |= workdirs.identity.clipping(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
-  refusals.require_same(stored['config'], wanted, directory)
-  refusals.require_same_grid(stored['config'], config, directory)
+  workdirs.refuse.require_same(stored['config'], wanted, directory)
+  workdirs.refuse.require_same_grid(stored['config'], config, directory)
 
 
 def search(
   config: config_dict.ConfigDict,
   dataset: splits.Dataset,
   params: types.Params,
-  pieces: pieces_lib.Pieces,
+  pieces: app.Pieces,
 ) -> tuple[jax.Array, int]:
   """The averaged table and the denoiser evaluations that it took."""
   section = config.trajectory
@@ -118,7 +118,7 @@ def search(
     reference = draw_reference(rng, split, dataset.num_classes, section)
     table = np.asarray(searcher(params, jax.random.fold_in(root, i), *reference))
     if not np.isfinite(table).all():
-      raise reporting.NonFiniteError(
+      raise errors.NonFiniteError(
         f'trajectory: the curve of class {np.argmin(np.isfinite(table).all(axis=1))} is'
         ' not finite; look at the base model, or take a smaller trajectory.omega_max.'
       )
@@ -138,7 +138,7 @@ def search(
   num_evaluations = sum(piece['num_evaluations'] for piece in found)
   logging.info('trajectory: %d denoiser evaluations', num_evaluations)
   tables = jnp.stack([piece['table'] for piece in found])
-  bounds.warn_searched(config, tables)
+  learning.losses.warn_searched(config, tables)
   return jnp.mean(tables, axis=0), num_evaluations
 
 
@@ -149,15 +149,15 @@ def make_search(
 ):
   """`(params, key, reference [num_classes, n, *data], counts) -> table`, compiled."""
   section = config.trajectory
-  schedule = builders.schedule(config)
-  network = counter.wrap(builders.denoiser(config, dataset.spec))
-  pair = rule_builders.pair(config, dataset.spec, network=network)
+  schedule = builders.models.schedule(config)
+  network = counter.wrap(builders.models.denoiser(config, dataset.spec))
+  pair = builders.rules.pair(config, dataset.spec, network=network)
   # Closer together near 0, where most weights are.
   unit = jnp.linspace(0.0, 1.0, section.num_candidates)
   omegas = section.omega_max * unit**1.5
   features, features_params = None, None
   if section.distance == 'features':
-    features, features_params = judge.train_noisy_features(config, dataset)
+    features, features_params = judges.classifiers.train_noisy_features(config, dataset)
 
   @jax.jit
   def compiled(features_params, params, key, reference, counts):
@@ -175,7 +175,7 @@ def make_search(
       curves,
       jnp.arange(dataset.num_classes),
       dataset.shape,
-      times=builders.time_grid(config),
+      times=builders.models.time_grid(config),
       churn=config.evaluation.churn,
       num_particles=section.num_particles,
       omegas=omegas,
@@ -193,12 +193,12 @@ def require_references(
   """Refuses a class with less than 2 data to compare with.
 
   Raises:
-    launch.UserError: there is one.
+    errors.InputError: there is one.
   """
   label = getattr(dataset, section.reference).label
   counts = np.bincount(label, minlength=dataset.num_classes)
   if counts.min() < 2:
-    raise launch.UserError(
+    raise errors.InputError(
       f'trajectory.reference={section.reference!r}: holds {counts.min()} data of class'
       f' {np.argmin(counts)}, and a distance needs 2; use'
       ' --config.trajectory.reference=train.'
@@ -226,5 +226,49 @@ def draw_reference(
   return split.x[np.stack(rows)], used if used.min() < used.max() else None
 
 
+def fit(
+  config: config_dict.ConfigDict,
+  workdir: workdirs.Workdir,
+  dataset: splits.Dataset,
+  table: workdirs.weights.LearnedWeight,
+) -> None:
+  """Trains the network to follow the table; no denoiser."""
+  section = config.guidance
+  model = builders.models.weight_model(config, dataset.spec)
+
+  def loss_fn(params, table_params, label, key):
+    losses = trajectory.fit_loss(
+      key,
+      functools.partial(model.apply, params),
+      functools.partial(table.model.apply, table_params),
+      label,
+      table_params['times'],
+    )
+    return losses.mean(), {}
+
+  label = np.arange(section.batch_size, dtype=np.int32) % dataset.num_classes
+  name = workdirs.layout.guidance_name(config)
+  learning.loop.train(
+    config=config,
+    section=section,
+    workdir=workdir.path,
+    directory=workdir.guidance(name),
+    stage=f'guidance/{name}',
+    stored_config=workdirs.identity.guidance_identity(
+      workdir,
+      config,
+      num_steps=section.num_steps,
+      num_evaluations=table.num_evaluations,
+    ),
+    init=model.init,
+    tx=optax.adam(
+      optax.cosine_decay_schedule(section.learning_rate, section.num_steps)
+    ),
+    loss_fn=loss_fn,
+    frozen=table.params,
+    batches=lambda _: itertools.repeat(sharding.process_share(label)),
+  )
+
+
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)
+  app.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

@@ -21,60 +21,52 @@ import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import identities
-from experiments import launch
-from experiments import pieces as pieces_lib
-from experiments import restoring
-from experiments import sampler
-from experiments import side_by_side
-from experiments import stored_configs
-from experiments import stores
-from experiments import sweep_results
-from experiments import train_guidance
+from experiments import learning
+from experiments import report
+from experiments import sampling
 from experiments import validation
-from experiments import workdir as workdir_lib
+from experiments import workdirs
 from lgd import arrays
+from lgd import errors
 from lgd import metrics
 from lgd import objectives
-from lgd import reporting
 from lgd import types
 from lgd.data import splits
+from lgd.training import reporting
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   """Trains and evaluates the grid, and returns its rows."""
-  validation.validate(config)
-  validation.require_learnable(config)
-  workdir = workdir_lib.Workdir(workdir)
-  train_guidance.require_finished_base(workdir, config)
+  session = workdirs.open_to_learn(config, workdir)
+  workdir = session.workdir
   if config.guidance.weight != 'network':
-    raise launch.UserError(
+    raise errors.InputError(
       f'guidance.weight={config.guidance.weight!r}: a sweep trains networks; use'
       ' --config.guidance.weight=network.'
     )
-  config = stores.with_kind_of_objective(config)
+  config = workdirs.statistics.with_kind_of_objective(config)
   config.guidance.source = 'statistics'
   for key in ('num_steps', 'batch_size'):
     config.guidance[key] = config.sweep[key]
   grid = make_grid(config)
   for point in grid:  # Each must be a valid guidance config.
-    config.guidance.update({axis: point[axis] for axis in sweep_results.AXES})
+    config.guidance.update({axis: point[axis] for axis in report.sweep.AXES})
     validate_point(config)
-  dataset = datasets.load_classes(config)
-  store, num_evaluations = stores.load(config, workdir)
+  dataset = builders.data.load_classes(config)
+  store, num_evaluations = workdirs.statistics.load(config, workdir)
   t = np.asarray(store.t)
   for point in grid:
-    reach = builders.overridden(config.guidance, point)
-    stores.require_reach(t, reach, 'the statistics')
-  params = restoring.load_pair(workdir, config, dataset.spec)
-
-  identity = identities.run_identity(workdir, config)
-  identity['statistics'] = identities.statistics_identity(workdir, config)
-  pieces = pieces_lib.Pieces(workdir.unfinished('sweep'), identity)
-  stored_configs.record(workdir.path, 'sweep', config)
-  tabulate = sampler.make_tabulate(config, builders.weight_model(config, dataset.spec))
+    reach = builders.models.overridden(config.guidance, point)
+    workdirs.statistics.require_reach(t, reach, 'the statistics')
+  session = session._replace(config=config)
+  params = session.load_pair()
+  identity = workdirs.identity.statistics_identity(workdir, config)
+  pieces = session.pieces('sweep', statistics=identity)
+  tabulate = sampling.sampler.make_tabulate(
+    config, builders.models.weight_model(config, dataset.spec)
+  )
   tabulate = functools.partial(tabulate, label=np.arange(dataset.num_classes))
   tables = []
   for m in config.sweep.num_particles:  # The shapes of a training depend on it.
@@ -86,29 +78,29 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   rows = evaluate(config, dataset, params, grid, np.concatenate(tables), pieces)
   seconds = {'training': trained, 'all': pieces.seconds}
   if jax.process_index() == 0:
-    sweep_results.write(workdir.path / 'sweep', rows, num_evaluations, seconds)
+    report.sweep.write(workdir.path / 'sweep', rows, num_evaluations, seconds)
   pieces.remove()
   return rows
 
 
 def validate_point(config: config_dict.ConfigDict) -> None:
-  """As `validation.validate`, of a point of the grid: names its axis."""
+  """Validates a point of the grid; a message names its axis."""
   try:
     validation.validate(config)
-  except launch.UserError as error:
-    for axis in sweep_results.AXES:
+  except errors.InputError as error:
+    for axis in report.sweep.AXES:
       if str(error).startswith(f'guidance.{axis}='):
         values = config.sweep[axis]
-        raise launch.UserError(f'sweep.{axis}={values}: there {error}') from error
+        raise errors.InputError(f'sweep.{axis}={values}: there {error}') from error
     raise
 
 
 def make_grid(config: config_dict.ConfigDict) -> list[dict[str, float]]:
   """All combinations, with a seed each, `num_particles` outermost."""
-  values = [config.sweep[axis] for axis in sweep_results.AXES]
+  values = [config.sweep[axis] for axis in report.sweep.AXES]
   seeds = range(config.seed, config.seed + config.sweep.num_seeds)
   return [
-    dict(zip((*sweep_results.AXES, 'seed'), point, strict=True))
+    dict(zip((*report.sweep.AXES, 'seed'), point, strict=True))
     for point in itertools.product(*values, seeds)
   ]
 
@@ -127,7 +119,7 @@ def train(
   def streams(name):
     return jnp.stack([arrays.stream(point['seed'], name) for point in group])
 
-  states = side_by_side.train(
+  states = learning.side_by_side.train(
     config,
     store,
     group,
@@ -145,7 +137,7 @@ def make_tables(
   store: objectives.Store,
   group: list[dict[str, float]],
   tabulate: Callable[[types.Params], jax.Array],
-) -> pieces_lib.Piece:
+) -> app.Piece:
   """The weights of points of one `num_particles`, `[points, classes, num_steps]`."""
   learned = train(config, store, group, num_particles=group[0]['num_particles'])
   return {'tables': np.asarray(jax.lax.map(tabulate, learned))}
@@ -157,16 +149,18 @@ def evaluate(
   params: types.Params,
   grid: list[dict[str, float]],
   tables: np.ndarray,
-  pieces: pieces_lib.Pieces,
+  pieces: app.Pieces,
 ) -> list[dict[str, float]]:
   """Energy distances of samples to validation and test data, for every point.
 
   All tables are sampled from the same noise, so that their differences are paired.
   """
-  label = sampler.balanced_labels(dataset.num_classes, config.sweep.samples_per_class)
-  sample_fn = sampler.make_sample_fn(config, dataset.spec)
+  label = sampling.sampler.balanced_labels(
+    dataset.num_classes, config.sweep.samples_per_class
+  )
+  sample_fn = sampling.sampler.make_sample_fn(config, dataset.spec)
   numbers = np.arange(len(label))
-  keys = sampler.sample_keys(config.seed, numbers)
+  keys = sampling.sampler.sample_keys(config.seed, numbers)
   reference = {
     f'energy_{name}': metrics.class_sets(*getattr(dataset, name))
     for name in ('validation', 'test')
@@ -174,7 +168,7 @@ def evaluate(
 
   def measure(point, table):
     x = sample_fn(params, table[label], keys, label)
-    sampler.require_finite(x, f'sweep, {point}', config.seed, numbers)
+    sampling.sampler.require_finite(x, f'sweep, {point}', config.seed, numbers)
     by_class = metrics.class_sets(x, label)
     return {
       'omega_mean': float(table.mean()),
@@ -200,4 +194,4 @@ def evaluate(
 
 
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)
+  app.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

@@ -17,21 +17,16 @@ from absl import flags
 from absl import logging
 from ml_collections import config_dict
 
-from experiments import batching
+from experiments import app
 from experiments import builders
-from experiments import clips
-from experiments import datasets
-from experiments import launch
-from experiments import refusals
-from experiments import stored_configs
-from experiments import train_loop
+from experiments import learning
 from experiments import validation
-from experiments import workdir as workdir_lib
-from lgd import checkpointing
+from experiments import workdirs
 from lgd import metrics
 from lgd import networks
 from lgd import training
 from lgd.data import splits
+from lgd.training import checkpoints
 
 MODELS = ('reward', 'judge')
 
@@ -42,37 +37,37 @@ def run(
   """Trains or resumes, and returns the alignment of held-out pairs."""
   validation.validate(config)
   validation.require_prompts(config)
-  workdir = workdir_lib.Workdir(workdir)
+  workdir = workdirs.Workdir(workdir)
   workdir.refuse_foreign()
   directory = workdir.clip(model)
-  if checkpointing.latest_step(directory) is not None:
-    refusals.require_same(
-      checkpointing.load_config(directory)['config'],
-      stored_configs.config_to_json(config, 'seed', 'data', 'clip'),
+  if checkpoints.latest_step(directory) is not None:
+    workdirs.refuse.require_same(
+      checkpoints.load_config(directory)['config'],
+      workdirs.configs.config_to_json(config, 'seed', 'data', 'clip'),
       directory,
     )
-    refusals.require_encoded(directory, config)
-  dataset = datasets.load(config)
+    workdirs.refuse.require_encoded(directory, config)
+  dataset = builders.data.load(config)
   seen = config.copy_and_resolve_references()
   seen.seed += MODELS.index(model)  # Another start and order for each.
-  net = networks.CLIP(clips.clip_config(config))
-  state = train_loop.train(
+  net = networks.CLIP(workdirs.clip.clip_config(config))
+  state = learning.loop.train(
     config=seen,
     section=config.clip,
     workdir=workdir.path,
     directory=directory,
     stage=f'clip/{model}',
     stored_config={
-      'config': stored_configs.to_json(config),
-      'encoded': datasets.encoded_identity(config),
+      'config': workdirs.configs.to_json(config),
+      'encoded': builders.data.encoded_identity(config),
     },
-    init=clips.make_init(dataset.spec, net),
-    tx=builders.optimizer(config.clip),
+    init=workdirs.clip.make_init(dataset.spec, net),
+    tx=builders.models.optimizer(config.clip),
     loss_fn=make_loss_fn(config, net),
     frozen=None,
-    batches=batching.batches(seen, 'clip', data_of(dataset, model)),
+    batches=builders.data.batches(seen, 'clip', data_of(dataset, model)),
   )
-  embed = clips.Embedder(clips.Clip(net, state.ema_params))
+  embed = workdirs.clip.Embedder(workdirs.clip.Clip(net, state.ema_params))
   held_out = dataset.validation
   measured = metrics.alignment(embed.images(held_out.x), embed.texts(held_out.label))
   logging.info(
@@ -85,7 +80,7 @@ def run(
 
 
 def data_of(dataset: splits.Dataset, model: str) -> splits.Split:
-  """What a model learns from."""
+  """The data that a model learns from."""
   if model == 'reward':
     return dataset.train
   parts = dataset.train, dataset.validation, dataset.test
@@ -103,7 +98,7 @@ def make_loss_fn(config: config_dict.ConfigDict, net: networks.CLIP) -> training
   def loss_fn(params, frozen, batch, key):
     del frozen
     images = augment(key, batch.x, noise=section.noise, shift=section.shift)
-    images = networks.clip_images.preprocess(images, net.config)
+    images = networks.clip.preprocess(images, net.config)
     return networks.contrastive_loss(*net.apply(params, images, batch.label)), {}
 
   return loss_fn
@@ -125,4 +120,4 @@ def augment(key: jax.Array, x: jax.Array, *, noise: float, shift: int) -> jax.Ar
 
 if __name__ == '__main__':
   MODEL = flags.DEFINE_enum('model', 'reward', MODELS, 'What it is for.')
-  launch.main(lambda f: run(f.config, f.workdir, model=MODEL.value), needs_config=True)
+  app.main(lambda f: run(f.config, f.workdir, model=MODEL.value), needs_config=True)

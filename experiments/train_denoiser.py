@@ -7,73 +7,43 @@ The same command again resumes from the last checkpoint.
 
 from ml_collections import config_dict
 
-from experiments import batching
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import launch
-from experiments import refusals
-from experiments import stored_configs
-from experiments import train_loop
+from experiments import learning
 from experiments import validation
-from experiments import workdir as workdir_lib
-from lgd import checkpointing
-from lgd import objectives
+from experiments import workdirs
 from lgd import training
-from lgd.data import splits
+from lgd.training import checkpoints
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   """Trains or resumes, and returns the final state."""
   validation.validate(config)
-  workdir = workdir_lib.Workdir(workdir)
+  workdir = workdirs.Workdir(workdir)
   workdir.refuse_foreign()
-  if checkpointing.latest_step(workdir.denoiser) is not None:
-    refusals.require_base_of(workdir, config)
-    refusals.require_encoded(workdir.denoiser, config)
+  if checkpoints.latest_step(workdir.denoiser) is not None:
+    workdirs.refuse.require_base_of(workdir, config)
+    workdirs.refuse.require_encoded(workdir.denoiser, config)
 
-  dataset = datasets.load(config)
-  net = builders.network(config, dataset.spec)
-  return train_loop.train(
+  dataset = builders.data.load(config)
+  net = builders.models.network(config, dataset.spec)
+  return learning.loop.train(
     config=config,
     section=config.denoiser,
     workdir=workdir.path,
     directory=workdir.denoiser,
     stage='denoiser',
     stored_config={
-      'config': stored_configs.to_json(config),
-      'encoded': datasets.encoded_identity(config),
+      'config': workdirs.configs.to_json(config),
+      'encoded': builders.data.encoded_identity(config),
     },
-    init=lambda key: builders.init_network(net, key, dataset.spec),
-    tx=builders.optimizer(config.denoiser),
-    loss_fn=make_loss_fn(config, dataset.spec),
+    init=lambda key: builders.models.init_network(net, key, dataset.spec),
+    tx=builders.models.optimizer(config.denoiser),
+    loss_fn=learning.losses.make_denoiser_loss_fn(config, dataset.spec),
     frozen=None,
-    batches=batching.batches(config, 'denoiser', dataset.train),
+    batches=builders.data.batches(config, 'denoiser', dataset.train),
   )
 
 
-def make_loss_fn(config: config_dict.ConfigDict, spec: splits.Spec) -> training.LossFn:
-  """`(params, None, batch, key) -> loss` of the base model."""
-  section = config.denoiser
-  net = builders.network(config, spec)
-
-  def loss_fn(params, frozen, batch, key):
-    del frozen
-    losses = objectives.denoising(
-      key,
-      net.apply,
-      params,
-      builders.schedule(config),
-      batch.x,
-      batch.label,
-      spec.conditions.null,
-      dropout=section.label_dropout,
-      prediction=section.prediction,
-      sigmoid_bias=section.sigmoid_bias if section.weighting == 'sigmoid' else None,
-    )
-    return losses.mean(), {}
-
-  return loss_fn
-
-
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)
+  app.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

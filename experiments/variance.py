@@ -17,15 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
+from experiments import app
 from experiments import builders
-from experiments import datasets
-from experiments import encoded
-from experiments import launch
-from experiments import refusals
-from experiments import restoring
-from experiments import rule_builders
 from experiments import validation
-from experiments import workdir as workdir_lib
+from experiments import workdirs
 from lgd import arrays
 from lgd import guidance
 from lgd import noising
@@ -43,10 +38,10 @@ NOISES = ('independent', 'antithetic')
 def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, float]]:
   """Measures, prints and returns the ratios by beta."""
   validation.validate(config)
-  workdir = workdir_lib.Workdir(workdir)
-  refusals.require_base_of(workdir, config)
-  dataset = datasets.load(config)
-  params = restoring.load_pair(workdir, config, dataset.spec)
+  workdir = workdirs.Workdir(workdir)
+  workdirs.refuse.require_base_of(workdir, config)
+  dataset = builders.data.load(config)
+  params = workdirs.base_model.load_pair(workdir, config, dataset.spec)
   results = {}
   for beta in config.sweep.beta:
     direct, *from_statistics = estimates(config, dataset, params, beta)
@@ -84,15 +79,15 @@ def estimates(
   Of Algorithm 1, and from statistics of each of `NOISES`.
   """
   section = config.guidance
-  schedule = builders.schedule(config)
-  pair = rule_builders.pair(config, dataset.spec)
+  schedule = builders.models.schedule(config)
+  pair = builders.rules.pair(config, dataset.spec)
   energy = {'beta': beta, 'interaction': section.interaction}
   key_times, key_draws = jax.random.split(arrays.stream(config.seed, 'variance'))
   s, t = objectives.sample_times(
     key_times, NUM_POINTS, s_min=section.s_min, zeta=section.zeta, gap=section.gap
   )
   rows = np.random.default_rng(config.seed).choice(len(dataset.train.label), NUM_POINTS)
-  cond = encoded.lookup(config)(dataset.train.label[rows])
+  cond = builders.captions.lookup(config)(dataset.train.label[rows])
   x0, cond = jax.tree.map(jnp.asarray, (dataset.train.x[rows], cond))
   omega = jnp.full(NUM_POINTS, OMEGA)
 
@@ -162,4 +157,4 @@ def estimates(
 
 
 if __name__ == '__main__':
-  launch.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)
+  app.main(lambda flags: run(flags.config, flags.workdir), needs_config=True)

@@ -1,4 +1,4 @@
-"""What a model is conditioned on: labels, vectors of binary attributes, or prompts.
+"""Conditions of a model: labels, vectors of binary attributes, or prompts.
 
 An absent condition, the null that guidance needs, is a value beside the others: label
 `num_classes`; 1/2 for every attribute, neither absent (0) nor present (1); a prompt of
@@ -22,7 +22,7 @@ class Labels:
     return np.asarray(self.num_classes, np.int32)
 
   def zeros(self, batch: int) -> np.ndarray:
-    """Of the shape and dtype of conditions."""
+    """`batch` conditions that are 0, of the right shape and dtype."""
     return np.zeros(batch, np.int32)
 
 
@@ -39,7 +39,7 @@ class Attributes:
     return np.full(self.num_attributes, 0.5, np.float32)
 
   def zeros(self, batch: int) -> np.ndarray:
-    """Of the shape and dtype of conditions."""
+    """`batch` conditions that are 0, of the right shape and dtype."""
     return np.zeros((batch, self.num_attributes), np.float32)
 
 
@@ -57,7 +57,7 @@ class Tokens:
     return np.zeros(self.length, np.int32)
 
   def zeros(self, batch: int) -> np.ndarray:
-    """Of the shape and dtype of conditions."""
+    """`batch` conditions that are 0, of the right shape and dtype."""
     return np.zeros((batch, self.length), np.int32)
 
 
@@ -84,7 +84,7 @@ class Embeddings:
     return self._zeros(())
 
   def zeros(self, batch: int) -> dict[str, dict[str, np.ndarray]]:
-    """Of the shapes and dtypes of conditions."""
+    """`batch` conditions that are 0, of the right shapes and dtypes."""
     return self._zeros((batch,))
 
   def _zeros(self, leading):

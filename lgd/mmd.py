@@ -166,7 +166,7 @@ def _poisson_moment(x: jax.Array, b: float, h: float) -> jax.Array:
 
 @_poisson_moment.defjvp
 def _poisson_moment_jvp(primals, tangents):
-  """As in (4): differentiating e^(-x) times the sum would cancel."""
+  """The slope (4): differentiating e^(-x) times the sum would cancel."""
   x, b, h = primals
   slope = h * _poisson_moment(x, b + 1.0, h - 1.0)
   return _poisson_moment(x, b, h), slope * tangents[0]

@@ -110,7 +110,7 @@ def target(
   t: jax.Array,
   kind: str,
 ) -> jax.Array:
-  """What a network of this `kind` should predict at x_t = alpha x_0 + sigma eps.
+  """The target of a network of this `kind` at x_t = alpha x_0 + sigma eps.
 
   Shapes as in `add_noise`; finite at every t in [0, 1].
 

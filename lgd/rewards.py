@@ -230,7 +230,7 @@ def _reward_gradient(
 def _stein_direction(
   x: jax.Array, gradient: jax.Array, bandwidth: jax.Array | float | None
 ) -> jax.Array:
-  """What (2) multiplies by the rate, of one group: `[n, dim]` each."""
+  """The bracket of (2) over n, for the particles of one group: `[n, dim]`."""
   dtype = jnp.promote_types(x.dtype, jnp.float32)
   x, gradient = x.astype(dtype), gradient.astype(dtype)
   diff = x[:, None] - x[None]  # Explicit: a product of matrices would cancel.

@@ -28,7 +28,7 @@ from lgd import types
 
 
 class Coefficients(NamedTuple):
-  """Of (1): the mean is `coef_xt x_t + coef_x0 x_0`, the noise scale `std`."""
+  """Coefficients of (1): mean `coef_xt x_t + coef_x0 x_0`, noise scale `std`."""
 
   coef_xt: jax.Array
   coef_x0: jax.Array

@@ -10,11 +10,8 @@ from absl.testing import parameterized
 
 from configs import common
 from experiments import builders
-from experiments import datasets
-from experiments import objective_builders
-from experiments import statistics_plan
+from experiments import report
 from experiments import sweep
-from experiments import sweep_results
 from experiments import validation
 from lgd import conditions
 from lgd.data import splits
@@ -75,12 +72,12 @@ class ConfigsTest(parameterized.TestCase):
   def test_builds(self, name, variant):
     config = load(name, variant)
     validation.validate(config)
-    spec = datasets.spec(config)
+    spec = builders.data.spec(config)
     if variant != 'classes':
       self.assertEqual(spec, DATA[name])
     # As wide as they are, and less deep: more blocks are more of the same.
     config.denoiser.update(depth=2, num_blocks=1)
-    net = builders.network(config, spec)
+    net = builders.models.network(config, spec)
     args = jnp.zeros((4, *spec.shape)), jnp.full(4, 0.5), spec.conditions.zeros(4)
     out, _ = jax.eval_shape(net.init_with_output, jax.random.key(0), *args)
     self.assertEqual(out.shape, (4, *spec.shape))
@@ -90,38 +87,38 @@ class ConfigsTest(parameterized.TestCase):
     config = load(name, 'classes') if name == 'celeba64' else load(name)
     config.guidance.update(weight=kind, objective='l2')
     validation.validate(config)
-    spec = datasets.spec(config)
-    weight = builders.weight_model(config, spec)
+    spec = builders.data.spec(config)
+    weight = builders.models.weight_model(config, spec)
 
-    def build(key):
+    def evaluated(key):
       t = jnp.full(4, 0.5)
       return weight.apply(weight.init(key), spec.conditions.zeros(4), 0.5 * t, t)
 
-    self.assertEqual(jax.eval_shape(build, jax.random.key(0)).shape, (4,))
+    self.assertEqual(jax.eval_shape(evaluated, jax.random.key(0)).shape, (4,))
 
   @parameterized.parameters(*ALL)
   def test_sweep_has_only_valid_points(self, name, variant):
     config = load(name, variant)
     for point in sweep.make_grid(config):
-      config.guidance.update({axis: point[axis] for axis in sweep_results.AXES})
+      config.guidance.update({axis: point[axis] for axis in report.sweep.AXES})
       validation.validate(config)
 
   @parameterized.product(
-    name=('digits', 'mixture', 'mixture40'), kind=objective_builders.STATISTICS
+    name=('digits', 'mixture', 'mixture40'), kind=builders.objectives.STATISTICS
   )
   def test_plans_of_statistics(self, name, kind):
     """On one device as on eight, with what the configs say of sizes."""
     for variant in VARIANTS:
       config = load(name, variant)
       config.statistics.kind = kind
-      plan = statistics_plan.Plan(config, datasets.load(config).train)
+      plan = builders.statistics.Plan(config, builders.data.load(config).train)
       index, _, label, _ = plan.batch(plan.items(0)[:2])
       self.assertLen(index, plan.items_per_batch)
       self.assertEqual(label.shape, (plan.items_per_batch, plan.group_size))
 
   @parameterized.parameters('digits', 'mixture', 'mixture40')
   def test_data(self, name):
-    data = datasets.load(load(name))
+    data = builders.data.load(load(name))
     self.assertEqual(data.spec, DATA[name])
     for split in (data.train, data.validation, data.test):
       self.assertEqual(set(split.label), set(range(data.num_classes)))

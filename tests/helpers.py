@@ -16,7 +16,7 @@ from unittest import mock
 
 from absl.testing import parameterized
 
-from experiments import pieces
+from experiments import app
 
 _COLLECTIVE = re.compile(
   r'= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)'
@@ -90,7 +90,7 @@ def pieces_made(run: Callable[[], Any], *, dies_at: int | None = None) -> int:
     run: the command.
     dies_at: the number of that piece, from 0.
   """
-  made, encode = 0, pieces._encode
+  made, encode = 0, app.pieces._encode
 
   def counted(*args):
     nonlocal made
@@ -99,7 +99,7 @@ def pieces_made(run: Callable[[], Any], *, dies_at: int | None = None) -> int:
     made += 1
     return encode(*args)
 
-  with mock.patch.object(pieces, '_encode', counted):
+  with mock.patch.object(app.pieces, '_encode', counted):
     try:
       run()
     except KeyboardInterrupt:

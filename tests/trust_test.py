@@ -16,19 +16,16 @@ from absl.testing import parameterized
 from configs import coco512
 from configs import mixture
 from experiments import builders
-from experiments import datasets
-from experiments import encoded
 from experiments import fid
-from experiments import launch
-from experiments import restoring
 from experiments import sample
-from experiments import stored_configs
-from experiments import workdir as workdir_lib
+from experiments import sampling
+from experiments import workdirs
+from lgd import errors
 from lgd import networks
-from lgd import saving
 from lgd import training
-from lgd.data import prepared
-from tests import tfds_files
+from lgd.data.tfds import prepared
+from lgd.training import checkpoints
+from tests.lgd.data.tfds import tfds_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = [
@@ -51,7 +48,7 @@ SAFE_WITH = {
 }
 # (file, what it may have and no other).
 EXCEPTIONS = {
-  ('convert_inception.py', 'pickle.UnpicklingError'),  # To catch it.
+  ('inception.py', 'pickle.UnpicklingError'),  # To catch it.
   ('user_functions.py', 'importlib.import_module'),  # Of a name that the command gave.
 }
 
@@ -140,8 +137,12 @@ class CodeTest(parameterized.TestCase):
     self.assertEmpty(unsafe(ast.parse(program)))
 
   def test_who_imports_what_a_config_names(self):
-    """No binary with a config of a checkpoint, but for `encoded.decode`."""
-    names = ('user_functions.load', 'encoded.autoencoder', 'builders.reward')
+    """No command with a config of a checkpoint, but for `captions.decode`."""
+    names = (
+      'user_functions.load',
+      'builders.captions.autoencoder',
+      'builders.models.reward',
+    )
     users = {
       (path.stem, _dotted(node))
       for path in SOURCES
@@ -151,11 +152,11 @@ class CodeTest(parameterized.TestCase):
     self.assertEqual(
       users,
       {
-        ('builders', 'user_functions.load'),
-        ('encoded', 'user_functions.load'),
-        ('encode_latents', 'encoded.autoencoder'),
-        ('reward_models', 'encoded.autoencoder'),
-        ('reward_models', 'builders.reward'),
+        ('models', 'user_functions.load'),
+        ('captions', 'user_functions.load'),
+        ('encode_latents', 'builders.captions.autoencoder'),
+        ('rewards', 'builders.captions.autoencoder'),
+        ('rewards', 'builders.models.reward'),
       },
     )
 
@@ -181,9 +182,9 @@ class StoredNamesTest(PlantedCase):
     """A work directory whose base model says that it was trained with `config`."""
     params = {'params': {'w': jnp.ones(3)}}
     state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
-    stored = {'config': stored_configs.to_json(config), 'encoded': {}}
+    stored = {'config': workdirs.configs.to_json(config), 'encoded': {}}
     workdir = self.root / 'workdir'
-    with saving.Checkpointer(
+    with checkpoints.Checkpointer(
       workdir / 'denoiser', config=stored, keep=1
     ) as checkpointer:
       checkpointer.save(state)
@@ -199,16 +200,16 @@ class StoredNamesTest(PlantedCase):
       lambda: fid.run(None, workdir, method='unguided', seed=0, network=None),
     ):
       with self.assertRaisesRegex(
-        launch.UserError,
+        errors.InputError,
         "^data.autoencoder='planted:load': is named by .*workdir/denoiser, and no"
         ' module .*--config.data.autoencoder=planted:load',
       ) as caught:
         run()
       self.assertNotIn('\n', str(caught.exception))
       self.assert_imported(False)
-    given = restoring.resolve_config(workdir_lib.Workdir(workdir), config)
+    given = workdirs.base_model.resolve_config(workdirs.Workdir(workdir), config)
     self.assert_imported(False)
-    encoded.autoencoder(given)  # As the command said so.
+    builders.captions.autoencoder(given)  # As the command said so.
     self.assert_imported(True)
 
   def test_another_autoencoder_is_none_of_this_model(self):
@@ -218,19 +219,19 @@ class StoredNamesTest(PlantedCase):
     workdir = self.save(config)
     config.data.autoencoder = 'another:load'
     with self.assertRaisesRegex(
-      launch.UserError, "data.autoencoder='another:load': .* with 'planted:load'"
+      errors.InputError, "data.autoencoder='another:load': .* with 'planted:load'"
     ):
-      restoring.resolve_config(workdir_lib.Workdir(workdir), config)
+      workdirs.base_model.resolve_config(workdirs.Workdir(workdir), config)
     self.assert_imported(False)
 
   def test_reward_of_samplers_is_the_classifiers(self):
     """Whatever reward the base model's config names: MPGD's and Stein's."""
     config = mixture.get_config('smoke')
     config.reward.name = 'planted:load'
-    tree = stored_configs.to_json(config)
-    stored = stored_configs.config_from_json(tree)
+    tree = workdirs.configs.to_json(config)
+    stored = workdirs.configs.config_from_json(tree)
     self.assertEqual(stored.reward.name, 'planted:load')
-    spec, rng = datasets.spec(stored), np.random.default_rng(0)
+    spec, rng = builders.data.spec(stored), np.random.default_rng(0)
     net = networks.Classifier(
       spec.conditions.num_classes, stored.evaluation.classifier_width
     )
@@ -239,12 +240,12 @@ class StoredNamesTest(PlantedCase):
     params = jax.tree.map(lambda a: rng.normal(size=a.shape), shapes)
     logits = np.float64(net.apply(params, x)[0])
     log_prob = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
-    reward = builders.classifier_reward(stored, spec)
+    reward = builders.models.classifier_reward(stored, spec)
     np.testing.assert_allclose(
       reward(params, x, label), log_prob[label, label], rtol=1e-4, atol=1e-4
     )
     self.assert_imported(False)
-    builders.reward(stored, spec)(None, x, label)
+    builders.models.reward(stored, spec)(None, x, label)
     self.assert_imported(True)
 
 
@@ -283,7 +284,7 @@ class FeaturesTest(PlantedCase):
   def test_foreign(self, change):
     path = self.write(change)
     with self.assertRaisesRegex(
-      prepared.NotPreparedError, "features.json: names the feature 'planted.Feature'"
+      errors.NotPreparedError, "features.json: names the feature 'planted.Feature'"
     ) as caught:
       prepared.builder('mnist', str(self.root))
     self.assertNotIn('\n', str(caught.exception))
@@ -300,7 +301,7 @@ class FeaturesTest(PlantedCase):
   def test_damaged(self, content):
     path = self.write(lambda tree: tree) / 'features.json'
     path.write_text(content)
-    with self.assertRaisesRegex(prepared.NotPreparedError, f'{path}: .*prepare'):
+    with self.assertRaisesRegex(errors.NotPreparedError, f'{path}: .*prepare'):
       prepared.builder('mnist', str(self.root))
 
 
@@ -310,12 +311,14 @@ class PathsTest(parameterized.TestCase):
     name=('', '.', '..', '../x', 'a/b', '/etc', 'a/../../b', '..\\x', 'a\0b'),
   )
   def test_names_stay_inside(self, kind, name):
-    with self.assertRaisesRegex(launch.UserError, f'names a directory of .*{kind}, so'):
-      getattr(workdir_lib.Workdir('w'), kind)(name)
+    with self.assertRaisesRegex(
+      errors.InputError, f'names a directory of .*{kind}, so'
+    ):
+      getattr(workdirs.Workdir('w'), kind)(name)
 
   @parameterized.parameters('guidance', 'statistics', 'clip')
   def test_names_of_ours(self, kind):
-    path = getattr(workdir_lib.Workdir('w'), kind)('l2_reward0.5_validation..')
+    path = getattr(workdirs.Workdir('w'), kind)('l2_reward0.5_validation..')
     self.assertEqual(str(path), f'w/{kind}/l2_reward0.5_validation..')
 
   @parameterized.parameters(
@@ -326,19 +329,23 @@ class PathsTest(parameterized.TestCase):
   def test_methods_that_name_files(self, method):
     """Refused before anything has a name made of them."""
     config = mixture.get_config('smoke')
-    workdir = workdir_lib.Workdir(self.create_tempdir().full_path)
-    with self.assertRaisesRegex(launch.UserError, '^--method='):
-      sample.resolve_method(
-        config, workdir, datasets.spec(config), method, np.arange(8, dtype=np.int32)
+    workdir = workdirs.Workdir(self.create_tempdir().full_path)
+    with self.assertRaisesRegex(errors.InputError, '^--method='):
+      sampling.resolve.resolve_method(
+        config,
+        workdir,
+        builders.data.spec(config),
+        method,
+        np.arange(8, dtype=np.int32),
       )
 
   def test_half_a_file_of_a_killed_process(self):
     root = pathlib.Path(self.create_tempdir().full_path)
     (root / 'results.json.partial').touch()
-    workdir_lib.Workdir(root).refuse_foreign()
+    workdirs.Workdir(root).refuse_foreign()
     (root / 'thesis.tex.partial').touch()
-    with self.assertRaisesRegex(launch.UserError, 'thesis.tex.partial'):
-      workdir_lib.Workdir(root).refuse_foreign()
+    with self.assertRaisesRegex(errors.InputError, 'thesis.tex.partial'):
+      workdirs.Workdir(root).refuse_foreign()
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ _FLIPS = 1  # Sets the seeds of flips apart from those of shuffles, (seed, epoch
 
 
 class Spec(NamedTuple):
-  """What networks must know of data."""
+  """The shape and the conditions of data, for networks."""
 
   shape: tuple[int, ...]  # Of a datum.
   conditions: conditions_lib.Conditions

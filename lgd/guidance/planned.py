@@ -35,7 +35,7 @@ from lgd.guidance.guided import in_space
 )
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a batch of n samples needs, transition by transition.
+  """The needs of a batch of n samples, transition by transition.
 
   Samples lie in equal parts, one for each device that holds some of them, and what a
   part needs is evaluated where it is.
@@ -58,7 +58,7 @@ class Plan:
 
   @property
   def num_evaluations(self) -> int:
-    """Of the whole batch, (1)."""
+    """Network evaluations of the whole batch, (1)."""
     guided = np.asarray(self.sizes)[np.asarray(self.level)].sum()
     return self.omega.size + int(self.num_shards * guided)
 

@@ -1,8 +1,5 @@
 """Distances between samples and data, and judgements of a classifier or of CLIP."""
 
-from lgd.metrics import clip_weights
-from lgd.metrics import inception_weights
-from lgd.metrics import squeezenet_weights
 from lgd.metrics.alignment import alignment
 from lgd.metrics.classification import classification
 from lgd.metrics.energy import class_conditional_energy
@@ -44,14 +41,12 @@ __all__ = (
   'class_sets',
   'classification',
   'clip',
-  'clip_weights',
   'extract',
   'fit_gaussian',
   'frechet_distance',
   'gaussian',
   'inception',
   'inception_score',
-  'inception_weights',
   'kernel_distance',
   'load_gaussian',
   'merge',
@@ -60,6 +55,5 @@ __all__ = (
   'resize',
   'save_gaussian',
   'squeezenet',
-  'squeezenet_weights',
   'to_uint8',
 )

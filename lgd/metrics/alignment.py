@@ -1,4 +1,4 @@
-"""How well images go with their prompts, in the embeddings of CLIP.
+"""Agreement of images with their prompts, in the embeddings of CLIP.
 
   (1)  score_ij = <image_i, text_j> / (|image_i| |text_j|)
   (2)  clip_score      = mean of score_ii

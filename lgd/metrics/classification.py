@@ -1,4 +1,4 @@
-"""What a classifier says of samples with a wanted label.
+"""The verdict of a classifier on samples with a wanted label.
 
   (1)  accuracy             mean [argmax_k p(k | x) = c]
   (2)  inverse probability  mean 1 / p(c | x)
@@ -74,7 +74,7 @@ def classification(
 
 
 def _quantiles(values, shares):
-  """Of numbers some of which may be infinite, between which NumPy's has NaN."""
+  """Quantiles of numbers that may be infinite, where NumPy's are NaN."""
   quantiles = np.quantile(np.minimum(values, _HUGE), shares)
   return np.where(quantiles > 1e-9 * _HUGE, np.inf, quantiles)
 

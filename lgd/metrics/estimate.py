@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Estimate(NamedTuple):
-  """Of values from several parts of the samples."""
+  """Mean and spread of values from several parts of the samples."""
 
   mean: float
   std: float  # Of single values, with n.

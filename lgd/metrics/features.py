@@ -23,7 +23,7 @@ _SQUEEZENET_MEAN = (103.939, 116.779, 123.68)  # Blue, green, red.
 
 
 class Features(NamedTuple):
-  """What a network says of images."""
+  """A network's features and verdict on images."""
 
   features: np.ndarray  # [n, dim] float32
   log_prob: np.ndarray | None  # [n, num_classes] float32, of the Inception Score
@@ -102,5 +102,5 @@ def _apply_squeezenet(params, images):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _apply_clip(config, params, images):
-  x = networks.clip_images.preprocess(images / 127.5 - 1.0, config)
+  x = networks.clip.preprocess(images / 127.5 - 1.0, config)
   return networks.CLIP(config).apply(params, x, method='encode_image'), None

@@ -15,7 +15,8 @@ import numpy as np
 from etils import epath
 
 from lgd import checks
-from lgd import files
+from lgd import errors
+from lgd.storage import files
 
 
 class Gaussian(NamedTuple):
@@ -26,7 +27,7 @@ class Gaussian(NamedTuple):
 
 
 class Moments(NamedTuple):
-  """What (1) needs of the points so far, float64."""
+  """Count, mean and scatter of the points so far, for (1); float64."""
 
   count: int
   mean: np.ndarray  # [dim]
@@ -34,7 +35,7 @@ class Moments(NamedTuple):
 
 
 def moments(x: np.ndarray) -> Moments:
-  """Of `x [n, *data]`, flattened; n >= 1.
+  """Moments of `x [n, *data]`, flattened; n >= 1.
 
   Raises:
     ValueError: a point that is not finite.
@@ -47,7 +48,7 @@ def moments(x: np.ndarray) -> Moments:
 
 
 def merge(a: Moments | None, b: Moments) -> Moments:
-  """Those of both sets together, (1); None is the empty set."""
+  """Moments of both sets together, (1); None is the empty set."""
   if a is None:
     return b
   count = a.count + b.count
@@ -84,20 +85,20 @@ def load_gaussian(path: epath.PathLike) -> Gaussian:
   """Reads reference statistics: 'mu' `[dim]` and 'sigma' `[dim, dim]`; others are left.
 
   Raises:
-    files.FileError: no such file, damaged, or not of this form.
+    errors.FileError: no such file, damaged, or not of this form.
   """
   arrays = files.read_npz(path)
   for name in ('mu', 'sigma'):
     if name not in arrays:
-      raise files.FileError(
+      raise errors.FileError(
         f'{path}: has no array {name}; reference statistics are mu and sigma.'
       )
   mean, cov = arrays['mu'], arrays['sigma']
   if mean.ndim != 1 or cov.shape != 2 * mean.shape:
-    raise files.FileError(
+    raise errors.FileError(
       f'{path}: mu {mean.shape} and sigma {cov.shape}: must be [dim] and [dim, dim].'
     )
   mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
   if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(cov))):
-    raise files.FileError(f'{path}: mu or sigma is not finite.')
+    raise errors.FileError(f'{path}: mu or sigma is not finite.')
   return Gaussian(mean, cov)

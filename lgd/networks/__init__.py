@@ -1,15 +1,15 @@
 """Networks (Flax linen): denoisers, classifiers, and published feature extractors."""
 
-from lgd.networks import clip_images
+from lgd.networks import clip
 from lgd.networks.classifier import Classifier
 from lgd.networks.classifier import NoisyClassifier
 from lgd.networks.clip import CLIP
+from lgd.networks.clip import CLIP_B16
+from lgd.networks.clip import CLIP_B32
+from lgd.networks.clip import CLIP_L14
 from lgd.networks.clip import clip_score
+from lgd.networks.clip import ClipConfig
 from lgd.networks.clip import contrastive_loss
-from lgd.networks.clip_config import CLIP_B16
-from lgd.networks.clip_config import CLIP_B32
-from lgd.networks.clip_config import CLIP_L14
-from lgd.networks.clip_config import ClipConfig
 from lgd.networks.inception import InceptionV3
 from lgd.networks.mlp import ResidualMLP
 from lgd.networks.mmdit import MMDiT
@@ -35,7 +35,7 @@ __all__ = (
   'SqueezeNet',
   'TokenEncoder',
   'UNet',
-  'clip_images',
+  'clip',
   'clip_score',
   'contrastive_loss',
 )

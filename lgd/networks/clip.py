@@ -19,8 +19,24 @@ OpenAI's code does, and elsewhere the first `eos_token_id`, as here. In the publ
 vocabulary it is the largest id, 49407, so both agree, also where texts are padded with
 it. Weights of OpenCLIP have the same layout but most were trained with an exact GELU in
 place of (2): they do not belong here.
+
+Images reach the tower by `preprocess`, which is differentiable:
+
+  (7)  x in [-1, 1] -> (x + 1) / 2
+  (8)  resize until the short side is `size`: columns, then rows, each pass by a cubic
+       kernel (a = -1/2) that widens with the reduction, and clipped to [0, 1]
+  (9)  the `size` x `size` in the centre
+  (10) (x - mean) / std, per channel
+
+as torchvision's Resize and CenterCrop do it through PIL, in OpenAI's code. Where the
+margins of (9) differ by a pixel, torchvision rounds half of them to the even number;
+transformers rounds down, and its crop may be a pixel higher or further left. PIL rounds
+to 8 bits after each pass of (8): its pixels differ from these by at most 1.13 of 255
+levels, half a level of the first pass times the 1.25 that the magnitudes of the second
+one's weights sum to, and half a level of the second.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -28,10 +44,59 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lgd.networks.clip_config import ClipConfig
-
 _PRECISION = jax.lax.Precision.HIGHEST  # Accelerators' default would move the score.
 _MAX_LOGIT_SCALE = math.log(100.0)
+# Of the training images, as published with the weights: red, green, blue.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+  """Sizes of both towers. MLPs are four times as wide as their tower.
+
+  Attributes:
+    dim: of the embeddings.
+    size: of images' sides, a multiple of `patch`.
+    patch: of a patch's sides.
+    image_width: of the image tower, a multiple of `head_dim`.
+    image_layers: of the image tower.
+    text_width: of the text tower, a multiple of `head_dim`.
+    text_layers: of the text tower.
+    length: the most tokens of a text.
+    vocab_size: number of tokens.
+    eot: the token that ends a text, in 0..vocab_size-1.
+    head_dim: of the attention.
+  """
+
+  dim: int
+  size: int
+  patch: int
+  image_width: int
+  image_layers: int
+  text_width: int
+  text_layers: int
+  length: int = 77
+  vocab_size: int = 49_408
+  eot: int = 49_407
+  head_dim: int = 64
+
+  def __post_init__(self):
+    for key, divisor in (
+      ('size', 'patch'),
+      ('image_width', 'head_dim'),
+      ('text_width', 'head_dim'),
+    ):
+      value, by = getattr(self, key), getattr(self, divisor)
+      if value % by:
+        raise ValueError(f'{key}={value}: must be a multiple of {divisor}={by}.')
+    if not 0 <= self.eot < self.vocab_size:
+      raise ValueError(f'eot={self.eot}: must be below vocab_size={self.vocab_size}.')
+
+
+CLIP_B32 = ClipConfig(512, 224, 32, 768, 12, 512, 12)  # ViT-B/32
+CLIP_B16 = ClipConfig(512, 224, 16, 768, 12, 512, 12)  # ViT-B/16
+CLIP_L14 = ClipConfig(768, 224, 14, 1024, 24, 768, 12)  # ViT-L/14
 
 
 class CLIP(nn.Module):
@@ -58,7 +123,7 @@ class CLIP(nn.Module):
     """(3): `[batch, dim]`, not normalised.
 
     Args:
-      images: `[batch, size, size, 3]` as of `clip_images.preprocess`.
+      images: `[batch, size, size, 3]` as from `preprocess`.
 
     Raises:
       ValueError: another shape.
@@ -93,7 +158,7 @@ class ImageTower(nn.Module):
     if images.ndim != 4 or images.shape[1:] != wanted:
       raise ValueError(
         f'images of shape {images.shape}: must be [batch, {config.size}, {config.size},'
-        ' 3]; networks.clip_images.preprocess makes them.'
+        ' 3]; networks.clip.preprocess makes them.'
       )
     patch = (config.patch, config.patch)
     h = nn.Conv(
@@ -217,3 +282,36 @@ def _norm(name: str) -> nn.LayerNorm:
 
 def _project(dim: int) -> nn.Dense:
   return nn.Dense(dim, use_bias=False, precision=_PRECISION, name='projection')
+
+
+def preprocess(images: jax.Array, config: ClipConfig) -> jax.Array:
+  """(7)-(10).
+
+  Args:
+    images: `[batch, height, width, 3]` in [-1, 1]; beyond, clipped.
+    config: whose `size` it is.
+
+  Returns:
+    `[batch, size, size, 3]` float32; float64 of such.
+
+  Gradient: that of (7)-(10), none where a value is clipped.
+
+  Raises:
+    ValueError: images of another shape, or of integers.
+  """
+  is_float = jnp.issubdtype(images.dtype, jnp.floating)
+  if images.ndim != 4 or images.shape[-1] != 3 or not is_float:
+    raise ValueError(
+      f'images of dtype {images.dtype} and shape {images.shape}: must be floats in'
+      ' [-1, 1], [batch, height, width, 3].'
+    )
+  x = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+  x = jnp.clip((x + 1.0) / 2.0, 0.0, 1.0)
+  short = min(x.shape[1:3])
+  height, width = (config.size * side // short for side in x.shape[1:3])
+  for axis, side in ((2, width), (1, height)):
+    shape = (*x.shape[:axis], side, *x.shape[axis + 1 :])
+    x = jnp.clip(jax.image.resize(x, shape, 'cubic', antialias=True), 0.0, 1.0)
+  top, left = (round((side - config.size) / 2) for side in (height, width))
+  x = x[:, top : top + config.size, left : left + config.size]
+  return (x - jnp.asarray(MEAN, x.dtype)) / jnp.asarray(STD, x.dtype)

@@ -3,13 +3,14 @@
 from lgd.objectives.consistency import group_marginal
 from lgd.objectives.consistency import l2
 from lgd.objectives.consistency import marginal
+from lgd.objectives.consistency import score_matching
 from lgd.objectives.consistency import self_consistency
 from lgd.objectives.denoising import denoising
 from lgd.objectives.denoising import sigmoid_weight
-from lgd.objectives.guidance_loss import consistency_objective
-from lgd.objectives.guidance_loss import guidance_loss
-from lgd.objectives.guidance_loss import Objective
-from lgd.objectives.guidance_loss import score_matching_objective
+from lgd.objectives.direct import consistency_objective
+from lgd.objectives.direct import guidance_loss
+from lgd.objectives.direct import Objective
+from lgd.objectives.direct import score_matching_objective
 from lgd.objectives.particles import draw_particles
 from lgd.objectives.particles import guided_particles
 from lgd.objectives.particles import Particles
@@ -19,15 +20,14 @@ from lgd.objectives.particles import sample_s
 from lgd.objectives.particles import sample_times
 from lgd.objectives.reward import reward_objective
 from lgd.objectives.reward import rewarded
-from lgd.objectives.score_matching import score_matching
-from lgd.objectives.statistics_loss import in_reach
-from lgd.objectives.statistics_loss import make_store
-from lgd.objectives.statistics_loss import statistics_loss
-from lgd.objectives.statistics_loss import StatisticsObjective
-from lgd.objectives.statistics_loss import Store
-from lgd.objectives.statistics_loss import stored_consistency
-from lgd.objectives.statistics_loss import stored_l2
-from lgd.objectives.statistics_loss import stored_score_matching
+from lgd.objectives.stored import in_reach
+from lgd.objectives.stored import make_store
+from lgd.objectives.stored import statistics_loss
+from lgd.objectives.stored import StatisticsObjective
+from lgd.objectives.stored import Store
+from lgd.objectives.stored import stored_consistency
+from lgd.objectives.stored import stored_l2
+from lgd.objectives.stored import stored_score_matching
 
 __all__ = (
   'Objective',

@@ -1,4 +1,4 @@
-"""Consistency of the guided particles with the true ones, per datum and pooled.
+"""Consistency of the guided particles with the true ones, and of predictions with data.
 
 With guided particles xg_j ~ P and true particles x_k ~ Q = q(x_s | x_0),
 j, k = 1..m:
@@ -20,6 +20,12 @@ marginals are compared instead, Eq. (15):
 
 class-conditional if the group shares its condition, pooled if not. i = k is left out
 of the first sum: the two particles share their datum and are not independent.
+
+Guided score matching takes the guided prediction as a denoiser:
+
+  (4)  L = 1/m sum_j ||x_0 - x0_guided(x_t^j)||^2
+
+It sees neither s nor the transition; its minimiser over omega is a regression on delta.
 """
 
 import jax
@@ -138,3 +144,17 @@ def group_marginal(
   return marginal(
     regroup(x_guided), regroup(x_true), beta=beta, interaction=interaction
   )
+
+
+def score_matching(x0: jax.Array, x0_guided: jax.Array) -> jax.Array:
+  """Squared error of the guided prediction, (4).
+
+  Args:
+    x0: `[batch, *data]` real data.
+    x0_guided: `[batch, m, *data]` guided predictions at m noisy particles.
+
+  Returns:
+    `[batch]` losses.
+  """
+  sq_error = jnp.square(x0_guided - x0[:, None])
+  return jnp.mean(jnp.sum(sq_error.reshape(*sq_error.shape[:2], -1), axis=2), axis=1)

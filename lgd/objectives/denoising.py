@@ -93,7 +93,7 @@ def denoising(
 def sigmoid_weight(
   schedule: types.Schedule, t: jax.Array, prediction: str, *, bias: float
 ) -> jax.Array:
-  """What (3) multiplies the squared error of a prediction by.
+  """The factor of the squared error of a prediction in (3).
 
   Args:
     schedule: noise schedule.

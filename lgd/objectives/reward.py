@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from lgd import rewards
 from lgd import types
 from lgd.objectives import particles as particles_lib
-from lgd.objectives.guidance_loss import Objective
+from lgd.objectives.direct import Objective
 
 
 def reward_objective(reward: types.Reward) -> Objective:

@@ -185,7 +185,7 @@ def l2_terms(
 
 
 def score_matching_terms(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """As `l2_terms`, for guided score matching, (7)."""
+  """The same as `l2_terms`, for guided score matching, (7)."""
   _, r_delta, delta_delta = _diagonals(gram)
   return r_delta, delta_delta
 

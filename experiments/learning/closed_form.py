@@ -1,0 +1,53 @@
+"""Weights without training: the minimum of l2 or score matching, from statistics.
+
+Both losses are a + b omega + c omega^2 for every particle, so that per class and bin
+
+  (1)  omega = max(-sum numerators / sum denominators, 0)
+
+with the terms of `lgd.statistics`.
+"""
+
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import workdirs
+from lgd import arrays
+from lgd import objectives
+from lgd import statistics
+
+
+def solve(config: config_dict.ConfigDict, store: objectives.Store) -> jax.Array:
+  """Minimiser of the objective per class and bin of t, `[num_classes, num_steps]`.
+
+  At least 0; a bin without data has 0. For l2, s is drawn as in Algorithm 1.
+  """
+  section = config.guidance
+  num_bins = section.num_bins
+  usable = workdirs.statistics.in_reach(store.t, section)
+  store = jax.tree.map(lambda x: x[usable], store)
+  gram = statistics.unpack(store.gram)
+  s = objectives.sample_s(
+    arrays.stream(config.seed, 'closed_form'),
+    store.t,
+    s_min=section.s_min,
+    zeta=section.zeta,
+    gap=section.gap,
+  )
+  terms = builders.objectives.of(config).terms(
+    gram, s, store.t, section, builders.models.schedule(config)
+  )
+  num_classes = builders.data.spec(config).conditions.num_classes
+  where = (store.cond, _bin(store.t, num_bins))
+  numerator, denominator = (
+    jnp.zeros((num_classes, num_bins)).at[where].add(term) for term in terms
+  )
+  omega = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
+  bins = _bin(builders.models.time_grid(config)[:-1], num_bins)
+  return jnp.maximum(omega, 0.0)[:, bins]
+
+
+def _bin(t, num_bins):
+  """The bin of [0, 1] that a time is in; rounding puts no edge into the bin below."""
+  return jnp.minimum((t + arrays.TIME_ROUNDING) * num_bins, num_bins - 1).astype(int)

@@ -1,0 +1,134 @@
+"""Images to compare: samples of a method, drawn by their numbers, or data.
+
+Sample i has a key of its own, so that neither batches nor devices change it; what else
+decides it is in `sampling_identity`.
+"""
+
+from typing import Any
+
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import judges
+from experiments import workdirs
+from experiments.sampling import resolve
+from experiments.sampling import sampler
+from lgd import arrays
+from lgd import guidance
+from lgd import metrics
+from lgd.data import splits
+from lgd.training import checkpoints
+
+
+def sampling_identity(
+  config: config_dict.ConfigDict,
+  workdir: workdirs.Workdir,
+  method: str,
+  seed: int,
+) -> dict[str, Any]:
+  """The JSON that decides which images a method gives."""
+  evaluation = config.evaluation
+  identity = {
+    'sampling_steps': evaluation.num_steps,  # The key num_steps is free elsewhere.
+    't_max': evaluation.t_max,
+    'churn': evaluation.churn,
+    'order': evaluation.order,
+    'tolerance': evaluation.tolerance,
+    **workdirs.identity.clipping(config),
+    'method': method,
+    'seed': seed,
+    'labels': config.fid.labels,
+    'denoiser_step': checkpoints.latest_step(workdir.denoiser),
+  }
+  name = method.partition(':')[0]
+  if name in builders.methods.FAMILIES:
+    config = builders.methods.with_rule(config, builders.methods.rule_of(name, config))
+    identity['rule'] = workdirs.identity.rule_identity(config)
+    identity['weak'] = workdirs.identity.weak_identity(config.rule)
+  if method in workdir.guidance_names():
+    path = workdir.guidance(method)
+    stored = checkpoints.load_config(path)
+    learned = ('seed', 'rule', 'guidance', 'statistics', 'trajectory')
+    identity['guidance'] = {
+      **{key: stored['config'].get(key) for key in learned},
+      **workdirs.identity.reward_identity(
+        workdirs.configs.config_from_json(stored['config'])
+      ),
+    }
+    for model in ('weak', 'reward_model', 'prompt_model'):
+      identity[f'guidance_{model}'] = stored.get(model)
+    identity['guidance_step'] = checkpoints.latest_step(path)
+  return identity
+
+
+def sampled_images(
+  config: config_dict.ConfigDict,
+  workdir: workdirs.Workdir,
+  dataset: splits.Dataset,
+  method: str,
+  seed: int,
+) -> judges.features.ImageFn:
+  """Draws samples by their numbers, a batch at a time."""
+  spec, size = dataset.spec, config.fid.batch_size
+  labels = sample_labels(config, dataset, seed)
+  omega, config = resolve.resolve_method(config, workdir, spec, method, labels)
+  params = workdirs.base_model.load_pair(workdir, config, spec)
+  sample_fn, look_up = (
+    sampler.make_sample_fn(config, spec),
+    builders.captions.lookup(config),
+  )
+  decode = builders.captions.decode(config)
+
+  def images(first, last):
+    order = np.arange(first, last)
+    if omega is not None:  # So that whole batches need no null branch.
+      similar = guidance.similar_first(
+        omega[order], tolerance=config.evaluation.tolerance
+      )
+      order = order[similar]
+    x = np.empty(
+      (len(order), *builders.captions.image_shape(config, spec.shape)), np.uint8
+    )
+    for batch in arrays.whole_batches(len(order), size):
+      index = order[batch]
+      rows = None if omega is None else omega[index]
+      keys, cond = sampler.sample_keys(seed, index), look_up(labels[index])
+      part = index[: len(order) - batch[0]]  # The rest fills the batch.
+      samples = decode(sample_fn(params, rows, keys, cond)[: len(part)])
+      sampler.require_finite(samples, f'--method={method}', seed, part)
+      x[part - first] = metrics.to_uint8(samples)
+    return x
+
+  return images
+
+
+def sample_labels(
+  config: config_dict.ConfigDict, dataset: splits.Dataset, seed: int
+) -> np.ndarray:
+  """Labels of all samples: every class in turn, as often as in the data, or held out.
+
+  Those of test data are drawn without replacement, and all again where there are fewer.
+  """
+  num_samples, num_classes = config.fid.num_samples, dataset.num_classes
+  if config.fid.labels == 'balanced':
+    return np.arange(num_samples, dtype=np.int32) % num_classes
+  rng = np.random.default_rng((seed, num_samples))
+  if config.fid.labels == 'test':
+    label = dataset.test.label
+    return label[np.resize(rng.permutation(len(label)), num_samples)]
+  return rng.choice(dataset.train.label, num_samples)
+
+
+def captions_of(
+  config: config_dict.ConfigDict, dataset: splits.Dataset, method: str, seed: int
+) -> np.ndarray:
+  """Numbers of the captions of all samples, or of test images: the first of each."""
+  if method == 'real':
+    return dataset.test.label  # By (1) of `data.captions`.
+  return sample_labels(config, dataset, seed)
+
+
+def real_images(x: Any) -> judges.features.ImageFn:
+  """Images of a split, in its order."""
+  return lambda first, last: metrics.to_uint8(x[np.arange(first, last)])

@@ -1,0 +1,221 @@
+"""One compiled sampler for every method: weights are tabulated, hence an argument."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import builders
+from experiments import workdirs
+from lgd import arrays
+from lgd import denoiser as denoiser_lib
+from lgd import errors
+from lgd import guidance
+from lgd import sampling
+from lgd import types
+from lgd.data import splits
+from lgd.training import sharding
+
+# (denoiser_params, omega [n, num_steps] or None, keys [n], cond [n, ...])
+# -> samples [n, *data], on the host.
+SampleFn = Callable[
+  [types.Params, jax.typing.ArrayLike | None, jax.Array, types.Cond], np.ndarray
+]
+
+_CHUNK = 256  # Conditions tabulated in a call.
+
+
+def make_sample_fn(
+  config: config_dict.ConfigDict,
+  spec: splits.Spec,
+  *,
+  network: types.Denoiser | None = None,
+  reward: builders.models.RewardFn | None = None,
+) -> SampleFn:
+  """The sampler of `config.evaluation`, compiled and split over all devices.
+
+  omega holds every sample's weights at the sampler's transitions: where they are 0 the
+  null branch is not evaluated, if `rule` allows. `network` is as in
+  `builders.rules.pair`; `reward` takes the place of
+  `builders.models.classifier_reward`.
+  """
+  pair = builders.rules.pair(config, spec, network=network)
+  reward = reward or builders.models.classifier_reward(config, spec)
+  times, mesh = builders.models.time_grid(config), builders.models.mesh(config)
+  section = config.evaluation
+
+  def sample(params, plan, key_data, cond):
+    shape = (len(key_data), *spec.shape)
+    if plan is None:
+      denoise, memory = guidance.unguided(pair.cond, params), None
+    else:
+      denoise, memory = builders.rules.guided(config, pair, params, plan, shape, reward)
+    return sampling.sample(
+      arrays.wrap_key_data(key_data),
+      denoise,
+      builders.models.schedule(config),
+      cond,
+      shape,
+      num_steps=section.num_steps,
+      churn=section.churn,
+      times=times,
+      order=section.order,
+      memory=memory,
+    )
+
+  compiled = jax.jit(sample, out_shardings=sharding.split(mesh))
+
+  def sample_padded(params, omega, keys, cond):
+    n, together = len(keys), builders.rules.samples_together(config.rule)
+    # A multiple of the device count, dealt in turn: neighbours, which need the null
+    # branch at similar times, lie on different devices, but for those drawn together.
+    index = np.arange(n + -n % (together * mesh.size))
+    dealt = index.reshape(-1, mesh.size, together).swapaxes(0, 1).ravel()
+    index = dealt % n
+    batch = {'keys': np.asarray(jax.random.key_data(keys))[index]}
+    batch['cond'] = jax.tree.map(lambda c: np.asarray(c)[index], cond)
+    plan = None
+    if omega is not None:
+      plan = make_plan(config, np.asarray(omega)[index])
+      batch |= {'omega': plan.omega, 'rows': plan.rows}
+    batch = sharding.global_batch(sharding.process_share(batch), mesh)
+    if plan is not None:
+      level = jax.device_put(plan.level, sharding.replicated(mesh))
+      plan = dataclasses.replace(
+        plan, omega=batch['omega'], rows=batch['rows'], level=level
+      )
+    x = sharding.to_host(compiled(params, plan, batch['keys'], batch['cond']))
+    return x[np.argsort(dealt)[:n]]
+
+  return sample_padded
+
+
+def make_plan(config: config_dict.ConfigDict, omega: np.ndarray) -> guidance.Plan:
+  """Where a batch needs the null branch, for the sampler of `config.evaluation`."""
+  section = config.evaluation
+  return guidance.make_plan(
+    omega,
+    num_levels=section.plan_levels,
+    num_shards=builders.models.mesh(config).size,
+    tolerance=tolerance(config),
+  )
+
+
+def tolerance(config: config_dict.ConfigDict) -> float:
+  """The size of weights up to which the null branch is not evaluated."""
+  rule = builders.rules.of(config)
+  return 0.0 if rule.acts_at_zero or rule.improve else config.evaluation.tolerance
+
+
+def sample_keys(seed: int, index: np.ndarray) -> jax.Array:
+  """Keys of samples by their numbers: each is the same whatever batch it is in."""
+  root = arrays.stream(seed, 'samples')
+  return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(index))
+
+
+def require_finite(x: np.ndarray, name: str, seed: int, numbers: np.ndarray) -> None:
+  """Names the first sample that is not finite.
+
+  Args:
+    x: `[n, *data]`.
+    name: of the method, for the message.
+    seed: that the samples were drawn with.
+    numbers: `[n]` of the samples, as of `sample_keys`.
+
+  Raises:
+    errors.NonFiniteError: there is one.
+  """
+  bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+  if bad.any():
+    raise errors.NonFiniteError(
+      f'{name}: sample {numbers[bad].min()} of seed {seed} is not finite; take smaller'
+      ' weights, or look at the base model if it is unguided.'
+    )
+
+
+def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:
+  """`[num_classes * per_class]`, sorted."""
+  return np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
+
+
+def make_count_nfe(
+  config: config_dict.ConfigDict, spec: splits.Spec
+) -> Callable[[np.ndarray | None, int], float]:
+  """`(omega or None, n) -> network evaluations per sample` of a batch of n samples.
+
+  Counted while the sampler runs, with a denoiser of numbers that costs nothing; once
+  for all weights that need the null branch in the same places: they run the same plan.
+  """
+  counted: dict[Any, float] = {}
+  counter = denoiser_lib.EvaluationCounter()
+  free = counter.wrap(lambda params, xt, t, cond: xt)
+  spec = splits.Spec((1,), spec.conditions)
+  sample_fn = make_sample_fn(
+    config, spec, network=free, reward=lambda params, x0_hat, cond: x0_hat[:, 0]
+  )
+
+  def count_nfe(omega, n):
+    needed = None if omega is None else np.abs(omega) > tolerance(config)
+    key = n, needed if needed is None else needed.tobytes()
+    if key not in counted:
+      before = counter.count
+      sample_fn(
+        (None, None), omega, sample_keys(0, np.arange(n)), spec.conditions.zeros(n)
+      )
+      total = sharding.of_first_process(counter.count - before)
+      counted[key] = float(total) / n
+    return counted[key]
+
+  return count_nfe
+
+
+def make_tabulate(
+  config: config_dict.ConfigDict,
+  model: builders.models.WeightModel,
+  read: Callable[[np.ndarray], types.Cond] = lambda label: label,
+) -> Callable[[types.Params, np.ndarray], jax.Array]:
+  """`(params, label [n, ...]) -> omega [n, num_steps]` at the sampler's transitions.
+
+  Every distinct label is looked at once; weights read it as `read` makes it.
+  """
+  times = builders.models.time_grid(config)
+
+  @jax.jit
+  def compiled(params, cond):
+    return guidance.tabulate(functools.partial(model.apply, params), cond, times)
+
+  def tabulate(params, label):
+    distinct, index = np.unique(label, axis=0, return_inverse=True)
+    n = len(distinct)
+    chunks = [
+      compiled(params, read(distinct[rows]))
+      for rows in arrays.whole_batches(n, min(n, _CHUNK))
+    ]
+    return jnp.concatenate(chunks)[index.reshape(-1)]
+
+  return tabulate
+
+
+def tabulate_learned(
+  config: config_dict.ConfigDict,
+  weight: workdirs.weights.LearnedWeight,
+  label: np.ndarray,
+) -> jax.Array:
+  """`[n, num_steps]` weights of a learned one for labels, on the sampler's grid.
+
+  Raises:
+    errors.InputError: a table that does not cover the grid.
+  """
+  if weight.is_table:
+    try:
+      guidance.require_cover(weight.params['times'], builders.models.time_grid(config))
+    except ValueError as error:
+      raise errors.InputError(
+        f'evaluation.t_max={config.evaluation.t_max}: {error}'
+      ) from error
+  return make_tabulate(config, weight.model, weight.read)(weight.params, label)

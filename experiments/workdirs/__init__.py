@@ -1,0 +1,31 @@
+"""What lies in a work directory, whose it is, and how to get it out or refuse it."""
+
+from experiments.workdirs import base_model
+from experiments.workdirs import clip
+from experiments.workdirs import configs
+from experiments.workdirs import identity
+from experiments.workdirs import layout
+from experiments.workdirs import refuse
+from experiments.workdirs import session
+from experiments.workdirs import statistics
+from experiments.workdirs import weights
+from experiments.workdirs.layout import Workdir
+from experiments.workdirs.session import open_to_learn
+from experiments.workdirs.session import open_trained
+from experiments.workdirs.session import Session
+
+__all__ = (
+  'Session',
+  'Workdir',
+  'base_model',
+  'clip',
+  'configs',
+  'identity',
+  'layout',
+  'open_to_learn',
+  'open_trained',
+  'refuse',
+  'session',
+  'statistics',
+  'weights',
+)

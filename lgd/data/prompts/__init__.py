@@ -1,0 +1,1 @@
+"""Images with captions, and what networks read in place of a caption."""

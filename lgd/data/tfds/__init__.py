@@ -1,0 +1,1 @@
+"""Data sets that TFDS prepared, without TensorFlow."""

@@ -1,0 +1,190 @@
+"""The search as a binary: resume, what it belongs to, its references, its fit."""
+
+import functools
+import shutil
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+from absl.testing import parameterized
+from etils import epath
+
+from configs import mixture
+from experiments import app
+from experiments import builders
+from experiments import search_trajectory
+from experiments import train_denoiser
+from experiments import workdirs
+from lgd import conditions
+from lgd import errors
+from lgd.data import splits
+from tests import helpers
+
+SPEC = splits.Spec((2,), conditions.Labels(8))
+
+
+def smoke_config(**overrides):
+  config = mixture.get_config('smoke')
+  config.evaluation.num_steps = 6
+  config.trajectory.update(num_candidates=3, omega_max=4.0, num_repeats=2)
+  config.update_from_flattened_dict({'guidance.depth': 2, **overrides})
+  return config
+
+
+class RunTest(helpers.WorkdirCase):
+  @classmethod
+  def fill(cls):
+    train_denoiser.run(smoke_config(), cls.root)
+    cls.table = search_trajectory.run(smoke_config(), cls.root)
+
+  def test_table(self):
+    """Means of two searches, each with one of the candidates."""
+    self.assertEqual(self.table.shape, (8, 6))
+    candidates = 4.0 * np.array([0.0, 0.5, 1.0]) ** 1.5
+    means = (candidates[:, None] + candidates).ravel() / 2.0
+    self.assertLess(np.abs(self.table[..., None] - means).min(axis=-1).max(), 1e-5)
+    # The two differ somewhere: each has its own noise and references.
+    alone = np.abs(self.table[..., None] - candidates).min(axis=-1)
+    self.assertGreater(alone.max(), 0.1)
+    weight = workdirs.weights.load_guidance(
+      workdirs.Workdir(self.root),
+      smoke_config(),
+      'trajectory_pixels_table',
+      SPEC,
+    )
+    times = np.linspace(1.0, 0.0, 7)
+    for i in range(6):
+      omega = weight(jnp.arange(8), jnp.full(8, times[i + 1]), jnp.full(8, times[i]))
+      np.testing.assert_allclose(omega, self.table[:, i], atol=1e-5)
+    self.assertEqual(weight.num_evaluations, 2 * (2 * 4 * 6 * 8))
+
+  def test_again(self):
+    """The same command again searches nothing and changes nothing."""
+    workdir = self.copy()
+    before = helpers.files_under(workdir / 'guidance')
+    with mock.patch.object(search_trajectory, 'search', side_effect=AssertionError):
+      again = search_trajectory.run(smoke_config(), workdir)
+    np.testing.assert_array_equal(again, self.table)
+    self.assertEqual(helpers.files_under(workdir / 'guidance'), before)
+
+  def test_cut_short_in_the_search(self):
+    workdir = self.copy()
+    shutil.rmtree(workdir / 'guidance')
+    search = functools.partial(search_trajectory.run, smoke_config(), workdir)
+    with mock.patch.object(search_trajectory, 'fit'):
+      self.assertEqual(helpers.pieces_made(search, dies_at=1), 1)
+      self.assertEqual(helpers.pieces_made(search), 1)
+    weight = workdirs.weights.load_guidance(
+      workdirs.Workdir(workdir), smoke_config(), 'trajectory_pixels_table', SPEC
+    )
+    np.testing.assert_array_equal(weight.params['values'], self.table)
+    self.assertEqual(weight.num_evaluations, 2 * (2 * 4 * 6 * 8))
+    self.assertFalse((workdir / 'unfinished').exists())
+
+  def test_cut_short_after_the_search(self):
+    workdir = self.copy()
+    shutil.rmtree(workdir / 'guidance' / 'trajectory_pixels')
+    with mock.patch.object(search_trajectory, 'search', side_effect=AssertionError):
+      search_trajectory.run(smoke_config(), workdir)
+    label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
+    fitted, again = (
+      workdirs.weights.load_guidance(
+        workdirs.Workdir(w), smoke_config(), 'trajectory_pixels', SPEC
+      )
+      for w in (self.root, workdir)
+    )
+    np.testing.assert_array_equal(fitted(label, s, t), again(label, s, t))
+    self.assertEqual(fitted.num_evaluations, again.num_evaluations)
+
+  def test_network_follows_the_table(self):
+    """Better than the mean of the table does, at any s."""
+    workdir = self.copy()
+    shutil.rmtree(workdir / 'guidance')
+    jax.config.update('jax_disable_most_optimizations', False)
+    self.addCleanup(jax.config.update, 'jax_disable_most_optimizations', True)
+    settings = {'trajectory.fit_steps': 400, 'guidance.batch_size': 64}
+    config = smoke_config(checkpoint_every=1000, log_every=100, **settings)
+    table = search_trajectory.run(config, workdir)
+    weight = workdirs.weights.load_guidance(
+      workdirs.Workdir(workdir), config, 'trajectory_pixels', SPEC
+    )
+    times = np.linspace(1.0, 0.0, 7)
+    for share in (0.2, 0.9):
+      omega = np.stack(
+        [
+          weight(jnp.arange(8), jnp.full(8, share * t), jnp.full(8, t))
+          for t in times[:-1]
+        ],
+        axis=1,
+      )
+      self.assertLess(np.mean((omega - table) ** 2), 0.5 * np.var(table))
+
+  @parameterized.parameters(
+    ('trajectory.lookahead', 0.1, 0.3),
+    ('trajectory.num_particles', 8, 4),
+    ('trajectory.beta', 1.5, 1.0),
+    ('evaluation.churn', 1.0, 0.0),
+    ('evaluation.num_steps', 12, 6),
+  )
+  def test_another_search(self, key, value, stored):
+    before = helpers.files_under(self.root)
+    with self.assertRaises(errors.InputError) as caught:
+      search_trajectory.run(smoke_config(**{key: value}), self.root)
+    message = str(caught.exception)
+    self.assertStartsWith(message, f'{key}={value!r}: ')
+    self.assertIn(f'was written with {stored!r}', message)
+    self.assertEqual(helpers.files_under(self.root), before)
+
+
+class ReferenceTest(absltest.TestCase):
+  def test_random_data_of_each_class(self):
+    label = np.repeat(np.arange(3), (5, 9, 7)).astype(np.int32)
+    split = splits.Split(np.arange(21.0)[:, None] + 100.0 * label[:, None], label)
+    section = smoke_config().trajectory
+    drawn = []
+    for num, expected in ((4, (4, 4, 4)), (8, (5, 8, 7)), (512, (5, 9, 7))):
+      section.num_references = num
+      rng = np.random.default_rng(0)
+      reference, counts = search_trajectory.draw_reference(rng, split, 3, section)
+      self.assertEqual(reference.shape, (3, max(expected), 1))
+      if num == 4:
+        self.assertIsNone(counts)
+      else:
+        np.testing.assert_array_equal(counts, expected)
+      for c in range(3):
+        own = set(reference[c, : expected[c], 0])
+        self.assertContainsSubset(own, set(split.x[label == c, 0]))
+        self.assertLen(own, expected[c])
+        self.assertEqual(own, set(reference[c, :, 0]))  # The rest repeats.
+      drawn.append(search_trajectory.draw_reference(rng, split, 3, section)[0])
+    self.assertFalse(np.array_equal(drawn[-1], reference))
+    data = splits.Dataset(split, split, split, conditions.Labels(4))
+    with self.assertRaisesRegex(errors.InputError, 'holds 0 data of class 3'):
+      search_trajectory.require_references(data, section)
+
+  def test_from_the_split_that_is_named(self):
+    """Validation data by default: the base model has seen the training data."""
+    config = smoke_config()
+    seen = []
+
+    def note(rng, split, num_classes, section):
+      seen.append(split)
+      raise InterruptedError
+
+    data = builders.data.load(config)
+    kept = app.Pieces(epath.Path(self.create_tempdir().full_path), {})
+    for name in ('validation', 'train'):
+      config.trajectory.reference = name
+      with (
+        mock.patch.object(search_trajectory, 'draw_reference', note),
+        self.assertRaises(InterruptedError),
+      ):
+        search_trajectory.search(config, data, None, kept)
+    self.assertIs(seen[0], data.validation)
+    self.assertIs(seen[1], data.train)
+
+
+if __name__ == '__main__':
+  absltest.main()
