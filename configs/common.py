@@ -21,13 +21,14 @@ def get_default() -> config_dict.ConfigDict:
   # 'digits', 'mixture', 'random_mixture', 'pairs', or a data set of TFDS: mnist,
   # cifar10, imagenet_resized/64x64, imagenet2012, celeb_a, coco_captions/2014.
   config.data.name = ''
+  config.data.flip = False  # Images: True mirrors those of training at random.
   # Data sets of TFDS:
   config.data.dir = ''  # The directory of TFDS; '' is its default.
   config.data.in_memory = True  # False: read images from disk on demand.
   config.data.num_threads = 8  # Batches that are read at a time.
   config.data.num_workers = 0  # Processes that read; 0 reads in threads of this one.
   config.data.attributes = ()  # celeb_a: k names make 2^k classes, () one vector of 40.
-  # 'pairs', images with captions from one file; sizes also of coco_captions/2014:
+  # 'pairs', images with captions from one file; size and caption_length also of coco:
   config.data.file = ''  # The npz that holds image and caption.
   config.data.size = 32  # Side of the images; larger ones are averaged by area.
   config.data.caption_length = 24  # Tokens of a caption, start and end included.
@@ -37,7 +38,6 @@ def get_default() -> config_dict.ConfigDict:
   config.data.autoencoder = ''  # 'module:function' of yours; '' trains on pixels.
   config.data.latent_shape = (64, 64, 4)  # Shape of the autoencoder's latents.
   config.data.encoded_dir = ''  # Where encode_text and encode_latents write.
-  config.data.flip = False  # True: mirror training images at random.
   # 'mixture', one Gaussian per class on a circle in the plane, and 'random_mixture',
   # several Gaussians per class on a sphere:
   config.data.num_classes = 8
@@ -114,18 +114,19 @@ def get_default() -> config_dict.ConfigDict:
   # 'power_normalized' (beta-CFG).
   config.rule.name = 'linear'
   config.rule.weak_workdir = ''  # autoguidance: work directory of a less trained base.
-  config.rule.apg_eta = 0.0  # apg: share kept of what is parallel to the prediction.
-  config.rule.apg_max_norm = 2.5  # apg: largest norm of the difference.
+  config.rule.apg_eta = 0.0  # apg*: share kept of what is parallel to c.
+  config.rule.apg_max_norm = 2.5  # apg, apg_momentum: largest norm of the difference.
   config.rule.apg_momentum = -0.75  # apg_momentum: of the difference, in (-1, 1).
   config.rule.power = 1.0  # power_normalized: power of the norm that it divides by.
   config.rule.num_particles = 10  # stein, in `compare`: samples that are driven apart.
 
-  # A reward for samples. Weights are learned with it by `guidance.gamma` or the
-  # objective 'reward'; the rules 'mpgd' and 'stein' of `compare` raise it directly.
+  # A reward for samples, for weights that are learned with `guidance.gamma` or by the
+  # objective 'reward'. (The methods 'mpgd' and 'stein' of `compare` always raise a
+  # classifier's log p(c | x).)
   config.reward = config_dict.ConfigDict()
-  # '': none (a classifier, for the two rules). 'classifier': log p(c | x) of one that
-  # is trained on the data. 'clip': the CLIP score, by the model of train_clip for
-  # 'pairs' and by published weights for coco_captions/2014. 'module:function' of yours:
+  # '': none. 'classifier': log p(c | x) of a classifier that is trained on the data.
+  # 'clip': the CLIP score, by the model of train_clip for 'pairs' and by published
+  # weights for coco_captions/2014. 'module:function' of yours:
   # (x0_hat [batch, *data], cond) -> [batch].
   config.reward.name = ''
   config.reward.weights = ''  # clip, published: the npz of convert_clip.
@@ -239,7 +240,8 @@ def get_default() -> config_dict.ConfigDict:
   # number is rounded up to a multiple of 1 / plan_levels of the batch.
   config.evaluation.plan_levels = 4
   config.evaluation.tolerance = 0.0  # Treats weights with |omega| <= tolerance as 0.
-  # Hand-made weights to compare with; all but the constants may be ().
+  # Hand-made weights to compare with; interval_omegas, clamp_linear_omegas and kappas
+  # may be ().
   config.evaluation.constants = (
       0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0,
   )  # fmt: skip
@@ -281,7 +283,7 @@ def get_default() -> config_dict.ConfigDict:
 
 
 def get_smoke_overrides() -> dict:
-  """The real config, shrunk until all binaries run in a minute."""
+  """The real config, shrunk until all commands run in a minute."""
   return {
     'denoiser': {
       'width': 16,

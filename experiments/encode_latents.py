@@ -3,8 +3,8 @@
   F="--config=configs/coco512.py --config.data.encoded_dir=DIR"
   python -m experiments.encode_latents $F --config.data.autoencoder=MODULE:FUNCTION
 
-FUNCTION takes no arguments and returns a `lgd.data.latents.Autoencoder`; the module
-must be on PYTHONPATH, for sampling as well. Its latents must have the shape
+FUNCTION takes no arguments and returns a `lgd.data.prompts.latents.Autoencoder`; the
+module must be on PYTHONPATH, for sampling as well. Its latents must have the shape
 `config.data.latent_shape`. Writes DIR/latents/, in shards, and the scale that gives
 latents of training images unit variance; the same command again resumes. Several
 processes (--distributed) share the shards.

@@ -71,6 +71,11 @@ def require_frontier(config: config_dict.ConfigDict) -> None:
       ' train_guidance, or choose what to trade, as in'
       ' --config.guidance.objective=self_consistency.'
     )
+  if builders.objectives.of(config).stored is None:
+    raise errors.InputError(
+      f'guidance.objective={config.guidance.objective!r}: has no form on stored'
+      ' statistics, which a frontier learns from; choose another.'
+    )
   if config.guidance.weight != 'network':
     raise errors.InputError(
       f'guidance.weight={config.guidance.weight!r}: a frontier trains networks; use'

@@ -3,8 +3,8 @@
   pip install -r requirements-data.txt
   python -m experiments.prepare_data --name=imagenet_resized/64x64 --data_dir=DIR
 
-Names are those of `lgd/data/catalog.py`. imagenet2012 has to be downloaded by hand;
-the error says which files go where. What is prepared already is left alone.
+Names are those of `lgd/data/tfds/catalog.py`. imagenet2012 has to be downloaded by
+hand; the error says which files go where. What is prepared already is left alone.
 """
 
 import importlib.util

@@ -67,7 +67,7 @@ class Embeddings:
 
   Pooled is `[batch, pooled_dim]`, tokens are `[batch, length, dim]`, and the mask
   `[batch, length]` is False at padding. Data are labelled by the numbers of their
-  captions, which `data.embeddings.Lookup` makes these of.
+  captions, which `data.prompts.embeddings.Lookup` makes these of.
 
   Attributes:
     encoders: name, pooled_dim and dim of each.

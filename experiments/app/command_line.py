@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from lgd.storage import files
 
-_CONFIGS = epath.Path(__file__).parents[1] / 'configs'
+_CONFIGS = epath.Path(__file__).parents[2] / 'configs'
 _NO_CONFIGS = ('__init__.py', 'common.py')
 
 

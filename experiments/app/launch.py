@@ -35,8 +35,8 @@ def main(
   """Parses the flags and calls `run(flags.FLAGS)`.
 
   Args:
-    run: the binary.
-    needs_config: whether `--config` is required; a binary that works on a trained
+    run: the command.
+    needs_config: whether `--config` is required; a command that works on a trained
       work directory reads the config from there.
     needs_workdir: whether `--workdir` is required.
   """

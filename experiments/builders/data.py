@@ -1,7 +1,4 @@
-"""The data of `config.data`, and each process's share of their batches.
-
-With the builders the only place where config keys are given a meaning.
-"""
+"""The data of `config.data`, and each process's share of their batches."""
 
 import dataclasses
 import functools
@@ -173,7 +170,7 @@ def _load_pairs(section):
   except errors.DataError as error:
     hint = ''
     if isinstance(error.__cause__, errors.CaptionError):
-      hint = f' A row has caption_length={section.caption_length} tokens.'
+      hint = f' A row has data.caption_length={section.caption_length} tokens.'
     raise errors.InputError(f'data.file={section.file!r}: {error}{hint}') from error
 
 
@@ -235,7 +232,7 @@ def _require_two_of_each(dataset):
     if counts.min() < 2:
       raise errors.InputError(
         f'data: class {np.argmin(counts)} has {counts.min()} data in split {name}, and'
-        ' a distance needs at least 2; choose other attributes, or compare by'
+        ' a distance needs at least 2; choose other data.attributes, or compare by'
         ' experiments.fid.'
       )
 

@@ -52,7 +52,7 @@ def train_judge(
 def train_reward(
   config: config_dict.ConfigDict, dataset: splits.Dataset
 ) -> types.Params:
-  """Parameters for `builders.reward`: the judge's data, another start and order."""
+  """Parameters for `builders.models.reward`, from another start than the judge's."""
   config = config.copy_and_resolve_references()
   config.seed += 1
   return _train_classifier(config, dataset, 'reward')

@@ -34,7 +34,7 @@ CLIP = {
   'clip_b32': networks.CLIP_B32,
   'clip_b16': networks.CLIP_B16,
   'clip_l14': networks.CLIP_L14,
-  # Not published: of smoke tests, with tokens of `data.text.train`.
+  # Not published: of smoke tests, with tokens of `data.prompts.text.train`.
   'clip_tiny': networks.ClipConfig(
     64, 32, 8, 64, 1, 64, 2, length=24, vocab_size=1000, eot=2, head_dim=32
   ),

@@ -1,5 +1,6 @@
 """Figures of an evaluation, each a function from arrays to a PNG file."""
 
+import os
 import re
 from collections.abc import Collection
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from etils import epy
 
 from lgd.storage import files
 
+os.environ.setdefault('MPLBACKEND', 'Agg')  # Files need no display.
 with epy.lazy_imports():  # A second, which commands that draw nothing need not wait.
   from matplotlib import pyplot as plt
 

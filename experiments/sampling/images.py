@@ -125,7 +125,7 @@ def captions_of(
 ) -> np.ndarray:
   """Numbers of the captions of all samples, or of test images: the first of each."""
   if method == 'real':
-    return dataset.test.label  # By (1) of `data.captions`.
+    return dataset.test.label  # By (1) of `data.prompts.captions`.
   return sample_labels(config, dataset, seed)
 
 

@@ -26,7 +26,7 @@ from lgd.data import splits
 from lgd.training import sharding
 
 _BATCH = 128  # Of an embedding call.
-_END = 2  # Of `data.text.train`'s special tokens, the end of text.
+_END = 2  # Of `data.prompts.text.train`'s special tokens, the end of text.
 
 
 def clip_config(config: config_dict.ConfigDict) -> networks.ClipConfig:

@@ -14,6 +14,11 @@ results.json|md     of evaluate
 plots/  samples/    of evaluate and sample
 unfinished/COMMAND/ pieces of a run that was cut short, until the command is done
 lock                held by the run that is in it
+
+NAME of a weight is made of objective, gamma, source, split, rule, and network or table;
+KIND of a pass of kind, whether there is a reward, split and rule. The usual value adds
+nothing to a name. Two results that differ in anything else have the same name: the
+second is refused.
 """
 
 import os

@@ -1,7 +1,7 @@
 """A command's session: its work directory, its config and its data's spec, all checked.
 
-Every command that works on a trained base model opens one, first of all. What the base
-model was trained with is compared there, once.
+Commands that sample from a trained base model, or learn weights for a finished one,
+open one. What the base model was trained with is compared there, once.
 """
 
 from typing import Any

@@ -132,7 +132,7 @@ def read(
 def load(
   config: config_dict.ConfigDict, workdir: layout.Workdir
 ) -> tuple[objectives.Store, int]:
-  """The statistics of `kind`, and the evaluations that they cost.
+  """The statistics of `statistics.kind`, and the evaluations that they cost.
 
   Raises:
     errors.InputError: none, unfinished or damaged ones, or too few particles.
@@ -175,7 +175,7 @@ def load(
 
 
 def with_kind_of_objective(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """The config whose `kind` is the one that the objective needs."""
+  """The config whose `statistics.kind` is the one that the objective needs."""
   config = config.copy_and_resolve_references()
   config.statistics.kind = builders.objectives.of(config).statistics
   return config

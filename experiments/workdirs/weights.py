@@ -139,7 +139,7 @@ def save_table(
     workdir: with the base model.
     config: that the table was made with; its `guidance.weight` is 'table'.
     directory: of the weight.
-    params: of `builders.weight_model`.
+    params: of `builders.models.weight_model`.
     num_evaluations: denoiser evaluations that it cost.
   """
   state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)

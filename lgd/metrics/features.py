@@ -39,17 +39,17 @@ class Extractor(NamedTuple):
 
 
 def inception(params: types.Params) -> Extractor:
-  """InceptionV3 with the published weights (`inception_weights.load`)."""
+  """InceptionV3 with the published weights (`published.inception.load`)."""
   return Extractor('fid', params, _apply_inception)
 
 
 def squeezenet(params: types.Params) -> Extractor:
-  """SqueezeNet with the published weights (`squeezenet_weights.load`): a proxy."""
+  """SqueezeNet with the published weights (`published.squeezenet.load`): a proxy."""
   return Extractor('frechet_squeezenet_proxy', params, _apply_squeezenet)
 
 
 def clip(params: types.Params, config: networks.ClipConfig, name: str) -> Extractor:
-  """CLIP's image embeddings, not normalised (`clip_weights.image_tower`): a proxy.
+  """CLIP's image embeddings, not normalised (`published.clip.image_tower`): a proxy.
 
   `name` tells it from other CLIPs, and says in which one a distance is.
   """

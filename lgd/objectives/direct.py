@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from lgd import denoiser as denoiser_lib
 from lgd import types
-from lgd.objectives import consistency as score_matching_lib
+from lgd.objectives import consistency as consistency_lib
 from lgd.objectives import particles as particles_lib
 
 # (key, x0 [batch, *data], particles, omega [batch]) -> [batch] losses.
@@ -59,7 +59,7 @@ def score_matching_objective(*, rule: types.Rule) -> Objective:
   def objective(key, x0, particles, omega):
     del key
     x0_guided = particles_lib.guided_predictions(particles, omega, rule=rule)
-    return score_matching_lib.score_matching(x0, x0_guided)
+    return consistency_lib.score_matching(x0, x0_guided)
 
   return objective
 

@@ -11,9 +11,10 @@ kept.
 
 .npy has no checksums. Those of crc32-00003.npz, which has its own, are compared
 whenever a row is read (`Reader`): 1 microsecond for a row of 2 kB and 50 to 300 for
-154 kB of 77 tokens (two shared cores of an AMD EPYC). They are written last: a part
-without them is missing, be it one of an older version. It is made anew and never
-believed, for nobody could say which of its bits have changed since.
+154 kB of 77 tokens (two shared cores of an AMD EPYC), and 4 bytes of memory for each
+element of an open part. They are written last: a part without them is missing, be it
+one of an older version. It is made anew and never believed, for nobody could say which
+of its bits have changed since.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Kills every binary at random moments, and compares what its reruns make.
+"""Kills every command at random moments, and compares what its reruns make.
 
   python -m tests.endurance.kill --kills=20 --seed=0    # All of them: half an hour.
   python -m tests.endurance.kill --kills=5 --binaries=evaluate

@@ -1,4 +1,4 @@
-"""Runs every binary as several processes, and compares with one.
+"""Runs every command as several processes, and compares with one.
 
   python -m tests.endurance.processes --num=2
   python -m tests.endurance.processes --num=4 --binaries=evaluate

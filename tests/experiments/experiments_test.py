@@ -343,7 +343,10 @@ class RefusalTest(parameterized.TestCase):
 
     self.enter_context(mock.patch.object(builders.data, 'load', with_a_rare_class))
     run = {'evaluate': evaluate, 'sweep': sweep, 'compare': compare}[command].run
-    pattern = 'class 3 has 1 data in split validation, and a distance needs at least 2'
+    pattern = (
+      'class 3 has 1 data in split validation, and a distance needs at least 2;'
+      ' choose other data.attributes'
+    )
     self.assert_refused(pattern, run, config, self.workdir)
 
   def test_workdir_is_a_file(self):

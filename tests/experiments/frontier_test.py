@@ -228,6 +228,15 @@ class RunTest(helpers.WorkdirCase):
     config = smoke_config(**overrides)
     self.assert_refused(errors.InputError, pattern, frontier.run, config)
 
+  def test_no_frontier_without_a_stored_form(self):
+    entry = builders.objectives.OBJECTIVES['l2']._replace(stored=None)
+    with mock.patch.dict(builders.objectives.OBJECTIVES, of_mine=entry):
+      config = smoke_config(
+        **{'guidance.objective': 'of_mine', 'guidance.source': 'direct'}
+      )
+      pattern = "guidance.objective='of_mine': has no form on stored statistics"
+      self.assert_refused(errors.InputError, pattern, frontier.run, config)
+
   def test_direct(self):
     """Algorithm 4 with the denoiser in each step, of groups."""
     workdir = self.copy()

@@ -116,7 +116,7 @@ class Store:
     return {key: v for key, v in self.config.items() if key != 'shard_size'}
 
   def pooled(self, rows: np.ndarray) -> np.ndarray:
-    """The same without tokens and masks, as weights read them.
+    """Pooled embeddings of captions `rows [n]`, `[n, pooled_dim]`.
 
     Raises:
       IndexError: no such caption.
@@ -229,7 +229,7 @@ class Conditioned:
     return len(self.source)
 
   def __getitem__(self, rows: Sequence[int]) -> sources.Example:
-    """Pooled embeddings, tokens `[n, length, dim]` and mask of captions `rows [n]`.
+    """Examples by their numbers, with conditions in place of labels.
 
     Raises:
       errors.DataError: as the source; or a file of latents or embeddings is missing or

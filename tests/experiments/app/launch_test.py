@@ -21,7 +21,10 @@ DIGITS = '--config=configs/digits.py'
 BAD = (
   ([], '--config: missing; give one as'),
   ([DIGITS], '--workdir: missing; give a directory'),
-  (['--config=configs/none.py', '--workdir=w'], 'configs/none.py: no such file'),
+  (
+    ['--config=configs/none.py', '--workdir=w'],
+    'no such file; configs/ has celeba64.py, cifar10.py',
+  ),
   ([DIGITS, f'{DIGITS}:bogus'], f'{DIGITS}:bogus: config variant'),
   ([f'{DIGITS}:bogus', '--workdir=w'], "variant 'bogus': must be under_trained"),
   (
