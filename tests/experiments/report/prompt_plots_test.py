@@ -1,5 +1,6 @@
 """Figures of what prompts give."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -9,6 +10,10 @@ from experiments import report
 
 
 class PromptPlotsTest(absltest.TestCase):
+  def test_no_display_is_needed(self):
+    """Whatever the machine has: a window would stop a command."""
+    self.assertEqual(os.environ['MPLBACKEND'], 'Agg')
+
   def test_prompts_are_no_mathematics(self):
     """matplotlib cannot parse what is between these dollars."""
     path, prompts = pathlib.Path(self.create_tempdir().full_path), ['$^$', '5$ or 9$']
