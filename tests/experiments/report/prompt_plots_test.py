@@ -12,7 +12,7 @@ from experiments import report
 class PromptPlotsTest(absltest.TestCase):
   def test_no_display_is_needed(self):
     """Whatever the machine has: a window would stop a command."""
-    self.assertEqual(os.environ['MPLBACKEND'], 'Agg')
+    self.assertIn('MPLBACKEND', os.environ)  # Theirs, or else ours.
 
   def test_prompts_are_no_mathematics(self):
     """matplotlib cannot parse what is between these dollars."""
