@@ -4,8 +4,10 @@ DIR/ENCODER/    of experiments.encode_text, DIR = config.data.encoded_dir
 DIR/latents/    of experiments.encode_latents
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,17 @@ def is_captioned(config: config_dict.ConfigDict) -> bool:
   return data_set is not None and data_set.is_captioned
 
 
+@contextlib.contextmanager
+def naming_directory(section: config_dict.ConfigDict) -> Iterator[None]:
+  """Makes what is wrong with data of TFDS an error that names `data.dir`."""
+  try:
+    yield
+  except (errors.NotPreparedError, errors.DataError) as error:
+    raise errors.InputError(
+      f'data.dir={section.dir!r}: {error} (data.name={section.name!r})'
+    ) from error
+
+
 def captions(config: config_dict.ConfigDict) -> captions_lib.Captioned:
   """All captions of data that have embeddings, and their images' splits.
 
@@ -37,12 +50,8 @@ def captions(config: config_dict.ConfigDict) -> captions_lib.Captioned:
     errors.InputError: data that must be prepared first, or hold an empty caption.
   """
   section = config.data
-  try:
+  with naming_directory(section):
     return _read_captions(section.name, section.dir, size=section.size)
-  except (errors.NotPreparedError, errors.DataError) as error:
-    raise errors.InputError(
-      f'data.dir={section.dir!r}: {error} (data.name={section.name!r})'
-    ) from error
 
 
 _read_captions = functools.lru_cache(maxsize=2)(captions_lib.read)

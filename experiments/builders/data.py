@@ -90,12 +90,8 @@ def _load_tfds(config):
     return _load_captioned(config)
   section = config.data
   read = sources.load if section.in_memory else streamed.load
-  try:
+  with captions.naming_directory(section):
     return read(section.name, section.dir, attributes=section.attributes)
-  except (errors.NotPreparedError, errors.DataError) as error:
-    raise errors.InputError(
-      f'data.dir={section.dir!r}: {error} (data.name={section.name!r})'
-    ) from error
 
 
 def _tfds_spec(section):

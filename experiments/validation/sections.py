@@ -29,8 +29,8 @@ def validate(config: config_dict.ConfigDict) -> None:
   """
   check = checks.Checks(config)
   check.types()
-  for key, names in _names().items():
-    check.one_of(key, names)
+  for key, allowed in names().items():
+    check.one_of(key, allowed)
   check('seed', lambda v: v >= 0, 'must not be negative.')
   for key in ('log_every', 'checkpoint_every', 'mesh.fsdp'):
     check.positive(key)
@@ -52,7 +52,7 @@ def validate(config: config_dict.ConfigDict) -> None:
     of_section(config, check)
 
 
-def _names() -> dict[str, Collection[str]]:
+def names() -> dict[str, Collection[str]]:
   """Keys whose value is one of a few names."""
   return {
     'schedule': builders.models.SCHEDULES,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ml_collections import config_dict
 
 from experiments import builders
-from lgd import noising
+from experiments.validation import sections
 
 _INTS = (0, -1, 1, 2, 3, 4, 8, 16, 10**9, 2**31 - 1, 2**31, -(2**31), 2**63, 10**30)
 _FLOATS = (
@@ -32,26 +32,7 @@ _TUPLES = (
     (b'a',), (1, 1), (2, 1), (1, 2), (0.25, 0.5), (0.5, 0.25), (0.0, 1.0), (8, 8, 4),
 )  # fmt: skip
 # Of keys that take one of a few names: some that are among them.
-_NAMES = {
-  'schedule': tuple(builders.models.SCHEDULES),
-  'data.name': builders.data.SOURCES,
-  'denoiser.prediction': noising.PREDICTIONS,
-  'denoiser.network': ('mlp', 'unet', 'mmdit'),
-  'denoiser.dtype': ('float32', 'bfloat16'),
-  'denoiser.weighting': ('uniform', 'sigmoid'),
-  'rule.name': builders.rules.names_of_pairs(),
-  'reward.name': builders.models.REWARDS,
-  'statistics.kind': builders.objectives.STATISTICS,
-  'statistics.split': ('train', 'validation'),
-  'guidance.source': ('statistics', 'direct'),
-  'guidance.weight': ('network', 'table'),
-  'guidance.objective': builders.objectives.OBJECTIVES,
-  'guidance.prompts': ('tokens', 'clip'),
-  'trajectory.distance': ('pixels', 'features'),
-  'trajectory.reference': ('validation', 'train'),
-  'compare.match': ('', 'mean', 'nfe'),
-  'fid.labels': ('balanced', 'data', 'test'),
-}
+_NAMES = {**sections.names(), 'reward.name': builders.models.REWARDS}
 
 texts = st.one_of(
   st.sampled_from(_TEXTS), st.text(st.characters(exclude_characters='\0'))
