@@ -16,6 +16,11 @@ from lgd import training
 from lgd import types
 from lgd.data import splits
 
+# Of the warnings.
+_MANY = 0.9  # Share of the data.
+_ABSURD = 20.0  # The largest scales in print are w = 15.
+_ROUNDING = 1e-6  # Of float32.
+
 
 def make_statistics_loss_fn(
   config: config_dict.ConfigDict, **overrides: jax.Array
@@ -121,11 +126,6 @@ def count_evaluations(
   params = builders.models.weight_model(config, builders.data.spec(config)).init(key)
   jax.block_until_ready(jax.jit(loss_fn)(params, frozen, batch, key))
   return counter.count
-
-
-_MANY = 0.9  # Share of the data.
-_ABSURD = 20.0  # The largest scales in print are w = 15.
-_ROUNDING = 1e-6  # Of float32.
 
 
 def warn_learned(config: config_dict.ConfigDict, means: dict[str, float]) -> None:
