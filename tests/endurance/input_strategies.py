@@ -63,7 +63,7 @@ def values(key: str, default: Any) -> st.SearchStrategy:
       )
     case str():
       names = _NAMES.get(key)
-      return st.one_of(st.sampled_from(names), texts) if names else texts
+      return st.one_of(st.sampled_from(tuple(names)), texts) if names else texts
   numbers = st.one_of(st.integers(-1, 4), st.floats(0.0, 2.0))
   return st.one_of(st.sampled_from(_TUPLES), st.lists(numbers, max_size=4).map(tuple))
 
