@@ -44,13 +44,13 @@ from lgd.training import sharding
 
 def run(config: config_dict.ConfigDict) -> dict[str, float]:
   """Measures, prints and returns all ratios."""
-  validation.validate(config)
+  spec = validation.validate(config)
   logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
   results = {
     'update': update_ratio(config),
-    'sampling': sampling_ratio(config),
-    'statistics': statistics_ratio(config),
-    **unet_ratios(config),
+    'sampling': sampling_ratio(config, spec),
+    'statistics': statistics_ratio(config, spec),
+    **unet_ratios(config, spec),
   }
   for name, ratio in results.items():
     print(f'{name}_ratio {ratio:.3f}')
@@ -69,7 +69,7 @@ def update_ratio(config: config_dict.ConfigDict) -> float:
   xt = jax.random.normal(key, (rows, *dataset.shape))
   t = jax.random.uniform(key, (rows,))
   cond = jax.tree.map(
-    lambda c: jnp.repeat(c, section.num_particles, axis=0), batch.label
+    lambda c: jnp.repeat(c, section.num_particles, axis=0), batch.cond
   )
   evaluate = functools.partial(evaluations, denoiser_params, xt, t, cond)
   ratio, seconds = report.timing.paired_ratio(update, evaluate, repeats=20)
@@ -86,11 +86,11 @@ def direct_update(config: config_dict.ConfigDict, dataset: splits.Dataset):
   net = builders.models.network(config, dataset.spec)
   params = builders.models.init_network(net, key, dataset.spec)
   batch = next(builders.data.batches(config, 'guidance', dataset.train)(0))
-  loss_fn = learning.losses.make_direct_loss_fn(config)
-  return make_update(config, loss_fn, params, batch), params, batch
+  loss_fn = learning.losses.make_direct_loss_fn(config, dataset.spec)
+  return make_update(config, dataset.spec, loss_fn, params, batch), params, batch
 
 
-def make_update(config, loss_fn, frozen, batch) -> Callable[[], Any]:
+def make_update(config, spec, loss_fn, frozen, batch) -> Callable[[], Any]:
   """A function that makes one update of an untrained weight, compiled."""
   key = jax.random.key(0)
   tx = builders.models.optimizer(config.guidance)
@@ -100,7 +100,7 @@ def make_update(config, loss_fn, frozen, batch) -> Callable[[], Any]:
     mesh,
     sharding.replicated(mesh),
   )
-  model = builders.models.weight_model(config, builders.data.spec(config))
+  model = builders.models.weight_model(config, spec)
   state = training.init_state(model.init(key), tx)
 
   def update():
@@ -111,7 +111,9 @@ def make_update(config, loss_fn, frozen, batch) -> Callable[[], Any]:
   return update
 
 
-def statistics_update(config: config_dict.ConfigDict) -> Callable[[], Any]:
+def statistics_update(
+  config: config_dict.ConfigDict, spec: splits.Spec
+) -> Callable[[], Any]:
   """A function that makes one update from (made up) statistics."""
   num, m = 4096, config.statistics.num_particles
   k_eps, k_data = jax.random.split(jax.random.key(0))
@@ -121,20 +123,20 @@ def statistics_update(config: config_dict.ConfigDict) -> Callable[[], Any]:
       statistics.gram(eps, jax.random.normal(k_data, (num, 8)), x0_cond, x0_null)
     ),
     jnp.linspace(0.0, config.statistics.t_max, num),
-    jnp.arange(num) % builders.data.spec(config).conditions.num_classes,
+    jnp.arange(num) % spec.conditions.num_classes,
     schedule=builders.models.schedule(config),
     dim=8,
     num_particles=m,
   )
-  loss_fn = learning.losses.make_statistics_loss_fn(config)
-  return make_update(config, loss_fn, store, ())
+  loss_fn = learning.losses.make_statistics_loss_fn(config, spec)
+  return make_update(config, spec, loss_fn, store, ())
 
 
-def statistics_ratio(config: config_dict.ConfigDict) -> float:
+def statistics_ratio(config: config_dict.ConfigDict, spec: splits.Spec) -> float:
   """A direct update over one from statistics."""
   dataset = builders.data.load(config)
   direct, _, _ = direct_update(config, dataset)
-  from_statistics = statistics_update(config)
+  from_statistics = statistics_update(config, spec)
   ratio, seconds = report.timing.paired_ratio(direct, from_statistics, repeats=20)
   logging.info(
     'updates per second: %.0f direct, %.0f from statistics', *(1.0 / s for s in seconds)
@@ -142,20 +144,21 @@ def statistics_ratio(config: config_dict.ConfigDict) -> float:
   return ratio
 
 
-def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
+def unet_ratios(config: config_dict.ConfigDict, spec: splits.Spec) -> dict[str, float]:
   """The evaluations of a direct update over an update from statistics, for U-Nets."""
-  spec, batch = splits.Spec((64, 64, 3), conditions.Labels(1000)), 4
+  of_images, batch = splits.Spec((64, 64, 3), conditions.Labels(1000)), 4
   small = networks.UNet(1000, 32, (1, 2, 2), 1, (16,), head_dim=32)
   large = networks.UNet(1000, 192, (1, 2, 3, 4), 3, (16, 8))
-  args = jnp.zeros((batch, *spec.shape)), jnp.zeros(batch), spec.conditions.zeros(batch)
+  x, label = jnp.zeros((batch, *of_images.shape)), of_images.conditions.zeros(batch)
+  args = x, jnp.zeros(batch), label
   params = jax.jit(small.init)(jax.random.key(0), *args)
   evaluate = functools.partial(jax.jit(small.apply), params, *args)
-  update = statistics_update(config)
+  update = statistics_update(config, spec)
   ratio, seconds = report.timing.paired_ratio(evaluate, update, repeats=5)
   evaluations = 2 * config.guidance.batch_size * config.guidance.num_particles
   ratio *= evaluations / batch
   (_, flops_small), (_, flops_large) = (
-    report.timing.count_network(net, spec) for net in (small, large)
+    report.timing.count_network(net, of_images) for net in (small, large)
   )
   logging.info(
     'U-Nets at 64x64: %.3g and %.4g GFLOP an evaluation, the small one at %.0f GFLOP/s',
@@ -164,9 +167,8 @@ def unet_ratios(config: config_dict.ConfigDict) -> dict[str, float]:
   return {'unet': ratio, 'unet_260m': ratio * flops_large / flops_small}
 
 
-def sampling_ratio(config: config_dict.ConfigDict) -> float:
+def sampling_ratio(config: config_dict.ConfigDict, spec: splits.Spec) -> float:
   """Sampling with learned weights over sampling with a constant."""
-  spec = builders.data.spec(config)
   key = jax.random.key(0)
   params = builders.models.init_network(
     builders.models.network(config, spec), key, spec

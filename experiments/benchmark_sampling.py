@@ -35,28 +35,28 @@ def run(
   config: config_dict.ConfigDict, *, method: str, workdir: str | None
 ) -> dict[str, float]:
   """Measures and prints; returns the figures."""
-  validation.validate(config)
+  spec = validation.validate(config)
   if config.fid.batch_size % jax.device_count():
     raise errors.InputError(
       f'fid.batch_size={config.fid.batch_size}: must be a multiple of the'
       f' {jax.device_count()} devices.'
     )
-  spec = builders.data.spec(config)
   cond = conditions(config, spec)
-  directory = workdirs.Workdir(workdir or '.')
+  session = workdirs.Session(workdirs.Workdir('.'), config, spec)
   if workdir:
-    config = workdirs.base_model.resolve_config(directory, config)
-  omega, config = sampling.resolve.resolve_method(config, directory, spec, method, cond)
+    session = workdirs.open_trained(config, workdir)
+  omega, session = sampling.resolve.resolve_method(session, method, cond)
+  config = session.config
   if workdir:
-    params = workdirs.base_model.load_pair(directory, config, spec)
+    params = workdirs.base_model.load_pair(session)
   else:
     params = untrained(config, spec)
     if builders.rules.of(config).has_weak_model:
       params = params, params
   logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
-  results = measure_sampling(config, params, omega)
+  results = measure_sampling(config, spec, params, omega)
   if config.rule.name == 'linear':
-    results |= measure_planned(config, params)
+    results |= measure_planned(config, spec, params)
   for name, value in results.items():
     print(f'{name} {value:.4g}')
   return results
@@ -80,21 +80,23 @@ def untrained(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params
 
 
 def measure_sampling(
-  config: config_dict.ConfigDict, params: types.Params, omega: np.ndarray | None
+  config: config_dict.ConfigDict,
+  spec: splits.Spec,
+  params: types.Params,
+  omega: np.ndarray | None,
 ) -> dict[str, float]:
   """Sampling beside as many evaluations with and without condition, and no more.
 
   Args:
     config: the config.
+    spec: of the data.
     params: as for `builders.rules.pair`.
     omega: `[fid.batch_size, num_steps]` weights, or None for unguided sampling.
   """
-  spec, num_steps = builders.data.spec(config), config.evaluation.num_steps
+  num_steps = config.evaluation.num_steps
   cond, n = conditions(config, spec), config.fid.batch_size
-  pair, split = (
-    builders.rules.pair(config, spec),
-    sharding.split(builders.models.mesh(config)),
-  )
+  pair = builders.rules.pair(config, spec)
+  split = sharding.split(builders.models.mesh(config))
   sample_fn = sampling.sampler.make_sample_fn(config, spec)
   keys = sampling.sampler.sample_keys(0, np.arange(n))
   xt, on_devices = jax.device_put((np.zeros((n, *spec.shape), np.float32), cond), split)
@@ -119,13 +121,13 @@ def measure_sampling(
 
 
 def measure_planned(
-  config: config_dict.ConfigDict, params: types.Params
+  config: config_dict.ConfigDict, spec: splits.Spec, params: types.Params
 ) -> dict[str, float]:
   """Planned sampling beside plain guidance, with half of the weights 0 and with none.
 
   Samples are guided over random intervals of their own, in a batch of similar ones.
   """
-  spec, n = builders.data.spec(config), config.fid.batch_size
+  n = config.fid.batch_size
   pair, times = builders.rules.pair(config, spec), builders.models.time_grid(config)
   num_steps = config.evaluation.num_steps
   split = sharding.split(builders.models.mesh(config))

@@ -38,19 +38,18 @@ PEAK_FLOPS = {
 
 def run(config: config_dict.ConfigDict, *, count_only: bool) -> dict[str, float]:
   """Counts, measures and prints; returns the figures."""
-  validation.validate(config)
-  results = count(config)
+  spec = validation.validate(config)
+  results = count(config, spec)
   if not count_only:
     logging.info('%s, %d devices', jax.devices()[0].device_kind, jax.device_count())
-    results |= measure_training(config, results['evaluation_flops'])
+    results |= measure_training(config, spec, results['evaluation_flops'])
   for name, value in results.items():
     print(f'{name} {value:.4g}')
   return results
 
 
-def count(config: config_dict.ConfigDict) -> dict[str, float]:
+def count(config: config_dict.ConfigDict, spec: splits.Spec) -> dict[str, float]:
   """Parameters, and operations of every stage of an experiment."""
-  spec = builders.data.spec(config)
   num_params, flops = report.timing.count_network(
     builders.models.network(config, spec), spec
   )
@@ -68,9 +67,10 @@ def count(config: config_dict.ConfigDict) -> dict[str, float]:
   }
 
 
-def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, float]:
+def measure_training(
+  config: config_dict.ConfigDict, spec: splits.Spec, flops: float
+) -> dict[str, float]:
   """A step of the base model: images a second and memory."""
-  spec = builders.data.spec(config)
   mesh, tx = builders.models.mesh(config), builders.models.optimizer(config.denoiser)
   net = builders.models.network(config, spec)
 
@@ -89,7 +89,7 @@ def measure_training(config: config_dict.ConfigDict, flops: float) -> dict[str, 
   n = config.denoiser.batch_size
   batch = sharding.global_batch(
     sharding.process_share(
-      splits.Split(np.zeros((n, *spec.shape), np.float32), spec.conditions.zeros(n))
+      splits.Batch(np.zeros((n, *spec.shape), np.float32), spec.conditions.zeros(n))
     ),
     mesh,
   )

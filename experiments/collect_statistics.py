@@ -14,7 +14,6 @@ depends on the config alone.
 """
 
 import functools
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +26,6 @@ from ml_collections import config_dict
 from experiments import app
 from experiments import builders
 from experiments import judges
-from experiments import validation
 from experiments import workdirs
 from lgd import arrays
 from lgd import denoiser as denoiser_lib
@@ -35,39 +33,36 @@ from lgd import errors
 from lgd import objectives
 from lgd import statistics
 from lgd.data import splits
-from lgd.training import reporting
 from lgd.training import sharding
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> None:
   """Collects or resumes."""
-  validation.validate(config)
-  validation.require_learnable(config)
-  workdir = workdirs.Workdir(workdir)
-  workdirs.refuse.require_base_of(workdir, config)
+  session = workdirs.open_to_learn(config, workdir, finished=False)
+  workdir, _, spec = session
   directory = workdir.statistics(workdirs.layout.statistics_name(config))
-  identity = workdirs.identity.statistics_identity(workdir, config)
+  identity = workdirs.identity.statistics_identity(session)
   if (directory / 'config.json').exists():
-    workdirs.refuse.require_statistics(workdir, config)
+    workdirs.statistics.require_same(session)
   dataset = builders.data.load(config)
-  plan = builders.statistics.Plan(config, getattr(dataset, config.statistics.split))
+  split = getattr(dataset, config.statistics.split)
+  plan = builders.statistics.Plan(config, split, spec.conditions.num_classes)
   paths = [workdirs.statistics.shard_path(directory, i) for i in range(plan.num_shards)]
   missing = [i for i, path in enumerate(paths) if not path.exists()]
   profile_shape = builders.statistics.profile_shape(config)
   for i in set(range(plan.num_shards)).difference(missing):  # Before hours are spent.
     workdirs.statistics.read_shard(paths[i], plan.num_vectors, profile_shape)
-  params = workdirs.base_model.load_pair(workdir, config, dataset.spec)
+  params = workdirs.base_model.load_pair(session)
   reward, reward_params = None, None
   if config.reward.name:
-    reward, reward_params = judges.rewards.load(workdir, config, dataset)
+    reward, reward_params = judges.rewards.load(session, dataset)
   workdirs.configs.write_statistics_config(directory, identity)
   workdirs.configs.record(workdir.path, f'statistics/{directory.name}', config)
 
   counter = denoiser_lib.EvaluationCounter()
-  collect = make_collect(config, dataset.spec, counter, reward)
-  logging.info('statistics: %d of %d shards to do', len(missing), plan.num_shards)
-  start, num_done = time.perf_counter(), 0
-  for done, shard in enumerate(missing, 1):
+  collect = make_collect(config, spec, counter, reward)
+
+  def make(shard):
     before = counter.count
     items = plan.items(shard)
     chunks = [
@@ -86,20 +81,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> None:
       shard,
       workdirs.statistics.Statistics(gram, t, label, items, num_evaluations, profile),
     )
-    num_done += len(items) * plan.group_size
-    elapsed = time.perf_counter() - start
-    logging.info(
-      'statistics %d/%d shards  %.0f data/s  ETA %s',
-      plan.num_shards - len(missing) + done,
-      plan.num_shards,
-      num_done / elapsed,
-      reporting.eta(elapsed, done, len(missing)),
-    )
-    if done < len(missing):
-      app.preemption.check(
-        f'{directory}: {plan.num_shards - len(missing) + done} shards'
-      )
-  sharding.wait_for_processes('collect_statistics')  # Process 0 writes.
+    return len(items) * plan.group_size
+
+  app.shard_loop.run(directory, missing, plan.num_shards, make, unit='data')
   summarise(config, directory, plan)
 
 

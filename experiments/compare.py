@@ -26,36 +26,42 @@ from experiments import report
 from experiments import sampling
 from experiments import workdirs
 from lgd import errors
-from lgd.data import splits
 
 
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
   """Compares, writes and returns the rows."""
   session = workdirs.open_trained(config, workdir)
   workdir, config, spec = session
-  dataset = builders.data.load_classes(config)
-  learned = sampling.arena.load_learned(workdir, config, spec)
-  require_comparable(config, spec, learned)
-  params, _ = session.load_denoiser()
-  pieces = session.pieces('compare')
+  dataset = builders.data.load_classes(config, spec)
+  learned = workdirs.weights.load_all(session)
+  require_comparable(session, learned)
+  params = workdirs.base_model.load_denoiser(session)
+  pieces = workdirs.open_pieces(session, 'compare')
   judge = judges.classifiers.train_judge(config, dataset, pieces)
   classifier = None
-  if not set(builders.methods.REWARDED).isdisjoint(sampling.strengths.families(config)):
+  if not set(builders.families.REWARDED).isdisjoint(
+    sampling.strengths.families(config)
+  ):
     train = functools.partial(judges.classifiers.train_reward, config, dataset)
     classifier = judges.classifiers.kept(pieces, 'reward', train)
   reference = report.class_metrics.make_reference(dataset, judge)
   rows = report.class_metrics.real_rows(dataset, judge, reference)
 
-  @functools.cache  # What an arena has compiled serves all methods.
-  def arena_at(num_steps):
-    at_steps = sampling.strengths.with_steps(config, num_steps)
-    return sampling.arena.Arena(at_steps, dataset, params, classifier)
+  @functools.cache  # What an sampler has compiled serves all methods.
+  def sampler_at(num_steps):
+    at_steps = sampling.strengths.with_steps(session, num_steps)
+    return sampling.methods.ClassSampler(at_steps, dataset, params, classifier)
 
   for num_steps in config.compare.num_steps:
-    entries = sampling.strengths.gather(arena_at, num_steps, learned, pieces)
-    for i, (arena, method) in enumerate(entries):
-      key = ['rows', num_steps, arena.config.evaluation.num_steps, method.identity]
-      make = functools.partial(measure, arena, num_steps, method, judge, reference)
+    entries = sampling.strengths.gather(sampler_at, num_steps, learned, pieces)
+    for i, (sampler, method) in enumerate(entries):
+      key = [
+        'rows',
+        num_steps,
+        sampler.config.evaluation.num_steps,
+        method.identity,
+      ]
+      make = functools.partial(measure, sampler, num_steps, method, judge, reference)
       new = pieces.get(key, make)['rows']
       rows += new
       logging.info(
@@ -74,69 +80,67 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
 
 
 def require_comparable(
-  config: config_dict.ConfigDict,
-  spec: splits.Spec,
-  learned: dict[str, workdirs.weights.LearnedWeight],
+  session: workdirs.Session, learned: dict[str, workdirs.weights.LearnedWeight]
 ) -> None:
   """Refuses what would fail later.
 
   Raises:
     errors.InputError: a reference that is not there, or a family that cannot be used.
   """
-  section = config.compare
+  config, section = session.config, session.config.compare
   if section.match == 'mean' and section.reference not in learned:
     raise errors.InputError(
       f'compare.reference={section.reference!r}: must be one of the learned weights'
       f' here, {list(learned)}.'
     )
   for name in sampling.strengths.families(config):
-    builders.methods.require_usable(name, config)
-    if section.match == 'mean' and name in builders.methods.REWARDED:
+    builders.families.require_usable(name, config)
+    if section.match == 'mean' and name in builders.families.REWARDED:
       raise errors.InputError(
         f"compare.match='mean': {name} has a rate and no weight; leave it out of"
         ' --config.compare.methods.'
       )
   if 'autoguidance' in sampling.strengths.families(config):
-    rule = builders.methods.rule_of('autoguidance', config)
-    workdirs.base_model.load_weak(builders.methods.with_rule(config, rule), spec)
+    rule = builders.families.rule_of('autoguidance', config)
+    workdirs.base_model.load_weak(session.with_rule(rule))
 
 
 def measure(
-  arena: sampling.arena.Arena,
+  sampler: sampling.methods.ClassSampler,
   asked: int,
-  method: sampling.arena.Method,
+  method: sampling.methods.Method,
   judge: judges.classifiers.Judge,
   reference: report.class_metrics.Reference,
 ) -> app.Piece:
   """The rows of a method, one for each seed; its time is that of the fastest one.
 
   Args:
-    arena: where it is measured.
+    sampler: where it is measured.
     asked: the number of steps that it is listed under.
     method: the method.
     judge: the classifier of the metrics.
     reference: the data.
   """
-  config, section = arena.config, arena.config.evaluation
+  config, section = sampler.config, sampler.config.evaluation
   row = {
     'method': method.name,
     'params': method.params,
     'rule': method.rule.name,
     'mean_omega': None if method.table is None else float(np.mean(method.table)),
-    'num_samples': len(arena.label),
+    'num_samples': len(sampler.label),
     'asked_steps': asked,
     'num_steps': section.num_steps,
-    'nfe': arena.count_nfe(method),
+    'nfe': sampler.count_nfe(method),
     'learning_evaluations': method.cost,
   }
   rows, seconds = [], []
-  arena.sample(method, config.seed)  # Compiles.
+  sampler.sample(method, config.seed)  # Compiles.
   for seed in range(config.seed, config.seed + section.num_seeds):
-    x, taken = arena.sample(method, seed)
+    x, taken = sampler.sample(method, seed)
     seconds.append(taken)
-    by_class = arena.class_sets(method, x)
+    by_class = sampler.class_sets(method, x)
     values = report.class_metrics.compute_metrics(
-      x, arena.label, by_class, judge, reference
+      x, sampler.label, by_class, judge, reference
     )
     rows.append(row | {'seed': seed, 'metrics': values})
   return {'rows': [row | {'seconds': min(seconds)} for row in rows]}

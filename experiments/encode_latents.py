@@ -62,9 +62,13 @@ def run(
       _encode(encode, _images(parts, rows), section.latent_shape)
       for rows in _batches(layout.rows(shard), batch_size)
     ]
-    return {'latents': np.concatenate(z)}
+    shards.write(directory, shard, {'latents': np.concatenate(z)})
+    return sum(map(len, z))
 
-  app.shard_loop.run(directory, ('latents',), layout, make, unit='images')
+  missing = shards.missing(directory, ('latents',), layout)
+  app.shard_loop.run(
+    directory, missing, layout.num_shards, make, unit='images', split=True
+  )
   if jax.process_index() == 0:
     stored = latents.reader(directory, tuple(section.latent_shape), layout)
     latents.write_scale(directory, stored, len(parts[0]))

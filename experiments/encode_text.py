@@ -84,12 +84,16 @@ def run(
     if not finite.all():
       bad = rows[np.argmin(finite)]
       raise errors.NonFiniteError(
-        f'shard {shard}, as of caption {bad}, {captioned.texts[bad]!r}: embeddings are'
+        f'shard {shard}: caption {bad}, {captioned.texts[bad]!r}: embeddings are'
         ' not finite in float16; nothing of it was written; check the weights.'
       )
-    return embedded
+    shards.write(directory, shard, embedded)
+    return len(rows)
 
-  app.shard_loop.run(directory, names, layout, make, unit='captions')
+  missing = shards.missing(directory, names, layout)
+  app.shard_loop.run(
+    directory, missing, layout.num_shards, make, unit='captions', split=True
+  )
 
 
 def finite_rows(embedded: dict[str, np.ndarray]) -> np.ndarray:

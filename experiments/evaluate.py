@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import config_dict
 
 from experiments import app
@@ -28,29 +27,27 @@ from experiments import workdirs
 from lgd import guidance
 from lgd import metrics
 from lgd.data import splits
-from lgd.training import reporting
 
 
 def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, Any]]:
   """Evaluates, writes results and figures, and returns the rows."""
   session = workdirs.open_trained(config, workdir)
-  workdir, config, _ = session
-  dataset = builders.data.load_classes(config)
-  params, step = session.load_denoiser()
-  weights = sampling.arena.load_learned(workdir, config, dataset.spec)
+  workdir, config, spec = session
+  dataset = builders.data.load_classes(config, spec)
+  params = workdirs.base_model.load_denoiser(session)
+  weights, classes = workdirs.weights.load_all(session), np.arange(dataset.num_classes)
   learned = [
-    sampling.arena.learned_method(config, dataset.spec, name, weight)
+    sampling.methods.learned_method(config, name, weight, classes)
     for name, weight in weights.items()
   ]
   learned = at_strengths(learned, config.evaluation.kappas)
   methods = grid_methods(config, dataset.num_classes) + learned
-  logging.info('base model at step %d; %d methods', step, len(methods))
 
-  pieces = session.pieces('evaluate')
+  pieces = workdirs.open_pieces(session, 'evaluate')
   judge = judges.classifiers.train_judge(config, dataset, pieces)
   reference = report.class_metrics.make_reference(dataset, judge)
-  arena = sampling.arena.Arena(config, dataset, params)
-  rows, samples = evaluate_methods(arena, methods, judge, reference, pieces)
+  sampler = sampling.methods.ClassSampler(session, dataset, params)
+  rows, samples = evaluate_methods(sampler, methods, judge, reference, pieces)
   rows = report.class_metrics.real_rows(dataset, judge, reference) + rows
   if jax.process_index() == 0:
     report.classes.write(
@@ -67,16 +64,16 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
 
 def grid_methods(
   config: config_dict.ConfigDict, num_classes: int
-) -> list[sampling.arena.Method]:
+) -> list[sampling.methods.Method]:
   """Unguided, constants, intervals and clamp-linear schedules."""
   section = config.evaluation
-  methods = sampling.arena.grid_methods(config, num_classes)
+  methods = sampling.methods.grid_methods(config, num_classes)
   for omega, floor in itertools.product(
     section.clamp_linear_omegas, section.clamp_linear_floors
   ):
     weight = guidance.clamp_linear(omega, floor)
     methods.append(
-      sampling.arena.given_method(
+      sampling.methods.given_method(
         config, num_classes, 'clamp_linear', weight, omega=omega, floor=floor
       )
     )
@@ -84,8 +81,8 @@ def grid_methods(
 
 
 def at_strengths(
-  learned: list[sampling.arena.Method], kappas: Sequence[float]
-) -> list[sampling.arena.Method]:
+  learned: list[sampling.methods.Method], kappas: Sequence[float]
+) -> list[sampling.methods.Method]:
   """Learned weights, networks at every strength kappa as well."""
   methods = []
   for method in learned:
@@ -99,51 +96,48 @@ def at_strengths(
 
 
 def evaluate_methods(
-  arena: sampling.arena.Arena,
-  methods: list[sampling.arena.Method],
+  sampler: sampling.methods.ClassSampler,
+  methods: list[sampling.methods.Method],
   judge: judges.classifiers.Judge,
   reference: report.class_metrics.Reference,
   pieces: app.Pieces,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
   """A row for every method and seed, and samples of the first seed by method."""
-  first, num_seeds = arena.config.seed, arena.config.evaluation.num_seeds
-  rows, samples, start = [], {}, pieces.seconds
+  first, num_seeds = (
+    sampler.config.seed,
+    sampler.config.evaluation.num_seeds,
+  )
+  rows, samples = [], {}
+  progress = pieces.progress('evaluate', len(methods))
   for i, method in enumerate(methods):
     for seed in range(first, first + num_seeds):
-      make = functools.partial(measure, arena, method, seed, judge, reference)
+      make = functools.partial(measure, sampler, method, seed, judge, reference)
       piece = pieces.get([method.identity, seed], make)
       rows.append(piece['row'])
       if seed == first:
         samples[method.key] = piece['x']
-    logging.info(
-      'evaluate %d/%d  %s %s  energy_test %.4f  ETA %s',
-      i + 1,
-      len(methods),
-      method.name,
-      method.params or '',
-      np.mean([row['metrics']['energy_test'] for row in rows[-num_seeds:]]),
-      reporting.eta(pieces.seconds - start, i + 1, len(methods)),
-    )
+    energy = np.mean([row['metrics']['energy_test'] for row in rows[-num_seeds:]])
+    progress.log(i + 1, f'{method.key}  energy_test {energy:.4f}')
   return rows, samples
 
 
 def measure(
-  arena: sampling.arena.Arena,
-  method: sampling.arena.Method,
+  sampler: sampling.methods.ClassSampler,
+  method: sampling.methods.Method,
   seed: int,
   judge: judges.classifiers.Judge,
   reference: report.class_metrics.Reference,
 ) -> app.Piece:
   """The row of a method and seed, and with the first seed its samples by class."""
-  config, label = arena.config, arena.label
-  x, _ = arena.sample(method, seed)
+  config, label = sampler.config, sampler.label
+  x, _ = sampler.sample(method, seed)
   row = {
     'method': method.name,
     'params': method.params,
     'seed': seed,
     'num_samples': len(label),
     'num_steps': config.evaluation.num_steps,
-    'nfe': arena.count_nfe(method),
+    'nfe': sampler.count_nfe(method),
     'learning_evaluations': method.cost,
     'metrics': report.class_metrics.compute_metrics(
       x, label, metrics.class_sets(x, label), judge, reference
@@ -151,7 +145,7 @@ def measure(
   }
   if seed != config.seed:
     return {'row': row}
-  by_class = x.reshape(arena.dataset.num_classes, -1, *arena.dataset.shape)
+  by_class = x.reshape(sampler.dataset.num_classes, -1, *sampler.dataset.shape)
   return {'row': row, 'x': by_class}
 
 

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from absl import logging
 from ml_collections import config_dict
 
 from experiments import app
@@ -30,9 +29,7 @@ from experiments import report
 from experiments import sampling
 from experiments import validation
 from experiments import workdirs
-from lgd import arrays
 from lgd.data import splits
-from lgd.training import reporting
 
 SPLITS = ('validation', 'test')
 
@@ -42,26 +39,29 @@ def run(
 ) -> list[dict[str, Any]]:
   """Evaluates, writes results and figures, and returns the rows."""
   session = workdirs.open_trained(config, workdir)
-  workdir, config, spec = session
+  workdir, config, _ = session
   validation.require_prompts(config)
   dataset = builders.data.load(config)
-  workdirs.refuse.require_encoded(workdir.denoiser, config)
-  params, step = session.load_denoiser()
+  params = workdirs.base_model.load_denoiser(session)
   held_out = {name: head(getattr(dataset, name), config) for name in SPLITS}
-  networks = judges.prompts.load_networks(config, workdir, squeezenet)
+  networks = judges.prompts.load_networks(session, squeezenet)
   measures = {
     name: judges.prompts.Measure(networks, pairs) for name, pairs in held_out.items()
   }
-  learned = sampling.arena.load_learned(workdir, config, spec)
-  grid = sampling.arena.grid_methods(config, 1)  # A row of weights for all prompts.
-  methods = grid + learned_methods(config, learned, held_out['test'].label)
-  samplers = sampling.arena.Samplers(config, spec, params)
+  learned = workdirs.weights.load_all(session)
+  grid = sampling.methods.grid_methods(config, 1)  # A row of weights for all prompts.
+  methods = grid + [
+    sampling.methods.learned_method(config, name, weight, held_out['test'].label)
+    for name, weight in learned.items()
+  ]
+  samplers = sampling.methods.Samplers(session, params)
   seeds = range(config.seed, config.seed + config.evaluation.num_seeds)
-  logging.info('base model at step %d; %d methods', step, len(methods))
+  batch_size = config.fid.batch_size
 
   def measure(method, name, seed):
     of_rule, label = samplers.of(method.rule), held_out[name].label
-    x = draw(config, of_rule, method, label, seed)
+    omega = omega_of(method, len(label))
+    x = of_rule.draw(omega, label, name=method.key, seed=seed, batch_size=batch_size)
     row = {
       'method': method.name,
       'params': method.params,
@@ -69,17 +69,19 @@ def run(
       'seed': seed,
       'num_samples': len(x),
       'num_steps': config.evaluation.num_steps,
-      'nfe': count_nfe(config, of_rule, method, len(x)),
+      'nfe': of_rule.count_nfe(omega, len(x), batch_size=batch_size),
       'learning_evaluations': method.cost,
       'metrics': measures[name](x),
     }
     return {'row': row, 'x': x} if (name, seed) == ('test', seeds[0]) else {'row': row}
 
-  pieces = session.pieces(
+  pieces = workdirs.open_pieces(
+    session,
     'evaluate_prompts',
     **judges.prompts.networks_identity(workdir, networks, squeezenet),
   )
   rows, samples = [real_row(held_out['test'], measures['test'])], {}
+  progress = pieces.progress('evaluate', len(methods))
   for i, method in enumerate(methods):
     for name, seed in itertools.product(SPLITS if i < len(grid) else ('test',), seeds):
       make = functools.partial(measure, method, name, seed)
@@ -87,14 +89,8 @@ def run(
       rows.append(piece['row'])
       if 'x' in piece:
         samples[method.key] = piece['x']
-    logging.info(
-      'evaluate %d/%d  %s  %s  ETA %s',
-      i + 1,
-      len(methods),
-      method.key,
-      '  '.join(f'{name} {value:.3f}' for name, value in rows[-1]['metrics'].items()),
-      reporting.eta(pieces.seconds, i + 1, len(methods)),
-    )
+    measured = (f'{name} {value:.3f}' for name, value in rows[-1]['metrics'].items())
+    progress.log(i + 1, '  '.join((method.key, *measured)))
   if jax.process_index() == 0:
     report.prompts.write(
       workdir.path,
@@ -115,59 +111,7 @@ def head(split: splits.Split, config: config_dict.ConfigDict) -> splits.Split:
   return splits.Split(split.x[:num], split.label[:num])
 
 
-def learned_methods(
-  config: config_dict.ConfigDict,
-  learned: dict[str, workdirs.weights.LearnedWeight],
-  label: np.ndarray,
-) -> list[sampling.arena.Method]:
-  """Every learned weight, for these prompts."""
-  methods = []
-  for name, weight in learned.items():
-    table = np.asarray(sampling.sampler.tabulate_learned(config, weight, label))
-    methods.append(
-      sampling.arena.Method(name, {}, weight.rule, table, weight.num_evaluations)
-    )
-  return methods
-
-
-def draw(
-  config: config_dict.ConfigDict,
-  of_rule: sampling.arena.Sampler,
-  method: sampling.arena.Method,
-  label: np.ndarray,
-  seed: int,
-) -> np.ndarray:
-  """A sample of every prompt, `[n, *data]`."""
-  omega = omega_of(method, len(label))
-  numbers = np.arange(len(label))
-  keys = sampling.sampler.sample_keys(seed, numbers)
-  parts = [
-    of_rule.sample(
-      of_rule.params, None if omega is None else omega[rows], keys[rows], label[rows]
-    )
-    for rows in arrays.whole_batches(len(label), config.fid.batch_size)
-  ]
-  x = np.concatenate(parts)[: len(label)]
-  sampling.sampler.require_finite(x, method.key, seed, numbers)
-  return x
-
-
-def count_nfe(
-  config: config_dict.ConfigDict,
-  of_rule: sampling.arena.Sampler,
-  method: sampling.arena.Method,
-  num: int,
-) -> float:
-  """Network evaluations of a sample, in the batches of `draw`."""
-  omega = omega_of(method, num)
-  counts = [
-    of_rule.count_nfe(None if omega is None else omega[rows], len(rows))
-    for rows in arrays.whole_batches(num, config.fid.batch_size)
-  ]
-  return float(np.mean(counts))
-
-
-def omega_of(method: sampling.arena.Method, num: int) -> np.ndarray | None:
+def omega_of(method: sampling.methods.Method, num: int) -> np.ndarray | None:
   """The weights of `num` prompts, `[num, num_steps]`, if there are any."""
   if method.table is None:
     return None

@@ -48,8 +48,8 @@ def run(
   reference: str = '',
 ) -> dict[str, Any]:
   """Samples, compares, writes and returns the row of a method."""
-  workdir, config, _ = workdirs.open_trained(config, workdir)
-  workdirs.refuse.require_encoded(workdir.denoiser, config)  # Before features are kept.
+  session = workdirs.open_trained(config, workdir)
+  workdir, config, _ = session
   encoder = None
   if network.name in judges.text_encoders.CLIP:
     encoder = judges.published_clip.encoder_of(config, network.path)
@@ -65,16 +65,14 @@ def run(
   start = time.perf_counter()
   # A method or a reference that cannot be used is refused before anything is kept.
   if method == 'real':
-    test, of_method = (
-      builders.captions.pixels(config, dataset, 'test'),
-      {'split': 'test'},
-    )
+    test = builders.captions.pixels(config, dataset, 'test')
+    of_method = {'split': 'test'}
     num_samples = min(section.num_samples, len(test))
     images = sampling.images.real_images(test)
   else:
     num_samples = section.num_samples
-    of_method = sampling.images.sampling_identity(config, workdir, method, seed)
-    images = sampling.images.sampled_images(config, workdir, dataset, method, seed)
+    of_method = sampling.images.sampling_identity(session, method, seed)
+    images = sampling.images.sampled_images(session, dataset, method, seed)
   if reference:
     real, gaussian = None, metrics.load_gaussian(reference)
     require_features_of(gaussian, network, reference)
@@ -82,7 +80,6 @@ def run(
     require_neighbors(
       {'samples': num_samples, f'data of fid.split={section.split!r}': num_reference}
     )
-  if not reference:
     real = judges.features.collect(
       root / f'reference_{section.split}_{network.name}',
       {**identity, 'num_samples': num_reference},

@@ -35,21 +35,21 @@ _NUM_BATCHES = 32  # That a weight is measured on.
 
 def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   """Trains what is missing, and returns a row for every gamma."""
-  workdir, config, spec = workdirs.open_to_learn(config, workdir)
+  session = workdirs.open_to_learn(config, workdir)
   require_frontier(config)
-  config = workdirs.statistics.with_kind_of_objective(config)
-  points = [with_gamma(config, gamma) for gamma in config.frontier.gammas]
+  session = workdirs.statistics.for_objective(session)
+  points = [with_gamma(session, gamma) for gamma in config.frontier.gammas]
   for point in points:
-    workdirs.weights.refuse_other(workdir, point)
-  store, num_evaluations = workdirs.statistics.load(config, workdir)
-  missing = [point for point in points if not is_done(workdir, point)]
+    workdirs.weights.require_same(point)
+  store, num_evaluations = workdirs.statistics.load(session)
+  missing = [point for point in points if not is_done(point)]
   logging.info('frontier: %d of %d weights to do', len(missing), len(points))
   if missing:
-    workdirs.configs.record(workdir.path, 'frontier', config)
-    train(config, workdir, store, missing, num_evaluations)
-  names = [workdirs.layout.guidance_name(point) for point in points]
-  learned = workdirs.weights.load_all(workdir, config, names, spec)
-  rows = measure(config, store, [learned[name].params for name in names])
+    workdirs.configs.record(session.workdir.path, 'frontier', session.config)
+    train(store, missing, num_evaluations)
+  names = [workdirs.layout.guidance_name(point.config) for point in points]
+  learned = workdirs.weights.load_all(session, names)
+  rows = measure(session, store, [learned[name].params for name in names])
   print_table(names, rows)
   return rows
 
@@ -83,42 +83,41 @@ def require_frontier(config: config_dict.ConfigDict) -> None:
     )
 
 
-def with_gamma(config: config_dict.ConfigDict, gamma: float) -> config_dict.ConfigDict:
-  """The config that one weight is learned with, from statistics."""
-  config = config.copy_and_resolve_references()
+def with_gamma(session: workdirs.Session, gamma: float) -> workdirs.Session:
+  """The session that one weight is learned in, from statistics."""
+  config = session.config.copy_and_resolve_references()
   config.guidance.update(source='statistics', gamma=float(gamma))
   validation.validate(config)
-  return config
+  return session.with_config(config)
 
 
-def is_done(workdir: workdirs.Workdir, point: config_dict.ConfigDict) -> bool:
-  """Whether the weight of a config is there, with all its steps.
+def is_done(point: workdirs.Session) -> bool:
+  """Whether the weight of a session is there, with all its steps.
 
   Raises:
     errors.InputError: with more of them.
   """
-  directory = workdir.guidance(workdirs.layout.guidance_name(point))
-  step = checkpoints.latest_step(directory)
+  workdir, config, _ = point
+  directory = workdir.guidance(workdirs.layout.guidance_name(config))
+  step, num_steps = checkpoints.latest_step(directory), config.guidance.num_steps
   if step is not None:
-    workdirs.refuse.require_steps(directory, step, point.guidance.num_steps, 'frontier')
-  return step == point.guidance.num_steps
+    workdirs.refuse.require_steps(directory, step, num_steps, 'frontier')
+  return step == num_steps
 
 
 def train(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  store: objectives.Store,
-  points: list[config_dict.ConfigDict],
-  num_evaluations: int,
+  store: objectives.Store, points: list[workdirs.Session], num_evaluations: int
 ) -> None:
   """Trains and stores the weights of all `points`, which differ in gamma alone."""
-  stream = workdirs.layout.guidance_stream(points[0])
+  _, config, spec = points[0]
+  stream = workdirs.layout.guidance_stream(config)
   init_key = arrays.stream(config.seed, f'{stream}/init')
   key = arrays.stream(config.seed, stream)
   states = learning.side_by_side.train(
-    points[0],
+    config,
+    spec,
     store,
-    [{'gamma': point.guidance.gamma} for point in points],
+    [{'gamma': point.config.guidance.gamma} for point in points],
     traced=('gamma',),
     init_keys=jnp.stack([init_key] * len(points)),
     keys=jnp.stack([key] * len(points)),
@@ -127,21 +126,21 @@ def train(
   )
   for i, point in enumerate(points):
     state = jax.tree.map(lambda x, i=i: x[i], states)
-    directory = workdir.guidance(workdirs.layout.guidance_name(point))
-    workdirs.weights.save_weight(workdir, point, directory, state, num_evaluations)
+    workdirs.weights.save(point, state, num_evaluations)
 
 
 def measure(
-  config: config_dict.ConfigDict, store: objectives.Store, learned: list[Any]
+  session: workdirs.Session, store: objectives.Store, learned: list[Any]
 ) -> list[dict[str, float]]:
   """The two sides of the trade and omega of every weight, over the same batches."""
+  _, config, spec = session
   gammas = jnp.asarray([0.0, 1.0])
   keys = jax.random.split(arrays.stream(config.seed, 'frontier'), _NUM_BATCHES)
 
   @jax.jit
   def compiled(params, store):
     def at(gamma, key):
-      loss_fn = learning.losses.make_statistics_loss_fn(config, gamma=gamma)
+      loss_fn = learning.losses.make_statistics_loss_fn(config, spec, gamma=gamma)
       return loss_fn(params, store, (), key)
 
     return jax.vmap(lambda gamma: jax.vmap(lambda key: at(gamma, key))(keys))(gammas)

@@ -19,7 +19,6 @@ from absl import logging
 from ml_collections import config_dict
 
 from experiments import app
-from experiments import builders
 from experiments import report
 from experiments import sampling
 from experiments import workdirs
@@ -35,20 +34,15 @@ def run(
   prompts: Sequence[str] = (),
 ) -> np.ndarray:
   """Samples, writes and returns them: `samples_per_class` of each condition."""
-  workdir, config, spec = workdirs.open_trained(config, workdir)
-  each = sampling.resolve.labels(config, spec, prompts)
-  label = np.repeat(each, config.evaluation.samples_per_class, axis=0)
-  omega, config = sampling.resolve.resolve_method(config, workdir, spec, method, label)
-  params = workdirs.base_model.load_pair(workdir, config, spec)
-  sample_fn, look_up = (
-    sampling.sampler.make_sample_fn(config, spec),
-    builders.captions.lookup(config),
+  session = workdirs.open_trained(config, workdir)
+  each = sampling.resolve.labels(session, prompts)
+  label = np.repeat(each, session.config.evaluation.samples_per_class, axis=0)
+  omega, session = sampling.resolve.resolve_method(session, method, label)
+  workdir, config, spec = session
+  of_rule = sampling.sampler.make_rule_sampler(
+    config, spec, workdirs.base_model.load_pair(session)
   )
-  numbers = np.arange(len(label))
-  keys, cond = sampling.sampler.sample_keys(seed, numbers), look_up(label)
-  x = builders.captions.decode(config)(sample_fn(params, omega, keys, cond))
-  sampling.sampler.require_finite(x, f'--method={method}', seed, numbers)
-
+  x = of_rule.draw(omega, label, name=f'--method={method}', seed=seed)
   if jax.process_index() == 0:
     path = workdir.path / 'samples' / f'{sampling.resolve.file_stem(method, seed)}.npz'
     files.write_npz(path, {'x': x, 'label': label})

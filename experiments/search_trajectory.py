@@ -13,6 +13,7 @@ is kept until the average is written: the same command resumes.
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,6 @@ from lgd import errors
 from lgd import trajectory
 from lgd import types
 from lgd.data import splits
-from lgd.training import checkpoints
-from lgd.training import reporting
 from lgd.training import sharding
 
 
@@ -44,7 +43,6 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   config = config.copy_and_resolve_references()
   config.guidance.num_steps = config.trajectory.fit_steps  # Its rules hold, too.
   session = workdirs.open_to_learn(config, workdir)
-  workdir, config, _ = session
   if config.evaluation.order != 1:
     raise errors.InputError(
       f'evaluation.order={config.evaluation.order}: weights are searched along'
@@ -61,43 +59,42 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   config.statistics.split = 'train'
   table_config = config.copy_and_resolve_references()
   table_config.guidance.weight = 'table'
-  for each in (config, table_config):
-    refuse_other_search(workdir, each)
+  of_table = session.with_config(table_config)
+  stored = [require_same_search(each) for each in (of_table, session)]
 
-  dataset = builders.data.load_classes(config, in_memory=False)
+  dataset = builders.data.load_classes(config, session.spec, in_memory=False)
   require_references(dataset, config.trajectory)
-  params = session.load_pair()
-  directory = workdir.guidance(workdirs.layout.guidance_name(table_config))
-  if checkpoints.latest_step(directory) is None:
-    pieces = session.pieces('search_trajectory')
+  params = workdirs.base_model.load_pair(session)
+  if stored[0] is None:
+    pieces = workdirs.open_pieces(session, 'search_trajectory')
     values, num_evaluations = search(config, dataset, params, pieces)
     table = {'values': values, 'times': builders.models.time_grid(config)}
-    workdirs.weights.save_table(
-      workdir, table_config, directory, table, num_evaluations
-    )
+    workdirs.weights.save_table(of_table, table, num_evaluations)
     pieces.remove()
-  learned = workdirs.weights.load_guidance(
-    workdir, config, directory.name, dataset.spec
-  )
-  fit(config, workdir, dataset, learned)
+  name = workdirs.layout.guidance_name(table_config)
+  learned = workdirs.weights.load(session, name)
+  fit(session, learned)
   return np.asarray(learned.params['values'])
 
 
-def refuse_other_search(
-  workdir: workdirs.Workdir, config: config_dict.ConfigDict
-) -> None:
-  """Raises errors.InputError if the weight is there and was searched differently."""
-  directory = workdir.guidance(workdirs.layout.guidance_name(config))
-  stored = workdirs.weights.load_guidance_config(workdir, config)
+def require_same_search(session: workdirs.Session) -> dict[str, Any] | None:
+  """The record of the weight that the config names, if it is there.
+
+  Raises:
+    errors.InputError: it was searched differently.
+  """
+  config, stored = session.config, workdirs.weights.load_record(session)
   if stored is None:
-    return
+    return None
   wanted = workdirs.configs.config_to_json(config, 'seed', 'trajectory', 'guidance')
   wanted['rule'] = workdirs.identity.rule_identity(config)
   wanted |= workdirs.identity.clipping(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
+  wanted |= workdirs.identity.sampler_identity(config)
+  directory = session.workdir.guidance(workdirs.layout.guidance_name(config))
   workdirs.refuse.require_same(stored['config'], wanted, directory)
-  workdirs.refuse.require_same_grid(stored['config'], config, directory)
+  return stored
 
 
 def search(
@@ -124,17 +121,11 @@ def search(
       )
     return {'table': table, 'num_evaluations': counter.count - before}
 
-  found = []
+  found, progress = [], pieces.progress('trajectory', section.num_repeats)
   for i in range(section.num_repeats):
     found.append(pieces.get(i, functools.partial(search_once, i)))
-    logging.info(
-      'trajectory %d/%d  omega_mean %.4g  omega_max %.4g  ETA %s',
-      i + 1,
-      section.num_repeats,
-      found[i]['table'].mean(),
-      found[i]['table'].max(),
-      reporting.eta(pieces.seconds, i + 1, section.num_repeats),
-    )
+    mean, largest = found[i]['table'].mean(), found[i]['table'].max()
+    progress.log(i + 1, f'omega_mean {mean:.4g}  omega_max {largest:.4g}')
   num_evaluations = sum(piece['num_evaluations'] for piece in found)
   logging.info('trajectory: %d denoiser evaluations', num_evaluations)
   tables = jnp.stack([piece['table'] for piece in found])
@@ -179,7 +170,7 @@ def make_search(
       churn=config.evaluation.churn,
       num_particles=section.num_particles,
       omegas=omegas,
-      memory=section.memory,
+      fade=section.memory,
       lookahead=section.lookahead,
       lookahead_churn=section.lookahead_churn,
     )
@@ -226,15 +217,10 @@ def draw_reference(
   return split.x[np.stack(rows)], used if used.min() < used.max() else None
 
 
-def fit(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  dataset: splits.Dataset,
-  table: workdirs.weights.LearnedWeight,
-) -> None:
+def fit(session: workdirs.Session, table: workdirs.weights.LearnedWeight) -> None:
   """Trains the network to follow the table; no denoiser."""
-  section = config.guidance
-  model = builders.models.weight_model(config, dataset.spec)
+  workdir, config, spec = session
+  section, model = config.guidance, builders.models.weight_model(config, spec)
 
   def loss_fn(params, table_params, label, key):
     losses = trajectory.fit_loss(
@@ -246,7 +232,7 @@ def fit(
     )
     return losses.mean(), {}
 
-  label = np.arange(section.batch_size, dtype=np.int32) % dataset.num_classes
+  label = np.arange(section.batch_size, dtype=np.int32) % spec.conditions.num_classes
   name = workdirs.layout.guidance_name(config)
   learning.loop.train(
     config=config,
@@ -255,10 +241,7 @@ def fit(
     directory=workdir.guidance(name),
     stage=f'guidance/{name}',
     stored_config=workdirs.identity.guidance_identity(
-      workdir,
-      config,
-      num_steps=section.num_steps,
-      num_evaluations=table.num_evaluations,
+      session, num_steps=section.num_steps, num_evaluations=table.num_evaluations
     ),
     init=model.init,
     tx=optax.adam(

@@ -34,19 +34,18 @@ from lgd import metrics
 from lgd import objectives
 from lgd import types
 from lgd.data import splits
-from lgd.training import reporting
 
 
 def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   """Trains and evaluates the grid, and returns its rows."""
   session = workdirs.open_to_learn(config, workdir)
-  workdir = session.workdir
   if config.guidance.weight != 'network':
     raise errors.InputError(
       f'guidance.weight={config.guidance.weight!r}: a sweep trains networks; use'
       ' --config.guidance.weight=network.'
     )
-  config = workdirs.statistics.with_kind_of_objective(config)
+  session = workdirs.statistics.for_objective(session)
+  config, spec = session.config, session.spec
   config.guidance.source = 'statistics'
   for key in ('num_steps', 'batch_size'):
     config.guidance[key] = config.sweep[key]
@@ -54,31 +53,31 @@ def run(config: config_dict.ConfigDict, workdir: str) -> list[dict[str, Any]]:
   for point in grid:  # Each must be a valid guidance config.
     config.guidance.update({axis: point[axis] for axis in report.sweep.AXES})
     validate_point(config)
-  dataset = builders.data.load_classes(config)
-  store, num_evaluations = workdirs.statistics.load(config, workdir)
+  dataset = builders.data.load_classes(config, spec)
+  store, num_evaluations = workdirs.statistics.load(session)
   t = np.asarray(store.t)
   for point in grid:
     reach = builders.models.overridden(config.guidance, point)
     workdirs.statistics.require_reach(t, reach, 'the statistics')
-  session = session._replace(config=config)
-  params = session.load_pair()
-  identity = workdirs.identity.statistics_identity(workdir, config)
-  pieces = session.pieces('sweep', statistics=identity)
+  params = workdirs.base_model.load_pair(session)
+  identity = workdirs.identity.statistics_identity(session)
+  pieces = workdirs.open_pieces(session, 'sweep', statistics=identity)
   tabulate = sampling.sampler.make_tabulate(
-    config, builders.models.weight_model(config, dataset.spec)
+    config, builders.models.weight_model(config, spec)
   )
   tabulate = functools.partial(tabulate, label=np.arange(dataset.num_classes))
   tables = []
   for m in config.sweep.num_particles:  # The shapes of a training depend on it.
     group = [point for point in grid if point['num_particles'] == m]
-    make = functools.partial(make_tables, config, store, group, tabulate)
+    make = functools.partial(make_tables, session, store, group, tabulate)
     tables.append(pieces.get(['tables', group], make)['tables'])
   trained = pieces.seconds
   logging.info('sweep: %d trainings in %.0f s', len(grid), trained)
-  rows = evaluate(config, dataset, params, grid, np.concatenate(tables), pieces)
+  of_rule = sampling.sampler.make_rule_sampler(config, spec, params)
+  rows = evaluate(config, dataset, of_rule, grid, np.concatenate(tables), pieces)
   seconds = {'training': trained, 'all': pieces.seconds}
   if jax.process_index() == 0:
-    report.sweep.write(workdir.path / 'sweep', rows, num_evaluations, seconds)
+    report.sweep.write(session.workdir.path / 'sweep', rows, num_evaluations, seconds)
   pieces.remove()
   return rows
 
@@ -106,14 +105,14 @@ def make_grid(config: config_dict.ConfigDict) -> list[dict[str, float]]:
 
 
 def train(
-  config: config_dict.ConfigDict,
+  session: workdirs.Session,
   store: objectives.Store,
   group: list[dict[str, float]],
   *,
   num_particles: int,
 ) -> types.Params:
   """Averaged parameters of every point of `group`, along a leading axis."""
-  config = config.copy_and_resolve_references()
+  config = session.config.copy_and_resolve_references()
   config.guidance.num_particles = num_particles
 
   def streams(name):
@@ -121,6 +120,7 @@ def train(
 
   states = learning.side_by_side.train(
     config,
+    session.spec,
     store,
     group,
     traced=('beta', 'interaction', 'gap', 's_min', 'churn', 'learning_rate'),
@@ -133,20 +133,20 @@ def train(
 
 
 def make_tables(
-  config: config_dict.ConfigDict,
+  session: workdirs.Session,
   store: objectives.Store,
   group: list[dict[str, float]],
   tabulate: Callable[[types.Params], jax.Array],
 ) -> app.Piece:
   """The weights of points of one `num_particles`, `[points, classes, num_steps]`."""
-  learned = train(config, store, group, num_particles=group[0]['num_particles'])
+  learned = train(session, store, group, num_particles=group[0]['num_particles'])
   return {'tables': np.asarray(jax.lax.map(tabulate, learned))}
 
 
 def evaluate(
   config: config_dict.ConfigDict,
   dataset: splits.Dataset,
-  params: types.Params,
+  of_rule: sampling.sampler.RuleSampler,
   grid: list[dict[str, float]],
   tables: np.ndarray,
   pieces: app.Pieces,
@@ -158,17 +158,13 @@ def evaluate(
   label = sampling.sampler.balanced_labels(
     dataset.num_classes, config.sweep.samples_per_class
   )
-  sample_fn = sampling.sampler.make_sample_fn(config, dataset.spec)
-  numbers = np.arange(len(label))
-  keys = sampling.sampler.sample_keys(config.seed, numbers)
   reference = {
     f'energy_{name}': metrics.class_sets(*getattr(dataset, name))
     for name in ('validation', 'test')
   }
 
   def measure(point, table):
-    x = sample_fn(params, table[label], keys, label)
-    sampling.sampler.require_finite(x, f'sweep, {point}', config.seed, numbers)
+    x = of_rule.draw(table[label], label, name=f'sweep, {point}', seed=config.seed)
     by_class = metrics.class_sets(x, label)
     return {
       'omega_mean': float(table.mean()),
@@ -179,17 +175,12 @@ def evaluate(
       },
     }
 
-  rows, start = [], pieces.seconds
+  rows, progress = [], pieces.progress('sweep: sampled', len(tables))
   for i, (point, table) in enumerate(zip(grid, tables, strict=True)):
     measured = pieces.get([point, table], functools.partial(measure, point, table))
     rows.append(point | measured)
     if (i + 1) % max(1, len(tables) // 4) == 0:
-      logging.info(
-        'sweep: sampled %d/%d  ETA %s',
-        i + 1,
-        len(tables),
-        reporting.eta(pieces.seconds - start, i + 1, len(tables)),
-      )
+      progress.log(i + 1)
   return rows
 
 

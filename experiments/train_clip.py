@@ -35,10 +35,8 @@ def run(
   config: config_dict.ConfigDict, workdir: str, *, model: str
 ) -> dict[str, float]:
   """Trains or resumes, and returns the alignment of held-out pairs."""
-  validation.validate(config)
   validation.require_prompts(config)
-  workdir = workdirs.Workdir(workdir)
-  workdir.refuse_foreign()
+  workdir, _, spec = workdirs.open_new(config, workdir)
   directory = workdir.clip(model)
   if checkpoints.latest_step(directory) is not None:
     workdirs.refuse.require_same(
@@ -61,7 +59,7 @@ def run(
       'config': workdirs.configs.to_json(config),
       'encoded': builders.data.encoded_identity(config),
     },
-    init=workdirs.clip.make_init(dataset.spec, net),
+    init=workdirs.clip.make_init(spec, net),
     tx=builders.models.optimizer(config.clip),
     loss_fn=make_loss_fn(config, net),
     frozen=None,
@@ -99,7 +97,7 @@ def make_loss_fn(config: config_dict.ConfigDict, net: networks.CLIP) -> training
     del frozen
     images = augment(key, batch.x, noise=section.noise, shift=section.shift)
     images = networks.clip.preprocess(images, net.config)
-    return networks.contrastive_loss(*net.apply(params, images, batch.label)), {}
+    return networks.contrastive_loss(*net.apply(params, images, batch.cond)), {}
 
   return loss_fn
 

@@ -10,7 +10,6 @@ from ml_collections import config_dict
 from experiments import app
 from experiments import builders
 from experiments import learning
-from experiments import validation
 from experiments import workdirs
 from lgd import training
 from lgd.training import checkpoints
@@ -18,15 +17,14 @@ from lgd.training import checkpoints
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   """Trains or resumes, and returns the final state."""
-  validation.validate(config)
-  workdir = workdirs.Workdir(workdir)
-  workdir.refuse_foreign()
+  session = workdirs.open_new(config, workdir)
+  workdir, _, spec = session
   if checkpoints.latest_step(workdir.denoiser) is not None:
-    workdirs.refuse.require_base_of(workdir, config)
+    workdirs.refuse.require_base_of(session)
     workdirs.refuse.require_encoded(workdir.denoiser, config)
 
   dataset = builders.data.load(config)
-  net = builders.models.network(config, dataset.spec)
+  net = builders.models.network(config, spec)
   return learning.loop.train(
     config=config,
     section=config.denoiser,
@@ -37,9 +35,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
       'config': workdirs.configs.to_json(config),
       'encoded': builders.data.encoded_identity(config),
     },
-    init=lambda key: builders.models.init_network(net, key, dataset.spec),
+    init=lambda key: builders.models.init_network(net, key, spec),
     tx=builders.models.optimizer(config.denoiser),
-    loss_fn=learning.losses.make_denoiser_loss_fn(config, dataset.spec),
+    loss_fn=learning.losses.make_denoiser_loss_fn(config, spec),
     frozen=None,
     batches=builders.data.batches(config, 'denoiser', dataset.train),
   )

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from etils import epath
 from ml_collections import config_dict
 
 from experiments import app
@@ -31,47 +30,37 @@ from lgd import training
 
 def run(config: config_dict.ConfigDict, workdir: str) -> training.TrainState:
   """Learns or resumes, and returns the final state."""
-  workdir, config, _ = workdirs.open_to_learn(config, workdir)
-  config = workdirs.statistics.with_kind_of_objective(config)
-  directory = workdir.guidance(workdirs.layout.guidance_name(config))
-  workdirs.weights.refuse_other(workdir, config)
+  session = workdirs.open_to_learn(config, workdir)
+  session = workdirs.statistics.for_objective(session)
+  workdirs.weights.require_same(session)
   if config.guidance.source == 'direct':
-    return learn_directly(config, workdir, directory)
-  store, num_evaluations = workdirs.statistics.load(config, workdir)
+    return learn_directly(session)
+  store, num_evaluations = workdirs.statistics.load(session)
   if config.guidance.weight == 'table':
-    return fit_table(config, workdir, directory, store, num_evaluations)
-  return learn_from_statistics(config, workdir, directory, store, num_evaluations)
+    return fit_table(session, store, num_evaluations)
+  return learn_from_statistics(session, store, num_evaluations)
 
 
 def learn_from_statistics(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  directory: epath.Path,
-  store: objectives.Store,
-  num_evaluations: int,
+  session: workdirs.Session, store: objectives.Store, num_evaluations: int
 ) -> training.TrainState:
   """Trains the network on stored Gram matrices; the denoiser is not called."""
   return _train(
-    config,
-    workdir,
-    directory,
+    session,
     num_evaluations=num_evaluations,
-    loss_fn=learning.losses.make_statistics_loss_fn(config),
+    loss_fn=learning.losses.make_statistics_loss_fn(session.config, session.spec),
     frozen=store,
     batches=lambda start: itertools.repeat(()),  # The step draws its own.
   )
 
 
-def learn_directly(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  directory: epath.Path,
-) -> training.TrainState:
+def learn_directly(session: workdirs.Session) -> training.TrainState:
   """Trains the network by Algorithm 1 as printed, with a reward by Algorithm 4."""
-  section, dataset = config.guidance, builders.data.load(config)
-  frozen, reward = workdirs.base_model.load_pair(workdir, config, dataset.spec), None
+  _, config, spec = session
+  dataset = builders.data.load(config)
+  frozen, reward = workdirs.base_model.load_pair(session), None
   if builders.objectives.has_reward(config):
-    reward, reward_params = judges.rewards.load(workdir, config, dataset)
+    reward, reward_params = judges.rewards.load(session, dataset)
     frozen = frozen, reward_params
   batches = builders.data.batches(
     config,
@@ -79,46 +68,43 @@ def learn_directly(
     getattr(dataset, config.statistics.split),
     group_size=builders.objectives.group_size(config),
     by_class=builders.objectives.of(config).by_class,
+    num_classes=spec.conditions.num_classes,
   )
   of_this_process = learning.losses.count_evaluations(
-    config, frozen, next(batches(0)), reward
+    config, spec, frozen, next(batches(0)), reward
   )
+  num_updates = config.guidance.num_steps * jax.process_count()
   return _train(
-    config,
-    workdir,
-    directory,
-    num_evaluations=section.num_steps * jax.process_count() * of_this_process,
-    loss_fn=learning.losses.make_direct_loss_fn(config, reward=reward),
+    session,
+    num_evaluations=num_updates * of_this_process,
+    loss_fn=learning.losses.make_direct_loss_fn(config, spec, reward=reward),
     frozen=frozen,
     batches=batches,
   )
 
 
 def _train(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  directory: epath.Path,
+  session: workdirs.Session,
   *,
   num_evaluations: int,
   loss_fn: training.LossFn,
   frozen: Any,
   batches: Callable[[int], Iterator[Any]],
 ) -> training.TrainState:
+  workdir, config, spec = session
+  name, section = workdirs.layout.guidance_name(config), config.guidance
   return learning.loop.train(
     config=config,
-    section=config.guidance,
+    section=section,
     workdir=workdir.path,
-    directory=directory,
-    stage=f'guidance/{workdirs.layout.guidance_name(config)}',
+    directory=workdir.guidance(name),
+    stage=f'guidance/{name}',
     stream=workdirs.layout.guidance_stream(config),
     stored_config=workdirs.identity.guidance_identity(
-      workdir,
-      config,
-      num_steps=config.guidance.num_steps,
-      num_evaluations=num_evaluations,
+      session, num_steps=section.num_steps, num_evaluations=num_evaluations
     ),
-    init=builders.models.weight_model(config, builders.data.spec(config)).init,
-    tx=builders.models.optimizer(config.guidance),
+    init=builders.models.weight_model(config, spec).init,
+    tx=builders.models.optimizer(section),
     loss_fn=loss_fn,
     frozen=frozen,
     batches=batches,
@@ -127,23 +113,17 @@ def _train(
 
 
 def fit_table(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  directory: epath.Path,
-  store: objectives.Store,
-  num_evaluations: int,
+  session: workdirs.Session, store: objectives.Store, num_evaluations: int
 ) -> training.TrainState:
   """The closed form of l2 or score matching for every class and transition."""
+  config, num_classes = session.config, session.spec.conditions.num_classes
   params = {
-    'values': learning.closed_form.solve(config, store),
+    'values': learning.closed_form.solve(config, num_classes, store),
     'times': builders.models.time_grid(config),
   }
-  learning.losses.warn_absurd(
-    workdirs.layout.guidance_name(config), float(params['values'].max())
-  )
-  return workdirs.weights.save_table(
-    workdir, config, directory, params, num_evaluations
-  )
+  name = workdirs.layout.guidance_name(config)
+  learning.losses.warn_absurd(name, float(params['values'].max()))
+  return workdirs.weights.save_table(session, params, num_evaluations)
 
 
 if __name__ == '__main__':

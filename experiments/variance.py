@@ -19,7 +19,6 @@ from ml_collections import config_dict
 
 from experiments import app
 from experiments import builders
-from experiments import validation
 from experiments import workdirs
 from lgd import arrays
 from lgd import guidance
@@ -37,11 +36,9 @@ NOISES = ('independent', 'antithetic')
 
 def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, float]]:
   """Measures, prints and returns the ratios by beta."""
-  validation.validate(config)
-  workdir = workdirs.Workdir(workdir)
-  workdirs.refuse.require_base_of(workdir, config)
+  session = workdirs.open_to_learn(config, workdir, finished=False)
   dataset = builders.data.load(config)
-  params = workdirs.base_model.load_pair(workdir, config, dataset.spec)
+  params = workdirs.base_model.load_pair(session)
   results = {}
   for beta in config.sweep.beta:
     direct, *from_statistics = estimates(config, dataset, params, beta)

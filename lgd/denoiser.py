@@ -64,13 +64,13 @@ class Pair:
   Gradients are stopped, towards the parameters and towards `xt`.
 
   Attributes:
-    cond: the denoiser that omega = 0 samples from.
+    conditional: the denoiser that omega = 0 samples from.
     null: `(params, xt, t, cond, x0_cond) -> x0_null`, what to be guided away from;
       `x0_cond` is the other prediction, which has been made before.
     both: `(params, xt, t, cond) -> (x0_cond, x0_null)`.
   """
 
-  cond: types.Denoiser
+  conditional: types.Denoiser
   null: Callable[..., jax.Array]
   both: Callable[..., tuple[jax.Array, jax.Array]]
 
@@ -158,7 +158,7 @@ def several(*pairs: Pair) -> Pair:
   """
 
   def cond(params, xt, t, cond):
-    return pairs[0].cond(params[0], xt, t, cond)
+    return pairs[0].conditional(params[0], xt, t, cond)
 
   def null(params, xt, t, cond, x0_cond):
     each = zip(pairs, params, strict=True)

@@ -15,7 +15,9 @@ times down to 0 have last steps in lambda that do not shrink with num_steps: the
 error falls by a logarithm slower than 1 / num_steps^2.
 
 The sampler takes `(xt, s, t, cond) -> x0_hat` and does not know that guidance
-exists. `num_steps` counts transitions; the grid has one point more.
+exists. `num_steps` counts transitions; the grid has one point more. What differs from
+step to step, such as weights that are known before sampling starts, is scanned beside
+the times and handed on.
 """
 
 import jax
@@ -42,7 +44,7 @@ def time_grid(num_steps: int, *, t_min: float = 0.0, t_max: float = 1.0) -> jax.
 
 def sample(
   key: jax.Array,
-  denoise: types.Denoise | types.MemoryDenoise,
+  denoise: types.Denoise | types.StepDenoise | types.MemoryDenoise,
   schedule: types.Schedule,
   cond: types.Cond,
   shape: tuple[int, ...],
@@ -51,6 +53,7 @@ def sample(
   churn: float,
   order: int = 1,
   times: jax.Array | None = None,
+  inputs: types.Inputs | None = None,
   memory: types.Memory | None = None,
   return_trajectory: bool = False,
 ) -> jax.Array:
@@ -59,8 +62,9 @@ def sample(
   Args:
     key: one key, or `[batch]` keys (one per sample: a sample then depends on its
       key and condition only, not on the batch it is drawn in).
-    denoise: `(xt, s, t, cond) -> x0_hat`; s and t arrive as `[batch]`. With `memory`,
-      `(xt, s, t, cond, memory) -> (x0_hat, memory)`.
+    denoise: `(xt, s, t, cond) -> x0_hat`; s and t arrive as `[batch]`. After cond it
+      receives the step's `inputs` and the `memory`, if they are given; with memory it
+      returns `(x0_hat, memory)`.
     schedule: noise schedule.
     cond: pytree of `[batch, ...]` arrays.
     shape: `(batch, *data)`.
@@ -70,6 +74,8 @@ def sample(
       prediction by O(t - s), and then the error is of first order again.
     times: `[num_steps + 1]` decreasing times; `time_grid(num_steps)` if None. A
       network that predicts eps needs `t_max` below 1: alpha(1) = 0 hides x_0.
+    inputs: pytree of `[num_steps, ...]` arrays, a row for every transition in the order
+      of `times`; None for a denoiser without.
     memory: what `denoise` is to receive at the first step, a pytree of arrays that
       keep shapes and types; None for one without memory.
     return_trajectory: also keep every state.
@@ -79,9 +85,9 @@ def sample(
     from noise to sample.
 
   Raises:
-    ValueError: an unknown order or one that the churn rules out, times that are not of
-      `num_steps` transitions or, unless traced, do not decrease in [0, 1], or a churn
-      outside [0, 1].
+    ValueError: an unknown order or one that the churn rules out, times or inputs that
+      are not of `num_steps` transitions or, unless traced, times that do not decrease
+      in [0, 1], or a churn outside [0, 1].
   """
   if order not in (1, 2):
     raise ValueError(f'order={order}: must be 1 or 2.')
@@ -97,17 +103,23 @@ def sample(
     f'({num_steps + 1},), for {num_steps} transitions', (num_steps + 1,), times=times
   )
   checks.time_grid(times=times)
+  for leaf in jax.tree.leaves(inputs):
+    if jnp.shape(leaf)[:1] != (num_steps,):
+      raise ValueError(
+        f'inputs: an array has shape {jnp.shape(leaf)}; must be ({num_steps}, ...), for'
+        f' {num_steps} transitions.'
+      )
   # x_{t_N} has the marginal of pure noise, up to alpha(t_N) x_0 with t_N ~ 1.
   x_init = schedule.sigma(times[0]) * arrays.normal(arrays.fold_in(key, 0), shape)
 
   def transition(carry, step):
     xt, previous, memory = carry
-    index, t, s, gain = step
+    index, t, s, gain, of_step = step
     s, t = jnp.broadcast_to(s, shape[:1]), jnp.broadcast_to(t, shape[:1])
-    if memory is None:
-      x0_hat = denoise(xt, s, t, cond)
-    else:
-      x0_hat, memory = denoise(xt, s, t, cond, memory)
+    extra = [x for x in (of_step, memory) if x is not None]
+    x0_hat = denoise(xt, s, t, cond, *extra)
+    if memory is not None:
+      x0_hat, memory = x0_hat
     if order == 2:
       x0_hat = x0_hat.astype(xt.dtype)
       previous, x0_hat = x0_hat, x0_hat + gain * (x0_hat - previous)
@@ -118,7 +130,7 @@ def sample(
 
   previous = jnp.zeros_like(x_init) if order == 2 else None
   gains = _second_order_gains(schedule, times) if order == 2 else None
-  steps = (jnp.arange(1, num_steps + 1), times[:-1], times[1:], gains)
+  steps = (jnp.arange(1, num_steps + 1), times[:-1], times[1:], gains, inputs)
   (xs, _, _), trajectory = jax.lax.scan(transition, (x_init, previous, memory), steps)
   if return_trajectory:
     return jnp.concatenate([x_init[None], trajectory])

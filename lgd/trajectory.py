@@ -10,7 +10,7 @@ predictions at the particles x_i,
        a = coef_xt x_t + coef_x0 x0_cond,  b = coef_x0 (x0_cond - x0_null)
   (2)  D(omega) = 1/(N R) sum_ik E||x'_i(omega) - y_k||^beta
                   - 1/2 1/(N(N-1)) sum_{i != j} E||x'_i(omega) - x'_j(omega)||^beta
-  (3)  C_k = memory C_k-1 + D_k,  omega_k = argmin C_k over the candidates
+  (3)  C_k = fade C_k-1 + D_k,  omega_k = argmin C_k over the candidates
 
 for reference data y ~ q(y_s' | c): half the energy distance up to a constant. Why look
 ahead: at s the noise hides errors that only later steps reveal, when guidance has lost
@@ -19,8 +19,8 @@ its power over them. (1) has its own churn; the particles move on as in the samp
 In pixels every candidate follows from inner products of {a_i}, {b_i} and the data, with
 z and the noise of y integrated out (`mmd`, (3)); in features f the candidates cost f
 alone. The denoiser is called twice per particle and step, as by the sampler, whatever
-the number of candidates. (3) smooths over steps: curves are added up with a fading
-memory before the minimum is taken, so that the particles follow the weights returned.
+the number of candidates. (3) smooths over steps: curves are added up, and fade, before
+the minimum is taken, so that the particles follow the weights returned.
 """
 
 import math
@@ -189,7 +189,7 @@ def search(
   churn: float,
   num_particles: int,
   omegas: jax.Array,
-  memory: float,
+  fade: float,
   lookahead: float,
   lookahead_churn: float,
 ) -> jax.Array:
@@ -208,7 +208,7 @@ def search(
     churn: of the sampler, in [0, 1].
     num_particles: N, at least 2.
     omegas: `[K]` candidates.
-    memory: of (3), in [0, 1).
+    fade: of (3), in [0, 1): what is left of earlier curves a step later.
     lookahead: how far beyond s to compare, >= 0.
     lookahead_churn: churn of (1).
 
@@ -242,7 +242,7 @@ def search(
 
     s_ahead = jnp.maximum(s - lookahead, 0.0)
     a, b, std = candidates(s_ahead, lookahead_churn)
-    curves = memory * curves + curve_fn(
+    curves = fade * curves + curve_fn(
       key_curves, a.reshape(by_cond), b.reshape(by_cond), std, s_ahead, omegas
     )
     omega = omegas[jnp.argmin(curves, axis=1)]  # [num_conds]

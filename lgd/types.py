@@ -32,9 +32,15 @@ Reward = Callable[[jax.Array, Cond], jax.Array]
 # pred_cond + omega delta.
 Direction = Callable[[jax.Array, jax.Array], jax.Array]
 
+Inputs = Any  # A pytree of arrays that the sampler hands to one step.
+
+# (xt, s, t, cond, inputs) -> x0_hat: a `Denoise` that knows more of its step.
+StepDenoise = Callable[[jax.Array, jax.Array, jax.Array, Cond, Inputs], jax.Array]
+
 Memory = Any  # A pytree of arrays that the sampler carries from step to step.
 
-# (xt, s, t, cond, memory) -> (x0_hat, memory): a `Denoise` that remembers.
+# (xt, s, t, cond, memory) -> (x0_hat, memory): a `Denoise` that remembers; the step's
+# inputs, if any, come before the memory.
 MemoryDenoise = Callable[
   [jax.Array, jax.Array, jax.Array, Cond, Memory], tuple[jax.Array, Memory]
 ]

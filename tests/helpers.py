@@ -15,8 +15,11 @@ from typing import Any
 from unittest import mock
 
 from absl.testing import parameterized
+from ml_collections import config_dict
 
 from experiments import app
+from experiments import builders
+from experiments import workdirs
 
 _COLLECTIVE = re.compile(
   r'= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)'
@@ -33,6 +36,13 @@ def gaussian_denoiser(xt, s, t, cond):
   alpha, sigma = 1.0 - t, t
   gain = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
   return MEAN + gain[:, None] * (xt - alpha[:, None] * MEAN)
+
+
+def session(workdir: Any, config: config_dict.ConfigDict) -> workdirs.Session:
+  """A session that nothing was checked for; `workdir` is a `Workdir` or a path."""
+  if not isinstance(workdir, workdirs.Workdir):
+    workdir = workdirs.Workdir(workdir)
+  return workdirs.Session(workdir, config, builders.data.spec(config))
 
 
 class WorkdirCase(parameterized.TestCase):

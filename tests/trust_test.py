@@ -5,6 +5,7 @@ import importlib
 import json
 import pathlib
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from lgd import networks
 from lgd import training
 from lgd.data.tfds import prepared
 from lgd.training import checkpoints
+from tests import helpers
 from tests.lgd.data.tfds import tfds_files
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -207,7 +209,8 @@ class StoredNamesTest(PlantedCase):
         run()
       self.assertNotIn('\n', str(caught.exception))
       self.assert_imported(False)
-    given = workdirs.base_model.resolve_config(workdirs.Workdir(workdir), config)
+    with mock.patch.object(workdirs.refuse, 'require_encoded'):  # There are none.
+      given = workdirs.open_trained(config, workdir).config
     self.assert_imported(False)
     builders.captions.autoencoder(given)  # As the command said so.
     self.assert_imported(True)
@@ -221,7 +224,7 @@ class StoredNamesTest(PlantedCase):
     with self.assertRaisesRegex(
       errors.InputError, "data.autoencoder='another:load': .* with 'planted:load'"
     ):
-      workdirs.base_model.resolve_config(workdirs.Workdir(workdir), config)
+      workdirs.open_trained(config, workdir)
     self.assert_imported(False)
 
   def test_reward_of_samplers_is_the_classifiers(self):
@@ -329,15 +332,9 @@ class PathsTest(parameterized.TestCase):
   def test_methods_that_name_files(self, method):
     """Refused before anything has a name made of them."""
     config = mixture.get_config('smoke')
-    workdir = workdirs.Workdir(self.create_tempdir().full_path)
+    session = helpers.session(self.create_tempdir().full_path, config)
     with self.assertRaisesRegex(errors.InputError, '^--method='):
-      sampling.resolve.resolve_method(
-        config,
-        workdir,
-        builders.data.spec(config),
-        method,
-        np.arange(8, dtype=np.int32),
-      )
+      sampling.resolve.resolve_method(session, method, np.arange(8, dtype=np.int32))
 
   def test_half_a_file_of_a_killed_process(self):
     root = pathlib.Path(self.create_tempdir().full_path)

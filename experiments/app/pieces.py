@@ -26,6 +26,7 @@ from etils import epath
 
 from experiments.app import preemption
 from lgd.storage import files
+from lgd.training import reporting
 from lgd.training import sharding
 
 # Arrays, and values that JSON holds, by name.
@@ -73,6 +74,10 @@ class Pieces:
     piece, seconds = _decode(content)
     self.seconds += seconds
     return piece
+
+  def progress(self, stage: str, num: int) -> reporting.Progress:
+    """Lines of a loop over pieces, in which kept ones count with their own time."""
+    return reporting.Progress(stage, num, clock=lambda: self.seconds)
 
   def remove(self) -> None:
     """Removes all pieces of the command: its results are written."""

@@ -2,7 +2,7 @@
 
 from experiments.builders import captions
 from experiments.builders import data
-from experiments.builders import methods
+from experiments.builders import families
 from experiments.builders import models
 from experiments.builders import objectives
 from experiments.builders import rules
@@ -12,7 +12,7 @@ from experiments.builders import user_functions
 __all__ = (
   'captions',
   'data',
-  'methods',
+  'families',
   'models',
   'objectives',
   'rules',

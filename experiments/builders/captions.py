@@ -19,17 +19,10 @@ from lgd.data import splits
 from lgd.data.prompts import captions as captions_lib
 from lgd.data.prompts import embeddings
 from lgd.data.prompts import latents
-from lgd.data.tfds import catalog
 from lgd.data.tfds import streamed
 from lgd.storage import files
 
 _DECODED = 32  # Latents in a call of the decoder.
-
-
-def is_captioned(config: config_dict.ConfigDict) -> bool:
-  """Whether data are pairs of images and captions of TFDS, with embeddings."""
-  data_set = catalog.DATA_SETS.get(config.data.name)
-  return data_set is not None and data_set.is_captioned
 
 
 @contextlib.contextmanager
@@ -118,7 +111,7 @@ def pixels(
   config: config_dict.ConfigDict, dataset: splits.Dataset, split: str
 ) -> streamed.Images | np.ndarray:
   """The images of a split, `[n, ...]`: no latents, and each once, not by caption."""
-  if is_captioned(config):
+  if dataset.spec.is_captioned:
     return streamed.Images(getattr(captions(config), split).source)
   return getattr(dataset, split).x
 

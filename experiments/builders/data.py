@@ -86,9 +86,9 @@ def _draw(config, mixture):
 
 
 def _load_tfds(config):
-  if captions.is_captioned(config):
-    return _load_captioned(config)
   section = config.data
+  if catalog.DATA_SETS[section.name].is_captioned:
+    return _load_captioned(config)
   read = sources.load if section.in_memory else streamed.load
   with captions.naming_directory(section):
     return read(section.name, section.dir, attributes=section.attributes)
@@ -141,7 +141,7 @@ def _load_captioned(config):
     ]
   return splits.Dataset(
     *(splits.Split(streamed.Images(pairs), pairs.labels()) for pairs in parts),
-    spec(config).conditions,
+    _tfds_spec(config.data).conditions,
   )
 
 
@@ -189,7 +189,7 @@ SOURCES = {
 
 
 def load_classes(
-  config: config_dict.ConfigDict, *, in_memory: bool = True
+  config: config_dict.ConfigDict, spec: splits.Spec, *, in_memory: bool = True
 ) -> splits.Dataset:
   """`load`, to compare samples with data class by class, in memory if so asked.
 
@@ -197,7 +197,7 @@ def load_classes(
     errors.InputError: there are no classes, data that stay on disk, or, in memory, a
       class with less than 2 data in a split; or as `load`.
   """
-  match spec(config).conditions:
+  match spec.conditions:
     case conditions.Attributes():
       raise errors.InputError(
         'data.attributes=(): vectors of all attributes make no classes to compare;'
@@ -240,17 +240,20 @@ def batches(
   *,
   group_size: int = 1,
   by_class: bool = False,
-) -> Callable[[int], Iterator[splits.Split]]:
+  num_classes: int | None = None,
+) -> Callable[[int], Iterator[splits.Batch]]:
   """A function from the first step to this process's share of the batches.
 
-  Consecutive data form groups of `group_size`, each of one class if `by_class`. What
-  networks are conditioned on takes the place of labels.
+  Consecutive data form groups of `group_size`, each of one class if `by_class`; then
+  each of `num_classes` must fill one.
 
   Raises:
     errors.InputError: a batch larger than the split, or that devices cannot share.
   """
   batch_size = config[section].batch_size
-  groups = group_rows(config, section, train, group_size, by_class, epoch=0)
+  groups = group_rows(
+    config, section, train, group_size, by_class, epoch=0, num_classes=num_classes
+  )
   if batch_size > groups.size:
     raise errors.InputError(
       f'{section}.batch_size={batch_size}: its split has {groups.size} data; take a'
@@ -277,7 +280,7 @@ def batches(
 
   def share(batch):
     x, label = sharding.process_share(batch)
-    return splits.Split(x, look_up(label))
+    return splits.Batch(x, look_up(label))
 
   return lambda start: map(
     share,
@@ -300,6 +303,7 @@ def group_rows(
   by_class: bool,
   *,
   epoch: int,
+  num_classes: int | None,
 ) -> np.ndarray:
   """`splits.group_rows` of one pass, with an error that names the key."""
   try:
@@ -309,7 +313,7 @@ def group_rows(
       by_class=by_class,
       seed=config.seed,
       epoch=epoch,
-      num_classes=spec(config).conditions.num_classes,
+      num_classes=num_classes,
     )
   except ValueError as error:
     raise errors.InputError(f'{section}.{error} Take smaller groups.') from error

@@ -141,8 +141,10 @@ def guided(
   plan: guidance.Plan,
   shape: tuple[int, ...],
   reward: models.RewardFn,
-) -> tuple[types.Denoise | types.MemoryDenoise, types.Memory]:
+) -> tuple[types.StepDenoise | types.MemoryDenoise, types.Memory]:
   """The function that the sampler calls, and the memory that it starts with.
+
+  The sampler hands it the steps of the plan, one by one.
 
   Args:
     config: the config.
@@ -152,31 +154,39 @@ def guided(
     shape: of the batch.
     reward: of the rules that have one, whose weights are its rates.
   """
-  rule, times = of(config), models.time_grid(config)
-  weight = guidance.per_sample(plan.omega, times)
+  rule = of(config)
   constants = rule.arguments(config.rule)
   if rule.improve is not None:
     params, classifier = params
-    denoise = rule.improve(
-      guidance.unguided(pair.cond, params),
+    improve = functools.partial(
+      rule.improve,
+      guidance.unguided(pair.conditional, params),
       functools.partial(reward, classifier),
-      weight,
       schedule=models.schedule(config),
       churn=config.evaluation.churn,
       **constants,
     )
-    return denoise, None
+    return _at_steps(improve), None
   # The direction of a linear rule is in the pair.
   act = guidance.linear if rule.act is None else rule.act(**constants)
   settings = {'rule': act}
   if rule.act is not None:
     settings |= {'space': rule.space, 'schedule': models.schedule(config)}
   if hasattr(act, 'init'):
-    denoise = guidance.guided_with_memory(pair, params, weight, **settings)
-    return denoise, act.init(shape)
+    make = functools.partial(guidance.guided_with_memory, pair, params, **settings)
+    return _at_steps(make), act.init(shape)
   if rule.acts_at_zero:
-    return guidance.guided(pair, params, weight, **settings), None
-  return guidance.planned(pair, params, plan, times, **settings), None
+    return _at_steps(functools.partial(guidance.guided, pair, params, **settings)), None
+  return guidance.planned(pair, params, plan, **settings), None
+
+
+def _at_steps(make):
+  """What `make` makes of a weight, for the weight that the plan has for each step."""
+
+  def denoise(xt, s, t, cond, step, *memory):
+    return make(lambda *_: step.omega)(xt, s, t, cond, *memory)
+
+  return denoise
 
 
 def samples_together(section: config_dict.ConfigDict) -> int:

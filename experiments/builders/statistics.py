@@ -51,9 +51,14 @@ class Plan:
   shard is a range of items.
   """
 
-  def __init__(self, config: config_dict.ConfigDict, data: splits.Split):
+  def __init__(
+    self,
+    config: config_dict.ConfigDict,
+    data: splits.Split,
+    num_classes: int | None = None,
+  ):
     section = config.statistics
-    self._config, self._data = config, data
+    self._config, self._data, self._num_classes = config, data, num_classes
     self._by_class = section.kind == 'class_groups'
     self.group_size = group_size(config)
     self.num_items = section.num_data // self.group_size
@@ -97,5 +102,6 @@ class Plan:
         self.group_size,
         self._by_class,
         epoch=epoch,
+        num_classes=self._num_classes,
       )
     return self._passes[epoch]

@@ -4,14 +4,12 @@ fid/NAME/config.json           whose features they are, sealed
 fid/NAME/features-00003.npz    features [n, dim], and of Inception log_prob [n, 1008]
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 
 from experiments import app
@@ -21,8 +19,6 @@ from lgd import errors
 from lgd import metrics
 from lgd.networks import published
 from lgd.storage import files
-from lgd.training import reporting
-from lgd.training import sharding
 
 # First and last index of a shard -> uint8 images of them.
 ImageFn = Callable[[int, int], np.ndarray]
@@ -98,39 +94,29 @@ def collect(
     workdirs.refuse.require_same(_read_config(path), identity, directory)
   elif jax.process_index() == 0:
     files.write_sealed(path, identity)
-  num, size, begin = identity['num_samples'], shard_size, time.perf_counter()
-  firsts, done = range(0, num, size), 0
-  shards = [directory / f'features-{i:05d}.npz' for i in range(len(firsts))]
-  missing = [i for i, shard in enumerate(shards) if not shard.exists()]
+  num, size = identity['num_samples'], shard_size
+  firsts = range(0, num, size)
+  paths = [directory / f'features-{i:05d}.npz' for i in range(len(firsts))]
+  missing = [i for i, path in enumerate(paths) if not path.exists()]
 
   def read(numbers):
-    return {i: _read(shards[i], network, min(size, num - firsts[i])) for i in numbers}
+    return {i: _read(paths[i], network, min(size, num - firsts[i])) for i in numbers}
 
-  loaded = read(set(range(len(shards))).difference(missing))  # Before hours are spent.
-  for i in missing:
-    x = images(firsts[i], min(firsts[i] + size, num))
+  def make(shard):
+    x = images(firsts[shard], min(firsts[shard] + size, num))
     if x.shape[-1] == 1:
       x = np.repeat(x, 3, axis=-1)
     extracted = metrics.extract(network.extractor, x)
     if jax.process_index() == 0:
       files.write_npz(
-        shards[i], {k: v for k, v in extracted._asdict().items() if v is not None}
+        paths[shard], {k: v for k, v in extracted._asdict().items() if v is not None}
       )
-    done += 1
-    elapsed = time.perf_counter() - begin
-    logging.info(
-      '%s %d/%d shards  %.1f images/s  ETA %s',
-      directory.name,
-      len(shards) - len(missing) + done,
-      len(shards),
-      done * size / elapsed,
-      reporting.eta(elapsed, done, len(missing)),
-    )
-    if done < len(missing):
-      app.preemption.check(f'{directory}: {len(shards) - len(missing) + done} shards')
-  sharding.wait_for_processes(str(directory))  # Process 0 writes.
+    return len(x)
+
+  loaded = read(set(range(len(paths))).difference(missing))  # Before hours are spent.
+  app.shard_loop.run(directory, missing, len(paths), make, unit='images')
   loaded |= read(missing)
-  features, log_prob = zip(*(loaded[i] for i in range(len(shards))), strict=True)
+  features, log_prob = zip(*(loaded[i] for i in range(len(paths))), strict=True)
   has_log_prob = log_prob[0] is not None
   return metrics.Features(
     np.concatenate(features), np.concatenate(log_prob) if has_log_prob else None

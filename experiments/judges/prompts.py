@@ -4,7 +4,6 @@ from typing import Any
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import config_dict
 
 from experiments import workdirs
 from lgd import metrics
@@ -22,14 +21,12 @@ class Networks(NamedTuple):
   squeezenet: metrics.Extractor | None
 
 
-def load_networks(
-  config: config_dict.ConfigDict, workdir: workdirs.Workdir, squeezenet: str
-) -> Networks:
+def load_networks(session: workdirs.Session, squeezenet: str) -> Networks:
   """The networks of a work directory, and SqueezeNet if its weights are given."""
-  judge = workdirs.clip.Embedder(workdirs.clip.load(workdir, config, 'judge'))
+  judge = workdirs.clip.Embedder(workdirs.clip.load(session, 'judge'))
   reward = extractor = None
-  if checkpoints.latest_step(workdir.clip('reward')) is not None:
-    reward = workdirs.clip.Embedder(workdirs.clip.load(workdir, config, 'reward'))
+  if checkpoints.latest_step(session.workdir.clip('reward')) is not None:
+    reward = workdirs.clip.Embedder(workdirs.clip.load(session, 'reward'))
   if squeezenet:
     extractor = metrics.squeezenet(published.squeezenet.load(squeezenet))
   return Networks(judge, reward, extractor)

@@ -56,7 +56,7 @@ def encoder_of(config: config_dict.ConfigDict, weights: epath.PathLike) -> str:
     errors.InputError: no embeddings of captions, none of a CLIP, or of other weights.
   """
   section = config.data
-  if not builders.captions.is_captioned(config):
+  if not section.encoders:
     raise errors.InputError(
       f'data.name={section.name!r}: has no embeddings of captions, which a published'
       ' CLIP scores images against; use coco_captions/2014.'

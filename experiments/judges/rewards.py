@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
-from ml_collections import config_dict
 
 from experiments import builders
 from experiments import workdirs
@@ -37,11 +36,9 @@ from lgd.training import sharding
 
 
 def load(
-  workdir: workdirs.Workdir,
-  config: config_dict.ConfigDict,
-  dataset: splits.Dataset,
+  session: workdirs.Session, dataset: splits.Dataset
 ) -> tuple[builders.models.RewardFn, types.Params]:
-  """The reward of `config`, and its parameters, on every device.
+  """The reward of the config, and its parameters, on every device.
 
   A classifier is trained anew: config and data determine it. A batch of statistics is
   scored with all particles at once: `statistics.batch_size` must leave memory for that.
@@ -52,16 +49,17 @@ def load(
       differentiated forward, or does not give one number per sample.
     errors.FileError: weights that are damaged.
   """
+  config = session.config
   name, params = config.reward.name, None
   replicated = sharding.replicated(builders.models.mesh(config))
   reward = builders.models.reward(config, dataset.spec)
   if name == 'classifier':
     params = jax.device_put(classifiers.train_reward(config, dataset), replicated)
-  elif name == 'clip' and builders.captions.is_captioned(config):
+  elif name == 'clip' and session.spec.is_captioned:
     reward, params = _published(config)
     params = jax.device_put(params, replicated)
   elif name == 'clip':
-    net, params = workdirs.clip.load(workdir, config, 'reward')
+    net, params = workdirs.clip.load(session, 'reward')
     reward = functools.partial(workdirs.clip.score, net)
 
   def profile(params, cond, x0_cond):

@@ -18,7 +18,9 @@ from lgd import objectives
 from lgd import statistics
 
 
-def solve(config: config_dict.ConfigDict, store: objectives.Store) -> jax.Array:
+def solve(
+  config: config_dict.ConfigDict, num_classes: int, store: objectives.Store
+) -> jax.Array:
   """Minimiser of the objective per class and bin of t, `[num_classes, num_steps]`.
 
   At least 0; a bin without data has 0. For l2, s is drawn as in Algorithm 1.
@@ -38,7 +40,6 @@ def solve(config: config_dict.ConfigDict, store: objectives.Store) -> jax.Array:
   terms = builders.objectives.of(config).terms(
     gram, s, store.t, section, builders.models.schedule(config)
   )
-  num_classes = builders.data.spec(config).conditions.num_classes
   where = (store.cond, _bin(store.t, num_bins))
   numerator, denominator = (
     jnp.zeros((num_classes, num_bins)).at[where].add(term) for term in terms

@@ -23,7 +23,7 @@ _ROUNDING = 1e-6  # Of float32.
 
 
 def make_statistics_loss_fn(
-  config: config_dict.ConfigDict, **overrides: jax.Array
+  config: config_dict.ConfigDict, spec: splits.Spec, **overrides: jax.Array
 ) -> training.LossFn:
   """`(guidance_params, store, (), key) -> loss` from stored statistics.
 
@@ -34,7 +34,7 @@ def make_statistics_loss_fn(
   gamma = section.gamma if 'gamma' in overrides or section.gamma else None
   if builders.objectives.is_reward_alone(config):
     gamma = 1.0
-  model = builders.models.weight_model(config, builders.data.spec(config))
+  model = builders.models.weight_model(config, spec)
   objective = builders.objectives.statistics_objective(config, **overrides)
   counts = {'num_used': section.num_particles, 'batch': section.batch_size}
   if builders.objectives.of(config).is_grouped:
@@ -72,6 +72,7 @@ def measure(omega: jax.Array) -> dict[str, jax.Array]:
 
 def make_direct_loss_fn(
   config: config_dict.ConfigDict,
+  spec: splits.Spec,
   *,
   counter: denoiser_lib.EvaluationCounter | None = None,
   reward: builders.models.RewardFn | None = None,
@@ -81,8 +82,7 @@ def make_direct_loss_fn(
   With a reward, Algorithm 4, whose frozen parameters are `(denoiser_params,
   reward_params)`.
   """
-  section, spec = config.guidance, builders.data.spec(config)
-  model = builders.models.weight_model(config, spec)
+  section, model = config.guidance, builders.models.weight_model(config, spec)
   network = builders.models.denoiser(config, spec)
   if counter is not None:
     network = counter.wrap(network)
@@ -101,7 +101,7 @@ def make_direct_loss_fn(
       denoiser_params,
       builders.models.schedule(config),
       batch.x,
-      batch.label,
+      batch.cond,
       num_particles=section.num_particles,
       s_min=section.s_min,
       zeta=section.zeta,
@@ -115,15 +115,16 @@ def make_direct_loss_fn(
 
 def count_evaluations(
   config: config_dict.ConfigDict,
+  spec: splits.Spec,
   frozen: types.Params,
   batch: Any,
   reward: builders.models.RewardFn | None = None,
 ) -> int:
   """Denoiser evaluations of one direct update, counted while its loss is computed."""
   counter = denoiser_lib.EvaluationCounter()
-  loss_fn = make_direct_loss_fn(config, counter=counter, reward=reward)
+  loss_fn = make_direct_loss_fn(config, spec, counter=counter, reward=reward)
   key = jax.random.key(0)
-  params = builders.models.weight_model(config, builders.data.spec(config)).init(key)
+  params = builders.models.weight_model(config, spec).init(key)
   jax.block_until_ready(jax.jit(loss_fn)(params, frozen, batch, key))
   return counter.count
 
@@ -205,7 +206,7 @@ def make_denoiser_loss_fn(
       params,
       builders.models.schedule(config),
       batch.x,
-      batch.label,
+      batch.cond,
       spec.conditions.null,
       dropout=section.label_dropout,
       prediction=section.prediction,

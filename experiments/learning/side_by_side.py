@@ -1,13 +1,11 @@
 """Trains weights that differ in numbers of `config.guidance` by one vmapped step."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
@@ -15,6 +13,7 @@ from experiments.learning import losses as losses_lib
 from lgd import errors
 from lgd import objectives
 from lgd import training
+from lgd.data import splits
 from lgd.training import reporting
 
 _STEPS_PER_CALL = 25
@@ -22,6 +21,7 @@ _STEPS_PER_CALL = 25
 
 def train(
   config: config_dict.ConfigDict,
+  spec: splits.Spec,
   store: objectives.Store,
   group: Sequence[dict[str, Any]],
   *,
@@ -35,6 +35,7 @@ def train(
 
   Args:
     config: whose `guidance` holds for all but what is traced.
+    spec: of the data.
     store: the statistics.
     group: points; each has a number for every name in `traced`.
     traced: keys of `guidance` that the points replace.
@@ -49,7 +50,7 @@ def train(
   Raises:
     errors.NonFiniteError: names the point.
   """
-  model = builders.models.weight_model(config, builders.data.spec(config))
+  model = builders.models.weight_model(config, spec)
   settings = {name: jnp.asarray([p[name] for p in group]) for name in traced}
 
   def optimizer(overrides):
@@ -61,7 +62,7 @@ def train(
     return training.init_state(model.init(key), optimizer({}))
 
   def update(state, setting, key, store):
-    loss_fn = losses_lib.make_statistics_loss_fn(config, **setting)
+    loss_fn = losses_lib.make_statistics_loss_fn(config, spec, **setting)
     step = training.make_train_step(
       loss_fn, optimizer(setting), ema_decay=config.guidance.ema_decay
     )
@@ -78,7 +79,8 @@ def train(
 
   states = jax.jit(jax.vmap(init))(init_keys)
   compiled = jax.jit(several_updates, static_argnums=4, donate_argnums=0)
-  done, start = 0, time.perf_counter()
+  done = 0
+  progress = reporting.Progress(f'{stage} {len(group)} trainings, step', num_steps)
   while done < num_steps:
     length = min(_STEPS_PER_CALL, num_steps - done)
     states, losses = compiled(states, settings, keys, store, length)
@@ -89,14 +91,5 @@ def train(
         f'{stage}: the loss of {group[bad]} is not finite; leave that setting out.'
       )
     if done == num_steps or done % (_STEPS_PER_CALL * 5) == 0:
-      elapsed = time.perf_counter() - start
-      logging.info(
-        '%s %d trainings  step %d/%d  %.0f updates/s  ETA %s',
-        stage,
-        len(group),
-        done,
-        num_steps,
-        len(group) * done / elapsed,
-        reporting.eta(elapsed, done, num_steps),
-      )
+      progress.log(done, rate=(len(group) * done, 'updates'))
   return states

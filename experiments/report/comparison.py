@@ -85,7 +85,7 @@ def shown(method: str) -> str:
 
 def is_given(method: str) -> bool:
   """Whether a method is hand-made, or unguided."""
-  return method in (*builders.methods.FAMILIES, 'unguided')
+  return method in (*builders.families.FAMILIES, 'unguided')
 
 
 def table_of(rows: list[dict[str, Any]]) -> list[str]:

@@ -14,7 +14,6 @@ from experiments import judges
 from experiments import workdirs
 from experiments.sampling import resolve
 from experiments.sampling import sampler
-from lgd import arrays
 from lgd import guidance
 from lgd import metrics
 from lgd.data import splits
@@ -22,12 +21,10 @@ from lgd.training import checkpoints
 
 
 def sampling_identity(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  method: str,
-  seed: int,
+  session: workdirs.Session, method: str, seed: int
 ) -> dict[str, Any]:
   """The JSON that decides which images a method gives."""
+  workdir, config, _ = session
   evaluation = config.evaluation
   identity = {
     'sampling_steps': evaluation.num_steps,  # The key num_steps is free elsewhere.
@@ -42,8 +39,10 @@ def sampling_identity(
     'denoiser_step': checkpoints.latest_step(workdir.denoiser),
   }
   name = method.partition(':')[0]
-  if name in builders.methods.FAMILIES:
-    config = builders.methods.with_rule(config, builders.methods.rule_of(name, config))
+  if name in (*builders.families.FAMILIES, *builders.families.GIVEN):
+    config = builders.families.with_rule(
+      config, builders.families.rule_of(name, config)
+    )
     identity['rule'] = workdirs.identity.rule_identity(config)
     identity['weak'] = workdirs.identity.weak_identity(config.rule)
   if method in workdir.guidance_names():
@@ -63,22 +62,16 @@ def sampling_identity(
 
 
 def sampled_images(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  dataset: splits.Dataset,
-  method: str,
-  seed: int,
+  session: workdirs.Session, dataset: splits.Dataset, method: str, seed: int
 ) -> judges.features.ImageFn:
   """Draws samples by their numbers, a batch at a time."""
-  spec, size = dataset.spec, config.fid.batch_size
+  config, size = session.config, session.config.fid.batch_size
   labels = sample_labels(config, dataset, seed)
-  omega, config = resolve.resolve_method(config, workdir, spec, method, labels)
-  params = workdirs.base_model.load_pair(workdir, config, spec)
-  sample_fn, look_up = (
-    sampler.make_sample_fn(config, spec),
-    builders.captions.lookup(config),
+  omega, session = resolve.resolve_method(session, method, labels)
+  of_rule = sampler.make_rule_sampler(
+    session.config, session.spec, workdirs.base_model.load_pair(session)
   )
-  decode = builders.captions.decode(config)
+  shape = builders.captions.image_shape(config, session.spec.shape)
 
   def images(first, last):
     order = np.arange(first, last)
@@ -87,17 +80,18 @@ def sampled_images(
         omega[order], tolerance=config.evaluation.tolerance
       )
       order = order[similar]
-    x = np.empty(
-      (len(order), *builders.captions.image_shape(config, spec.shape)), np.uint8
-    )
-    for batch in arrays.whole_batches(len(order), size):
-      index = order[batch]
-      rows = None if omega is None else omega[index]
-      keys, cond = sampler.sample_keys(seed, index), look_up(labels[index])
-      part = index[: len(order) - batch[0]]  # The rest fills the batch.
-      samples = decode(sample_fn(params, rows, keys, cond)[: len(part)])
-      sampler.require_finite(samples, f'--method={method}', seed, part)
-      x[part - first] = metrics.to_uint8(samples)
+    x = np.empty((len(order), *shape), np.uint8)
+    for i in range(0, len(order), size):
+      index = order[i : i + size]
+      drawn = of_rule.draw(
+        None if omega is None else omega[index],
+        labels[index],
+        name=f'--method={method}',
+        seed=seed,
+        numbers=index,
+        batch_size=size,
+      )
+      x[index - first] = metrics.to_uint8(drawn)
     return x
 
   return images

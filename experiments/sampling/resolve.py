@@ -1,6 +1,5 @@
 """From the method and the prompts of a command line to weights and conditions."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,62 +12,50 @@ from experiments.sampling import sampler
 from lgd import errors
 from lgd import guidance
 from lgd import types
-from lgd.data import splits
 
-NUM_VECTORS = 10
-
-
-# With parameters of their own; any of `methods.FAMILIES` takes omega alone, too.
-GIVEN: dict[str, tuple[int, Callable[..., types.Weight]]] = {
-  'interval': (3, guidance.interval),
-  'clamp_linear': (2, guidance.clamp_linear),
-}
+NUM_VECTORS = 10  # Sampled where there are no classes.
+_EXAMPLE = ('0.25', '0.25', '0.75')
 
 
 def resolve_method(
-  config: config_dict.ConfigDict,
-  workdir: workdirs.Workdir,
-  spec: splits.Spec,
-  method: str,
-  label: np.ndarray,
-) -> tuple[np.ndarray | None, config_dict.ConfigDict]:
-  """A method's weights for labels, and the config with the rule they are for.
+  session: workdirs.Session, method: str, label: np.ndarray
+) -> tuple[np.ndarray | None, workdirs.Session]:
+  """A method's weights for labels, and the session with the rule they are for.
 
   Returns:
-    omega, `[n, num_steps]`, None for 'unguided'; and the config.
+    omega, `[n, num_steps]`, None for 'unguided'; and the session.
 
   Raises:
     errors.InputError: neither a learned weight here nor a well-formed given one.
   """
+  config, names = session.config, session.workdir.guidance_names()
   name = method.partition(':')[0]
   if method == 'unguided':
-    return None, config
-  if name in builders.methods.FAMILIES:
+    return None, session
+  if name in (*builders.families.FAMILIES, *builders.families.GIVEN):
     weight = given_weight(config, method)
     omega = guidance.tabulate(weight, label, builders.models.time_grid(config))
-    return np.asarray(omega), builders.methods.with_rule(
-      config, builders.methods.rule_of(name, config)
+    rule = builders.families.rule_of(name, config)
+  elif method in names:
+    learned = workdirs.weights.load(session, method)
+    omega, rule = sampler.tabulate_learned(config, learned, label), learned.rule
+  else:
+    raise errors.InputError(
+      f'--method={method}: must be unguided, one of the learned weights here, {names},'
+      f' or with :OMEGA one of {", ".join(builders.families.FAMILIES)}.'
     )
-  if method in workdir.guidance_names():
-    learned = workdirs.weights.load_guidance(workdir, config, method, spec)
-    omega = sampler.tabulate_learned(config, learned, label)
-    return np.asarray(omega), builders.methods.with_rule(config, learned.rule)
-  raise errors.InputError(
-    f'--method={method}: must be unguided, one of the learned weights here,'
-    f' {workdir.guidance_names()}, or with :OMEGA one of'
-    f' {", ".join(builders.methods.FAMILIES)}.'
-  )
+  return np.asarray(omega), session.with_rule(rule)
 
 
 def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
-  """The weight of NAME:OMEGA, or with the parameters of `GIVEN`.
+  """The weight of NAME:OMEGA, or of NAME with all the arguments of `families.GIVEN`.
 
   Raises:
     errors.InputError: other numbers than those, or out of their range.
   """
   name, _, args = method.partition(':')
-  builders.methods.require_usable(name, config)
-  if name in builders.methods.REWARDED:
+  builders.families.require_usable(name, config)
+  if name in builders.families.REWARDED:
     raise errors.InputError(
       f'--method={method}: needs a classifier, which experiments.compare alone trains.'
     )
@@ -76,23 +63,24 @@ def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
     values = [float(v) for v in args.split(',')]
   except ValueError:
     values = []
-  num_args, make_weight = GIVEN.get(name, (1, None))
-  if len(values) not in (1, num_args) or not np.all(np.isfinite(values)):
+  arguments, make_weight = builders.families.GIVEN.get(name, (('omega',), None))
+  forms = {len(arguments): ','.join(arguments)}
+  if name in builders.families.FAMILIES:
+    forms[1] = 'omega'
+  if len(values) not in forms or not np.all(np.isfinite(values)):
     raise errors.InputError(
-      f'--method={method}: {name} takes omega or {num_args} finite numbers, as in'
-      f' --method={name}:{",".join(["0.25", "0.25", "0.75"][:num_args])}.'
+      f'--method={method}: {name} takes {" or ".join(sorted(forms.values()))}, finite'
+      f' numbers, as in --method={name}:{",".join(_EXAMPLE[: len(arguments)])}.'
     )
   try:
-    if len(values) == 1:
-      return builders.methods.FAMILIES[name].weight(values[0], config)
+    if name in builders.families.FAMILIES and len(values) == 1:
+      return builders.families.FAMILIES[name].weight(values[0], config)
     return make_weight(*values)
   except ValueError as error:
     raise errors.InputError(f'--method={method}: {error}') from error
 
 
-def labels(
-  config: config_dict.ConfigDict, spec: splits.Spec, prompts: Sequence[str] = ()
-) -> np.ndarray:
+def labels(session: workdirs.Session, prompts: Sequence[str] = ()) -> np.ndarray:
   """Labels of prompts, if any; of every class; or of the first test data.
 
   Raises:
@@ -100,14 +88,15 @@ def labels(
       long.
   """
   if prompts:
-    validation.require_prompts(config)
+    validation.require_prompts(session.config)
     try:
-      return builders.data.tokenizer(config)(prompts)
+      return builders.data.tokenizer(session.config)(prompts)
     except errors.CaptionError as error:
       raise errors.InputError(f'--prompt: {error}') from error
-  if spec.conditions.num_classes is not None:
-    return np.arange(spec.conditions.num_classes, dtype=np.int32)
-  return builders.data.load(config).test.label[:NUM_VECTORS]
+  num_classes = session.spec.conditions.num_classes
+  if num_classes is not None:
+    return np.arange(num_classes, dtype=np.int32)
+  return builders.data.load(session.config).test.label[:NUM_VECTORS]
 
 
 def file_stem(method: str, seed: int) -> str:

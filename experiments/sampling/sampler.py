@@ -1,9 +1,14 @@
-"""One compiled sampler for every method: weights are tabulated, hence an argument."""
+"""One compiled sampler for every method: weights are tabulated, hence an argument.
+
+Samples are drawn by their numbers. Number i of a seed has a key of its own, so that
+neither batches nor devices change it.
+"""
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +57,7 @@ def make_sample_fn(
   def sample(params, plan, key_data, cond):
     shape = (len(key_data), *spec.shape)
     if plan is None:
-      denoise, memory = guidance.unguided(pair.cond, params), None
+      denoise, memory = guidance.unguided(pair.conditional, params), None
     else:
       denoise, memory = builders.rules.guided(config, pair, params, plan, shape, reward)
     return sampling.sample(
@@ -65,6 +70,7 @@ def make_sample_fn(
       churn=section.churn,
       times=times,
       order=section.order,
+      inputs=None if plan is None else plan.steps,
       memory=memory,
     )
 
@@ -118,29 +124,82 @@ def sample_keys(seed: int, index: np.ndarray) -> jax.Array:
   return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(index))
 
 
-def require_finite(x: np.ndarray, name: str, seed: int, numbers: np.ndarray) -> None:
-  """Names the first sample that is not finite.
+class RuleSampler(NamedTuple):
+  """The sampler of one rule, with all that it needs to draw samples of labels."""
 
-  Args:
-    x: `[n, *data]`.
-    name: of the method, for the message.
-    seed: that the samples were drawn with.
-    numbers: `[n]` of the samples, as of `sample_keys`.
+  sample: SampleFn
+  count: Callable[[np.ndarray | None, int], float]  # Of `make_count_nfe`.
+  params: types.Params
+  look_up: Callable[[np.ndarray], types.Cond]  # From labels to conditions.
+  decode: Callable[[np.ndarray], np.ndarray]  # From data to images.
 
-  Raises:
-    errors.NonFiniteError: there is one.
-  """
-  bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
-  if bad.any():
-    raise errors.NonFiniteError(
-      f'{name}: sample {numbers[bad].min()} of seed {seed} is not finite; take smaller'
-      ' weights, or look at the base model if it is unguided.'
-    )
+  def draw(
+    self,
+    omega: np.ndarray | None,
+    label: np.ndarray,
+    *,
+    name: str,
+    seed: int,
+    numbers: np.ndarray | None = None,
+    batch_size: int | None = None,
+  ) -> np.ndarray:
+    """Samples of labels, `[n, *image]`; all are finite.
+
+    Args:
+      omega: `[n, num_steps]`, None for unguided samples.
+      label: `[n, ...]`.
+      name: of the method, for the message.
+      seed: of the samples.
+      numbers: `[n]` of the samples; 0..n-1 if None.
+      batch_size: samples in a call; None is n.
+
+    Raises:
+      errors.NonFiniteError: names the first sample that is not finite.
+    """
+    n = len(label)
+    numbers = np.arange(n) if numbers is None else numbers
+    parts = [
+      self.decode(
+        self.sample(
+          self.params,
+          None if omega is None else omega[rows],
+          sample_keys(seed, numbers[rows]),
+          self.look_up(label[rows]),
+        )
+      )
+      for rows in arrays.whole_batches(n, batch_size or n)
+    ]
+    x = np.concatenate(parts)[:n]
+    bad = ~np.isfinite(x).reshape(n, -1).all(axis=1)
+    if bad.any():
+      raise errors.NonFiniteError(
+        f'{name}: sample {numbers[bad].min()} of seed {seed} is not finite; take'
+        ' smaller weights, or look at the base model if it is unguided.'
+      )
+    return x
+
+  def count_nfe(
+    self, omega: np.ndarray | None, num: int, *, batch_size: int | None = None
+  ) -> float:
+    """Network evaluations of each of `num` samples, in the batches of `draw`."""
+    counts = [
+      self.count(None if omega is None else omega[rows], len(rows))
+      for rows in arrays.whole_batches(num, batch_size or num)
+    ]
+    return float(np.mean(counts))
 
 
-def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:
-  """`[num_classes * per_class]`, sorted."""
-  return np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
+def make_rule_sampler(
+  config: config_dict.ConfigDict, spec: splits.Spec, params: types.Params
+) -> RuleSampler:
+  """The sampler of `config.rule`; `params` are those of `builders.rules.pair`."""
+  return RuleSampler(
+    make_sample_fn(config, spec),
+    make_count_nfe(config, spec),
+    params,
+    builders.captions.lookup(config),
+    builders.captions.decode(config),
+  )
 
 
 def make_count_nfe(
@@ -172,6 +231,11 @@ def make_count_nfe(
     return counted[key]
 
   return count_nfe
+
+
+def balanced_labels(num_classes: int, per_class: int) -> np.ndarray:
+  """`[num_classes * per_class]`, sorted."""
+  return np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
 
 
 def make_tabulate(

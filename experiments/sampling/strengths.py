@@ -14,104 +14,98 @@ from ml_collections import config_dict
 from experiments import app
 from experiments import builders
 from experiments import workdirs
-from experiments.sampling import arena as arena_lib
+from experiments.sampling import methods
 from lgd import errors
 from lgd import guidance
 from lgd import metrics
-from lgd.training import reporting
 
 
-def with_steps(config: config_dict.ConfigDict, num_steps: int):
-  """The config with another number of sampling steps."""
-  config = config.copy_and_resolve_references()
+def with_steps(session: workdirs.Session, num_steps: int) -> workdirs.Session:
+  """The session with another number of sampling steps."""
+  config = session.config.copy_and_resolve_references()
   config.evaluation.num_steps = num_steps
-  return config
+  return session.with_config(config)
 
 
 def families(config: config_dict.ConfigDict) -> tuple[str, ...]:
   """The hand-made methods to compare; if none is named, all that `config` allows."""
   if config.compare.methods:
     return config.compare.methods
-  names = builders.methods.usable(config)
+  names = builders.families.usable(config)
   if config.compare.match == 'mean':
-    names = tuple(name for name in names if name not in builders.methods.REWARDED)
+    names = tuple(name for name in names if name not in builders.families.REWARDED)
   return names
 
 
 def gather(
-  arena_at: Callable[[int], arena_lib.Arena],
+  sampler_at: Callable[[int], methods.ClassSampler],
   num_steps: int,
   learned: dict[str, workdirs.weights.LearnedWeight],
   pieces: app.Pieces,
-) -> list[tuple[arena_lib.Arena, arena_lib.Method]]:
+) -> list[tuple[methods.ClassSampler, methods.Method]]:
   """Unguided, all learned weights, and every family, searched or matched.
 
-  Each comes with the arena that it is measured in: at the steps asked for, or at as
+  Each comes with the sampler that it is measured in: at the steps asked for, or at as
   many as 2 evaluations each would pay.
   """
-  here = arena_at(num_steps)
-  config, dataset = here.config, here.dataset
+  here = sampler_at(num_steps)
+  config, num_classes = here.config, here.dataset.num_classes
+  classes = np.arange(num_classes)
 
-  def arena_for(method):
+  def sampler_for(method):
     if config.compare.match != 'nfe':
       return here
-    return arena_at(round(2 * num_steps * num_steps / here.count_nfe(method)))
+    return sampler_at(round(2 * num_steps * num_steps / here.count_nfe(method)))
 
-  unguided = arena_lib.Method('unguided', {}, config.rule, None)
-  entries = [(arena_for(unguided), unguided)]
+  unguided = methods.Method('unguided', {}, config.rule, None)
+  entries = [(sampler_for(unguided), unguided)]
   for name, weight in learned.items():
-    method = arena_lib.learned_method(config, dataset.spec, name, weight)
-    arena = arena_for(method)
-    if arena is not here:
-      method = arena_lib.learned_method(arena.config, dataset.spec, name, weight)
-    entries.append((arena, method))
+    method = methods.learned_method(config, name, weight, classes)
+    sampler = sampler_for(method)
+    if sampler is not here:
+      method = methods.learned_method(sampler.config, name, weight, classes)
+    entries.append((sampler, method))
   if config.compare.match == 'mean':
     given = matched_methods(config, [method for _, method in entries[1:]])
     return entries + [(here, method) for method in given]
-  start, names = pieces.seconds, families(config)
+  names = families(config)
+  progress = pieces.progress(f'search at {num_steps} steps', len(names))
   for i, name in enumerate(names):
     weakest = strengths(config, name)[0]
-    arena = arena_for(given_method(config, dataset.num_classes, name, weakest))
-    entries.append((arena, searched_method(arena, name, pieces)))
-    logging.info(
-      'search %d steps, %d/%d  %s  ETA %s',
-      num_steps,
-      i + 1,
-      len(names),
-      entries[-1][1].key,
-      reporting.eta(pieces.seconds - start, i + 1, len(names)),
-    )
+    sampler = sampler_for(given_method(config, num_classes, name, weakest))
+    entries.append((sampler, searched_method(sampler, name, pieces)))
+    progress.log(i + 1, entries[-1][1].key)
   return entries
 
 
 def strengths(config: config_dict.ConfigDict, name: str) -> tuple[float, ...]:
   """The strengths that a family is searched over."""
-  is_rate = name in builders.methods.REWARDED
+  is_rate = name in builders.families.REWARDED
   return config.compare.rates if is_rate else config.compare.omegas
 
 
 def given_method(
   config: config_dict.ConfigDict, num_classes: int, name: str, omega: float
-) -> arena_lib.Method:
+) -> methods.Method:
   """A hand-made method, the same for all classes."""
-  row = builders.methods.schedule(name, omega, config)
+  row = builders.families.schedule(name, omega, config)
   table = np.tile(row, (num_classes, 1))
-  rule = builders.methods.rule_of(name, config)
-  strength = 'rate' if name in builders.methods.REWARDED else 'omega'
-  return arena_lib.Method(name, {strength: omega}, rule, table)
+  rule = builders.families.rule_of(name, config)
+  strength = 'rate' if name in builders.families.REWARDED else 'omega'
+  return methods.Method(name, {strength: omega}, rule, table)
 
 
 def searched_method(
-  arena: arena_lib.Arena, name: str, pieces: app.Pieces
-) -> arena_lib.Method:
+  sampler: methods.ClassSampler, name: str, pieces: app.Pieces
+) -> methods.Method:
   """The strength of a family that brings samples closest to validation data."""
-  config, num_classes = arena.config, arena.dataset.num_classes
+  config, num_classes = sampler.config, sampler.dataset.num_classes
   found, cost = [], 0.0
   for strength in strengths(config, name):
     method = given_method(config, num_classes, name, strength)
     key = ['search', config.evaluation.num_steps, method.identity]
-    piece = pieces.get(key, functools.partial(try_strength, arena, method))
-    cost += piece['nfe'] * len(arena.label)
+    piece = pieces.get(key, functools.partial(try_strength, sampler, method))
+    cost += piece['nfe'] * len(sampler.label)
     if piece['energy'] is not None:
       found.append((piece['energy'], strength))
   if not found:
@@ -123,22 +117,22 @@ def searched_method(
   return best._replace(cost=round(cost))
 
 
-def try_strength(arena: arena_lib.Arena, method: arena_lib.Method) -> app.Piece:
+def try_strength(sampler: methods.ClassSampler, method: methods.Method) -> app.Piece:
   """A method's energy distance to validation data; None if it is not finite."""
-  nfe = arena.count_nfe(method)
+  nfe = sampler.count_nfe(method)
   try:
-    x, _ = arena.sample(method, arena.config.seed)
+    x, _ = sampler.sample(method, sampler.config.seed)
   except errors.NonFiniteError as error:
     logging.warning('%s', error)
     return {'energy': None, 'nfe': nfe}
-  by_class = arena.class_sets(method, x)
-  energy = metrics.class_conditional_energy(by_class, arena.validation)
+  by_class = sampler.class_sets(method, x)
+  energy = metrics.class_conditional_energy(by_class, sampler.validation)
   return {'energy': energy, 'nfe': nfe}
 
 
 def matched_methods(
-  config: config_dict.ConfigDict, learned: list[arena_lib.Method]
-) -> list[arena_lib.Method]:
+  config: config_dict.ConfigDict, learned: list[methods.Method]
+) -> list[methods.Method]:
   """Every family at the mean weight of a learned one, averaged over classes.
 
   Raises:
@@ -152,9 +146,9 @@ def matched_methods(
       f'compare.reference={name!r}: has mean 0, which no schedule is to be compared at;'
       ' choose another.'
     )
-  methods = []
+  matched = []
   for family in families(config):
-    rows = builders.methods.schedule(family, 1.0, config)[None]
+    rows = builders.families.schedule(family, 1.0, config)[None]
     # These are in proportion to w = 1 + omega.
     in_w = ('beta_schedule', 'beta_cfg', 'cfg_plus_plus')
     shift = 1.0 if family in in_w else 0.0
@@ -164,7 +158,7 @@ def matched_methods(
       raise errors.InputError(
         f'compare.match=mean: {family} on this grid: {error}'
       ) from error
-    matched = np.tile(rows, (len(table), 1))
-    rule = builders.methods.rule_of(family, config)
-    methods.append(arena_lib.Method(family, {'omega': mean}, rule, matched))
-  return methods
+    table_of_family = np.tile(rows, (len(table), 1))
+    rule = builders.families.rule_of(family, config)
+    matched.append(methods.Method(family, {'omega': mean}, rule, table_of_family))
+  return matched

@@ -14,7 +14,9 @@ from ml_collections import config_dict
 
 from configs import common
 from experiments import app
+from experiments import builders
 from lgd import errors
+from lgd.data import splits
 
 _LARGEST_INT = 2**31 - 1
 _LARGEST_FLOAT = 3.4e38
@@ -30,6 +32,11 @@ class Checks:
 
   def __init__(self, config: config_dict.ConfigDict):
     self._config = config
+
+  @functools.cached_property
+  def spec(self) -> splits.Spec:
+    """That of the data; to be asked for once types and names are checked."""
+    return builders.data.spec(self._config)
 
   def __call__(self, key: str, holds: Callable[[Any], bool], rule: str) -> None:
     """Checks a rule that the caller gives; `rule` is how the message ends."""

@@ -16,13 +16,14 @@ from experiments import builders
 from experiments.validation import checks
 from lgd import errors
 from lgd import noising
+from lgd.data import splits
 from lgd.data.prompts import embeddings
 from lgd.data.tfds import catalog
 from lgd.storage import files
 
 
-def validate(config: config_dict.ConfigDict) -> None:
-  """Checks every rule before anything is computed or written.
+def validate(config: config_dict.ConfigDict) -> splits.Spec:
+  """The spec of the data, once every rule is checked.
 
   Raises:
     errors.InputError: one line with key, value, rule and way out.
@@ -50,6 +51,7 @@ def validate(config: config_dict.ConfigDict) -> None:
     _fid,
   ):
     of_section(config, check)
+  return check.spec
 
 
 def names() -> dict[str, Collection[str]]:
@@ -92,7 +94,7 @@ def _data(config: config_dict.ConfigDict, check: checks.Checks) -> None:
     check(f'data.{key}', lambda v: v >= 0, 'must not be negative.')
   check(
     'data.flip',
-    lambda v: not v or len(builders.data.spec(config).shape) == 3,
+    lambda v: not v or len(check.spec.shape) == 3,
     f'mirrors images; data.name={config.data.name!r} has none.',
   )
   known = catalog.ATTRIBUTES if config.data.name == 'celeb_a' else ()
@@ -110,7 +112,7 @@ def _data(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   check.positive('data.size')
   check('data.vocab_size', lambda v: v >= 259, 'must hold all bytes: at least 259.')
   check('data.caption_length', lambda v: v >= 3, 'needs a start, a token and an end.')
-  if builders.data.spec(config).conditions.num_classes is None:
+  if check.spec.conditions.num_classes is None:
     no_classes = (
       'prompts and vectors of attributes make no classes, and those of'
       f' data.name={config.data.name!r} are such; choose another value, or some'
@@ -136,7 +138,7 @@ def _encoded(config: config_dict.ConfigDict, check: checks.Checks) -> None:
     lambda v: set(v) <= set(embeddings.ENCODERS) and len(set(v)) == len(v),
     f'must be different ones of {", ".join(embeddings.ENCODERS)}.',
   )
-  is_captioned = builders.captions.is_captioned(config)
+  is_captioned = check.spec.is_captioned
   check(
     'data.encoders',
     lambda v: bool(v) == is_captioned,
@@ -181,15 +183,14 @@ def _denoiser(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   check(
     'denoiser.network',
     lambda v: (
-      not builders.models.NETWORKS[v].is_for_images
-      or len(builders.data.spec(config).shape) == 3
+      not builders.models.NETWORKS[v].is_for_images or len(check.spec.shape) == 3
     ),
     f'is for images; data.name={config.data.name!r} has none; use'
     ' --config.denoiser.network=mlp.',
   )
   if section.network == 'unet':
     _unet(config, check)
-  has_prompts = config.data.name == 'pairs' or builders.captions.is_captioned(config)
+  has_prompts = check.spec.has_prompts
   readers = [k for k, kind in builders.models.NETWORKS.items() if kind.reads_prompts]
   check(
     'denoiser.network',
@@ -200,8 +201,8 @@ def _denoiser(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   if section.network == 'mmdit':
     check(
       'denoiser.patch_size',
-      lambda v: v > 0 and builders.data.spec(config).shape[0] % v == 0,
-      f'must divide the side of data, {builders.data.spec(config).shape[0]}.',
+      lambda v: v > 0 and check.spec.shape[0] % v == 0,
+      f'must divide the side of data, {check.spec.shape[0]}.',
     )
     for key in ('width', 'text_width'):
       check(
@@ -219,7 +220,7 @@ def _denoiser(config: config_dict.ConfigDict, check: checks.Checks) -> None:
 
 def _unet(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   """Checks that a U-Net can be made for the data."""
-  section, shape = config.denoiser, builders.data.spec(config).shape
+  section, shape = config.denoiser, check.spec.shape
   check(
     'denoiser.multipliers',
     lambda v: shape[0] % 2 ** (len(v) - 1) == 0,
@@ -310,17 +311,17 @@ def _reward(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   if section.name == 'classifier':
     check(
       'reward.name',
-      lambda v: builders.data.spec(config).conditions.num_classes is not None,
+      lambda v: check.spec.conditions.num_classes is not None,
       'vectors of all attributes make no classes; choose some, as in'
       " --config.data.attributes=\"('Male', 'Smiling')\", or give a function.",
     )
   if section.name == 'clip':
     check(
       'reward.name',
-      lambda v: config.data.name == 'pairs' or builders.captions.is_captioned(config),
+      lambda v: check.spec.has_prompts,
       f'scores captions; data.name={config.data.name!r} has none.',
     )
-  _reward_weights(section, check, builders.captions.is_captioned(config))
+  _reward_weights(section, check, check.spec.is_captioned)
   check.numbers('reward.nodes', lambda v: v >= 0.0, 'at least 0')
   check(
     'reward.nodes',
@@ -573,8 +574,8 @@ def _compare(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   del config
   check(
     'compare.methods',
-    lambda v: set(v) <= set(builders.methods.FAMILIES),
-    f'must be some of {tuple(builders.methods.FAMILIES)}.',
+    lambda v: set(v) <= set(builders.families.FAMILIES),
+    f'must be some of {tuple(builders.families.FAMILIES)}.',
   )
   check('compare.methods', lambda v: len(set(v)) == len(v), 'names a method twice.')
   for key in ('compare.omegas', 'compare.rates'):

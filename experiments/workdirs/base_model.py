@@ -14,100 +14,73 @@ from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
-from experiments import validation
 from experiments.workdirs import configs
 from experiments.workdirs import layout
 from experiments.workdirs import refuse
+from experiments.workdirs.session import Session
 from lgd import errors
 from lgd import types
-from lgd.data import splits
 from lgd.training import checkpoints
 from lgd.training import sharding
 
 
-def resolve_config(
-  workdir: layout.Workdir, config: config_dict.ConfigDict | None
-) -> config_dict.ConfigDict:
-  """The config to evaluate a trained directory with.
-
-  The stored one; if `config` is given, with the sections `evaluation`, `compare`,
-  `fid`, `rule` and `mesh`, the directories of `data` and `denoiser.clip`, of that.
+def stored_config(workdir: layout.Workdir) -> config_dict.ConfigDict:
+  """The config of the base model, to sample with as it is.
 
   Raises:
-    errors.InputError: no base model here, or one of another config; or a stored one
-      that names code of the user's, which the command must name.
+    errors.InputError: no base model here; or the config names code of the user's, which
+      a command must name itself.
   """
-  if config is None:
-    stored = configs.load_denoiser_config(workdir)
-    named = stored.data.autoencoder
-    builders.user_functions.require_given('data.autoencoder', named, workdir.denoiser)
-    # It may have been trained on other devices.
-    stored.mesh.fsdp = math.gcd(stored.mesh.fsdp, jax.device_count())
-    return stored
-  validation.validate(config)
-  stored = refuse.require_base_of(workdir, config)
-  for section in ('evaluation', 'compare', 'fid', 'rule'):
-    stored[section] = config[section]
-  stored.denoiser.clip = config.denoiser.clip
-  with_places(stored, config)
+  stored = configs.load_denoiser_config(workdir)
+  named = stored.data.autoencoder
+  builders.user_functions.require_given('data.autoencoder', named, workdir.denoiser)
+  # It may have been trained on other devices.
+  stored.mesh.fsdp = math.gcd(stored.mesh.fsdp, jax.device_count())
   return stored
 
 
-def with_places(stored: config_dict.ConfigDict, config: config_dict.ConfigDict) -> None:
-  """Puts where data and devices are by now, as of `config`, into a stored config."""
-  stored.mesh = config.mesh
-  for key in ('dir', 'file', 'encoded_dir', 'num_threads', 'num_workers'):
-    stored.data[key] = config.data[key]
-
-
-def load_denoiser(
-  workdir: layout.Workdir, spec: splits.Spec, mesh: jax.sharding.Mesh
-) -> tuple[types.Params, int]:
-  """The base model's averaged parameters, sharded on `mesh`, and their step.
+def load_denoiser(session: Session) -> types.Params:
+  """The base model's averaged parameters, sharded on the mesh.
 
   Raises:
     errors.InputError: no base model in this work directory.
     errors.CheckpointError: one of another shape.
   """
-  config = configs.load_denoiser_config(workdir)
-  warn_if_unfinished(workdir.denoiser, config.denoiser.num_steps)
+  directory, spec = session.workdir.denoiser, session.spec
+  config = configs.load_denoiser_config(session.workdir)
+  warn_if_unfinished(directory, config.denoiser.num_steps)
   net = builders.models.network(config, spec)
-  params = load_ema(
-    workdir.denoiser, lambda key: builders.models.init_network(net, key, spec), mesh
-  )
-  return params, checkpoints.latest_step(workdir.denoiser)
+
+  def init(key):
+    return builders.models.init_network(net, key, spec)
+
+  return load_ema(directory, init, builders.models.mesh(session.config))
 
 
-def load_pair(
-  workdir: layout.Workdir, config: config_dict.ConfigDict, spec: splits.Spec
-) -> types.Params:
+def load_pair(session: Session) -> types.Params:
   """The parameters of `builders.rules.pair`.
 
   Raises:
-    errors.InputError: no base model here, one trained on other embeddings, or no weak
-      one where `rule` has it.
+    errors.InputError: no base model here, or no weak one where `rule` has it.
   """
-  refuse.require_encoded(workdir.denoiser, config)
-  params, _ = load_denoiser(workdir, spec, builders.models.mesh(config))
-  return with_weak(params, config, spec)
+  return with_weak(session, load_denoiser(session))
 
 
-def with_weak(
-  params: types.Params, config: config_dict.ConfigDict, spec: splits.Spec
-) -> types.Params:
+def with_weak(session: Session, params: types.Params) -> types.Params:
   """The base model's parameters, beside the weak model's where `rule` has one."""
-  if not builders.rules.of(config).has_weak_model:
+  if not builders.rules.of(session.config).has_weak_model:
     return params
-  return params, load_weak(config, spec)
+  return params, load_weak(session)
 
 
-def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params:
+def load_weak(session: Session) -> types.Params:
   """The parameters of the base model in `rule.weak_workdir`.
 
   Raises:
-    errors.InputError: none is there, or one that `config` does not describe, or of
+    errors.InputError: none is there, or one that the config does not describe, or of
       other captions, embeddings or latents.
   """
+  config, spec = session.config, session.spec
   stored = configs.load_weak_config(config.rule)
 
   def described(config):
@@ -125,8 +98,7 @@ def load_weak(config: config_dict.ConfigDict, spec: splits.Spec) -> types.Params
     )
   weak = layout.Workdir(config.rule.weak_workdir)
   refuse.require_encoded(weak.denoiser, config)
-  params, _ = load_denoiser(weak, spec, builders.models.mesh(config))
-  return params
+  return load_denoiser(session._replace(workdir=weak))
 
 
 def load_ema(

@@ -17,8 +17,8 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments.workdirs import base_model
 from experiments.workdirs import configs
-from experiments.workdirs import layout
 from experiments.workdirs import refuse
+from experiments.workdirs.session import Session
 from lgd import arrays
 from lgd import networks
 from lgd import types
@@ -54,12 +54,13 @@ class Clip(NamedTuple):
   params: types.Params
 
 
-def load(workdir: layout.Workdir, config: config_dict.ConfigDict, model: str) -> Clip:
+def load(session: Session, model: str) -> Clip:
   """The averaged 'reward' or 'judge' of a work directory.
 
   Raises:
     errors.InputError: none was trained here, or on other data.
   """
+  workdir, config, spec = session
   stored, path = configs.load_clip_config(workdir, model), workdir.clip(model)
   refuse.require_same(
     configs.config_to_json(stored, 'seed', 'data'),
@@ -69,7 +70,7 @@ def load(workdir: layout.Workdir, config: config_dict.ConfigDict, model: str) ->
   refuse.require_encoded(path, config)
   base_model.warn_if_unfinished(path, stored.clip.num_steps)
   net = networks.CLIP(clip_config(stored))
-  init = make_init(builders.data.spec(config), net)
+  init = make_init(spec, net)
   return Clip(net, base_model.load_ema(path, init, builders.models.mesh(config)))
 
 
@@ -93,17 +94,16 @@ def score(
   return networks.clip_score(*net.apply(params, images, tokens)[:2])
 
 
-def make_read(
-  workdir: layout.Workdir, config: config_dict.ConfigDict
-) -> Callable[[np.ndarray], types.Cond]:
+def make_read(session: Session) -> Callable[[np.ndarray], types.Cond]:
   """A function from labels `[..., *label]` to what the weights read; on the host.
 
   Raises:
     errors.InputError: they read embeddings, and there are none.
   """
+  workdir, config, _ = session
   if config.guidance.prompts == 'tokens':
     return builders.captions.lookup(config).pooled
-  clip, path = load(workdir, config, 'reward'), workdir.clip('reward')
+  clip, path = load(session, 'reward'), workdir.clip('reward')
   dims = ({'clip': {'dim': of.dim}} for of in (clip.net.config, config.clip))
   refuse.require_same(*dims, path)
   embed = Embedder(clip).texts
@@ -121,14 +121,13 @@ class Readers:
   def __init__(self):
     self._made = {}
 
-  def of(
-    self, workdir: layout.Workdir, config: config_dict.ConfigDict
-  ) -> Callable[[np.ndarray], types.Cond]:
-    """`make_read`, made once for all configs that agree in what it looks at."""
+  def of(self, session: Session) -> Callable[[np.ndarray], types.Cond]:
+    """`make_read`, made once for all sessions that agree in what it looks at."""
+    config = session.config
     looked_at = configs.config_to_json(config, 'seed', 'data', 'clip', 'mesh')
-    key = json.dumps([str(workdir.path), config.guidance.prompts, looked_at])
+    key = json.dumps([str(session.workdir.path), config.guidance.prompts, looked_at])
     if key not in self._made:
-      self._made[key] = make_read(workdir, config)
+      self._made[key] = make_read(session)
     return self._made[key]
 
 

@@ -42,6 +42,13 @@ def config_from_json(tree: dict[str, Any]) -> config_dict.ConfigDict:
   return config
 
 
+def with_places(stored: config_dict.ConfigDict, config: config_dict.ConfigDict) -> None:
+  """Puts where data and devices are by now, as in `config`, into a stored config."""
+  stored.mesh = config.mesh
+  for key in ('dir', 'file', 'encoded_dir', 'num_threads', 'num_workers'):
+    stored.data[key] = config.data[key]
+
+
 def record(path: epath.Path, name: str, config: config_dict.ConfigDict) -> None:
   """Writes the resolved config of a command, to be read; a line of the log says where.
 

@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments.workdirs import configs
 from experiments.workdirs import layout
+from experiments.workdirs.session import Session
 from lgd.storage import files
 from lgd.training import checkpoints
 
@@ -42,17 +43,15 @@ def base_model_identity(workdir: layout.Workdir) -> dict[str, Any]:
   }
 
 
-def run_identity(
-  workdir: layout.Workdir, config: config_dict.ConfigDict
-) -> dict[str, Any]:
+def run_identity(session: Session) -> dict[str, Any]:
   """Everything that decides to the last bit what a command computes.
 
   The whole config: who changes any of it no longer runs the same command.
   """
   return {
-    'config': configs.to_json(config),
-    **base_model_identity(workdir),
-    'weak': weak_identity(config.rule),
+    'config': configs.to_json(session.config),
+    **base_model_identity(session.workdir),
+    'weak': weak_identity(session.config.rule),
     'devices': [device.device_kind for device in jax.devices()],
   }
 
@@ -74,6 +73,12 @@ def weak_identity(rule: config_dict.ConfigDict) -> dict[str, Any] | None:
   }
 
 
+def sampler_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The grid that a table belongs to, and how the sampler moves on it."""
+  section = config.evaluation
+  return {'evaluation': {k: section[k] for k in ('num_steps', 't_max', 'churn')}}
+
+
 def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The reward, with the keys that decide what it is; not where its weights lie.
 
@@ -89,24 +94,21 @@ def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   return identity
 
 
-def reward_model_identity(
-  workdir: layout.Workdir, config: config_dict.ConfigDict
-) -> dict[str, Any] | None:
-  """Which CLIP is the reward, if one is that `config` names."""
-  if config.reward.name != 'clip':
+def reward_model_identity(session: Session) -> dict[str, Any] | None:
+  """Which CLIP is the reward, if one is."""
+  reward = session.config.reward
+  if reward.name != 'clip':
     return None
-  if builders.captions.is_captioned(config):
-    return {'weights': files.sha256(config.reward.weights)}
-  return clip_identity(workdir, 'reward')
+  if session.spec.is_captioned:
+    return {'weights': files.sha256(reward.weights)}
+  return clip_identity(session.workdir, 'reward')
 
 
-def prompt_model_identity(
-  workdir: layout.Workdir, config: config_dict.ConfigDict
-) -> dict[str, Any] | None:
+def prompt_model_identity(session: Session) -> dict[str, Any] | None:
   """Which CLIP the weight reads prompts by, if by one."""
-  if config.guidance.prompts == 'tokens':
+  if session.config.guidance.prompts == 'tokens':
     return None
-  return clip_identity(workdir, 'reward')
+  return clip_identity(session.workdir, 'reward')
 
 
 def clip_identity(workdir: layout.Workdir, model: str) -> dict[str, Any]:
@@ -127,43 +129,37 @@ def statistics_section(config: config_dict.ConfigDict) -> dict[str, Any]:
   return {k: v for k, v in section.items() if k not in ('batch_size', *unused)}
 
 
-def statistics_identity(
-  workdir: layout.Workdir, config: config_dict.ConfigDict
-) -> dict[str, Any]:
+def statistics_identity(session: Session) -> dict[str, Any]:
   """The identity of a statistics pass."""
+  config = session.config
   return {
     'seed': config.seed,
     'statistics': statistics_section(config),
     **clipping(config),
     'rule': rule_identity(config),
     **reward_identity(config),
-    'reward_model': reward_model_identity(workdir, config),
-    **base_model_identity(workdir),
+    'reward_model': reward_model_identity(session),
+    **base_model_identity(session.workdir),
     'weak': weak_identity(config.rule),
   }
 
 
 def guidance_identity(
-  workdir: layout.Workdir,
-  config: config_dict.ConfigDict,
-  *,
-  num_steps: int,
-  num_evaluations: int,
+  session: Session, *, num_steps: int, num_evaluations: int
 ) -> dict[str, Any]:
   """The record that is stored with a learned weight.
 
   Args:
-    workdir: with the base model.
-    config: that the weight is learned with.
+    session: that the weight is learned in.
     num_steps: of the whole training.
     num_evaluations: denoiser evaluations that it takes.
   """
   return {
-    'config': configs.to_json(config),
-    **base_model_identity(workdir),
-    'weak': weak_identity(config.rule),
-    'reward_model': reward_model_identity(workdir, config),
-    'prompt_model': prompt_model_identity(workdir, config),
+    'config': configs.to_json(session.config),
+    **base_model_identity(session.workdir),
+    'weak': weak_identity(session.config.rule),
+    'reward_model': reward_model_identity(session),
+    'prompt_model': prompt_model_identity(session),
     'num_steps': num_steps,
     'num_evaluations': int(num_evaluations),
   }

@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
-from ml_collections import config_dict
 
 from experiments import builders
 from experiments.workdirs import clip
+from experiments.workdirs import configs
+from experiments.workdirs import identity as identity_lib
 from experiments.workdirs import layout
 from experiments.workdirs import refuse
+from experiments.workdirs.session import Session
 from lgd import errors
 from lgd import objectives
 from lgd.storage import files
@@ -129,17 +131,43 @@ def read(
   return joined
 
 
-def load(
-  config: config_dict.ConfigDict, workdir: layout.Workdir
-) -> tuple[objectives.Store, int]:
+def require_same(session: Session) -> None:
+  """Refuses statistics of another config, base model, or step of it.
+
+  Raises:
+    errors.InputError: they belong elsewhere, or there are none.
+  """
+  config = session.config
+  directory = session.workdir.statistics(layout.statistics_name(config))
+  if not (directory / 'config.json').exists():
+    section = config.statistics
+    flags = [f'--config.statistics.kind={section.kind}']
+    if section.split != 'train':
+      flags.append(f'--config.statistics.split={section.split}')
+    if config.rule.name != 'linear':
+      flags.append(f'--config.rule.name={config.rule.name}')
+    if config.reward.name:
+      flags.append(f'--config.reward.name={config.reward.name}')
+    raise errors.InputError(
+      f'{directory}: holds no statistics; run python -m experiments.collect_statistics'
+      f' with {" ".join(flags)} first.'
+    )
+  stored = configs.load_statistics_config(directory)
+  refuse.require_made_here(session, stored, directory)
+  wanted = identity_lib.reward_identity(config)
+  wanted |= identity_lib.statistics_identity(session)
+  refuse.require_same(stored, wanted, directory)
+
+
+def load(session: Session) -> tuple[objectives.Store, int]:
   """The statistics of `statistics.kind`, and the evaluations that they cost.
 
   Raises:
     errors.InputError: none, unfinished or damaged ones, or too few particles.
   """
-  refuse.require_statistics(workdir, config)
-  refuse.require_encoded(workdir.denoiser, config)
-  directory = workdir.statistics(layout.statistics_name(config))
+  require_same(session)
+  config = session.config
+  directory = session.workdir.statistics(layout.statistics_name(config))
   stored = read(
     directory,
     builders.statistics.num_shards(config),
@@ -154,7 +182,7 @@ def load(
     num_evaluations,
   )
   require_reach(stored.t, config.guidance, directory)
-  cond = clip.make_read(workdir, config)(stored.label)
+  cond = clip.make_read(session)(stored.label)
   gram, t, cond, profile = jax.tree.map(
     jnp.asarray, (stored.gram, stored.t, cond, stored.profile)
   )
@@ -164,7 +192,7 @@ def load(
     t,
     cond,
     schedule=builders.models.schedule(config),
-    dim=math.prod(builders.data.spec(config).shape),
+    dim=math.prod(session.spec.shape),
     num_particles=section.group_size if grouped else section.num_particles,
     antithetic=section.antithetic,
     grouped=grouped,
@@ -174,11 +202,11 @@ def load(
   return store, num_evaluations
 
 
-def with_kind_of_objective(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """The config whose `statistics.kind` is the one that the objective needs."""
-  config = config.copy_and_resolve_references()
+def for_objective(session: Session) -> Session:
+  """The session whose `statistics.kind` is the one that the objective needs."""
+  config = session.config.copy_and_resolve_references()
   config.statistics.kind = builders.objectives.of(config).statistics
-  return config
+  return session.with_config(config)
 
 
 def in_reach(t: np.ndarray | jax.Array, section: Any) -> np.ndarray | jax.Array:

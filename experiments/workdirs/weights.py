@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from ml_collections import config_dict
 
 from experiments import builders
@@ -23,10 +22,10 @@ from experiments.workdirs import configs
 from experiments.workdirs import identity as identity_lib
 from experiments.workdirs import layout
 from experiments.workdirs import refuse
+from experiments.workdirs.session import Session
 from lgd import errors
 from lgd import training
 from lgd import types
-from lgd.data import splits
 from lgd.training import checkpoints
 from lgd.training import sharding
 
@@ -51,27 +50,21 @@ class LearnedWeight(NamedTuple):
     return self.model.apply(self.params, cond, s, t)
 
 
-def load_guidance(
-  workdir: layout.Workdir,
-  config: config_dict.ConfigDict,
-  name: str,
-  spec: splits.Spec,
-  *,
-  readers: clip.Readers | None = None,
+def load(
+  session: Session, name: str, *, readers: clip.Readers | None = None
 ) -> LearnedWeight:
   """A learned weight of this work directory.
 
   Args:
-    workdir: of the base model.
-    config: says where data, devices and the weak model, if any, are by now, and how
-      predictions are clipped.
+    session: of the base model; its config says where data, devices and the weak model,
+      if any, are by now, and how predictions are clipped.
     name: of the weight.
-    spec: of the data.
     readers: of the weights that this one is loaded with.
 
   Raises:
     errors.InputError: no such weight, or one learned for another base model or clip.
   """
+  workdir, config, spec = session
   path = workdir.guidance(name)
   if checkpoints.latest_step(path) is None:
     raise errors.InputError(
@@ -79,107 +72,104 @@ def load_guidance(
       f' {workdir.guidance_names()}.'
     )
   stored = checkpoints.load_config(path)
-  now, config = config, configs.config_from_json(stored['config'])
-  base_model.with_places(config, now)
-  config.rule.weak_workdir = now.rule.weak_workdir or config.rule.weak_workdir
-  refuse.require_base(workdir, stored, config.rule, path)
-  refuse.require_same(stored['config'], identity_lib.clipping(now), path)
+  learned = configs.config_from_json(stored['config'])
+  configs.with_places(learned, config)
+  learned.rule.weak_workdir = config.rule.weak_workdir or learned.rule.weak_workdir
+  session = session.with_config(learned)
+  refuse.require_made_here(session, stored, path)
+  refuse.require_same(stored['config'], identity_lib.clipping(config), path)
   base_model.warn_if_unfinished(path, stored['num_steps'])
-  model = builders.models.weight_model(config, spec)
+  model = builders.models.weight_model(learned, spec)
   params = base_model.load_ema(path, model.init, sharding.make_mesh())
   return LearnedWeight(
     model,
     params,
-    (readers or clip.Readers()).of(workdir, config),
+    (readers or clip.Readers()).of(session),
     stored['num_evaluations'],
-    config.rule,
-    config.guidance,
+    learned.rule,
+    learned.guidance,
   )
 
 
 def load_all(
-  workdir: layout.Workdir,
-  config: config_dict.ConfigDict,
-  names: Sequence[str],
-  spec: splits.Spec,
+  session: Session, names: Sequence[str] | None = None
 ) -> dict[str, LearnedWeight]:
-  """Several, as of `load_guidance`, by name; those that read one CLIP share it."""
+  """Weights by name, all if None is given; those that read one CLIP share it.
+
+  Raises:
+    errors.InputError: as `load`.
+  """
+  names = session.workdir.guidance_names() if names is None else names
   readers = clip.Readers()
-  return {
-    name: load_guidance(workdir, config, name, spec, readers=readers) for name in names
-  }
+  return {name: load(session, name, readers=readers) for name in names}
 
 
-def load_guidance_config(
-  workdir: layout.Workdir, config: config_dict.ConfigDict
-) -> dict[str, Any] | None:
-  """The record of the weight that `config` names; None where there is none.
+def load_record(session: Session) -> dict[str, Any] | None:
+  """The record of the weight that the config names; None where there is none.
 
   Raises:
     errors.InputError: it was learned for another base model.
   """
-  path = workdir.guidance(layout.guidance_name(config))
+  path = session.workdir.guidance(layout.guidance_name(session.config))
   if checkpoints.latest_step(path) is None:
     return None
   stored = checkpoints.load_config(path)
-  refuse.require_base(workdir, stored, config.rule, path)
+  refuse.require_made_here(session, stored, path)
   return stored
 
 
 def save_table(
-  workdir: layout.Workdir,
-  config: config_dict.ConfigDict,
-  directory: epath.Path,
-  params: types.Params,
-  num_evaluations: int,
+  session: Session, params: types.Params, num_evaluations: int
 ) -> training.TrainState:
-  """Stores a table as a learned weight, in one step.
+  """Stores a table as the weight that the config names, in one step.
 
   Args:
-    workdir: with the base model.
-    config: that the table was made with; its `guidance.weight` is 'table'.
-    directory: of the weight.
+    session: that the table was made in; its `guidance.weight` is 'table'.
     params: of `builders.models.weight_model`.
     num_evaluations: denoiser evaluations that it cost.
   """
   state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
-  if checkpoints.latest_step(directory) is not None:
+  if load_record(session) is not None:
     return state  # Done before, with the same config.
-  return save_weight(workdir, config, directory, state, num_evaluations)
+  return save(session, state, num_evaluations)
 
 
-def save_weight(
-  workdir: layout.Workdir,
-  config: config_dict.ConfigDict,
-  directory: epath.Path,
-  state: training.TrainState,
-  num_evaluations: int,
+def save(
+  session: Session, state: training.TrainState, num_evaluations: int
 ) -> training.TrainState:
-  """Stores a weight that is learned, as of `save_table`, and returns it as stored."""
+  """Stores a learned weight as the one that the config names; returns it as stored."""
+  directory = session.workdir.guidance(layout.guidance_name(session.config))
   state = sharding.replicate(state, sharding.make_mesh())
   stored = identity_lib.guidance_identity(
-    workdir, config, num_steps=int(state.step), num_evaluations=num_evaluations
+    session, num_steps=int(state.step), num_evaluations=num_evaluations
   )
   with checkpoints.Checkpointer(directory, config=stored, keep=1) as checkpointer:
     checkpointer.save(state)
   return state
 
 
-def refuse_other(workdir: layout.Workdir, config: config_dict.ConfigDict) -> None:
-  """Raises errors.InputError if the weight is there and was learned differently."""
-  directory = workdir.guidance(layout.guidance_name(config))
-  stored = load_guidance_config(workdir, config)
+def require_same(session: Session) -> None:
+  """Refuses the weight that the config names if it is there, learned differently.
+
+  Raises:
+    errors.InputError: names the first key that differs.
+  """
+  config, stored = session.config, load_record(session)
   if stored is None:
     return
-  wanted = configs.config_to_json(config, 'seed', 'guidance')
-  wanted['rule'] = identity_lib.rule_identity(config)
-  wanted |= identity_lib.clipping(config)
+  wanted: dict[str, Any] = {}
   if builders.objectives.has_reward(config):
-    refuse.require_same_reward(stored['config'], config, directory)
-    wanted['reward_model'] = identity_lib.reward_model_identity(workdir, config)
+    reward_model = identity_lib.reward_model_identity(session)
+    wanted = {**identity_lib.reward_identity(config), 'reward_model': reward_model}
+  wanted |= configs.config_to_json(config, 'seed', 'guidance')
+  wanted |= {
+    'rule': identity_lib.rule_identity(config),
+    **identity_lib.clipping(config),
+  }
   if config.guidance.source == 'statistics':
     wanted['statistics'] = identity_lib.statistics_section(config)
-  stored = {**stored['config'], 'reward_model': stored.get('reward_model')}
-  refuse.require_same(stored, wanted, directory)
   if config.guidance.weight == 'table':
-    refuse.require_same_grid(stored, config, directory)
+    wanted |= identity_lib.sampler_identity(config)
+  stored = {**stored['config'], 'reward_model': stored.get('reward_model')}
+  directory = session.workdir.guidance(layout.guidance_name(config))
+  refuse.require_same(stored, wanted, directory)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lgd import conditions as conditions_lib
+from lgd import types
 from lgd.data import images
 
 _FLIPS = 1  # Sets the seeds of flips apart from those of shuffles, (seed, epoch).
@@ -17,12 +18,29 @@ class Spec(NamedTuple):
   shape: tuple[int, ...]  # Of a datum.
   conditions: conditions_lib.Conditions
 
+  @property
+  def is_captioned(self) -> bool:
+    """Whether labels are numbers of captions, whose embeddings are the conditions."""
+    return isinstance(self.conditions, conditions_lib.Embeddings)
+
+  @property
+  def has_prompts(self) -> bool:
+    """Whether conditions are prompts, as tokens or as embeddings."""
+    return self.is_captioned or isinstance(self.conditions, conditions_lib.Tokens)
+
 
 class Split(NamedTuple):
   """`x [n, *data]` float32 and `label [n, ...]`, its conditions."""
 
   x: np.ndarray
   label: np.ndarray
+
+
+class Batch(NamedTuple):
+  """What a network is trained on: data, and the conditions that labels stand for."""
+
+  x: np.ndarray  # [n, *data]
+  cond: types.Cond  # A pytree of [n, ...]; without embeddings the labels themselves.
 
 
 class Dataset(NamedTuple):

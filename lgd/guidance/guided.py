@@ -132,7 +132,7 @@ def pair_along(
     x0_cond, x0_null = pair(params, xt, t, cond)
     return x0_cond, move(x0_cond, x0_null, xt, t)
 
-  return denoiser_lib.Pair(pair.cond, null, both)
+  return denoiser_lib.Pair(pair.conditional, null, both)
 
 
 def in_space(

@@ -16,16 +16,23 @@ the program is that of `guided`, too.
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lgd import checks
 from lgd import denoiser as denoiser_lib
 from lgd import types
 from lgd.guidance import rules
 from lgd.guidance.guided import in_space
+
+
+class PlanStep(NamedTuple):
+  """The needs of a batch at one transition; fields as in `Plan`."""
+
+  omega: jax.Array  # [n]
+  rows: jax.Array  # [n]
+  level: jax.Array  # []
 
 
 @functools.partial(
@@ -55,6 +62,11 @@ class Plan:
   level: jax.Array
   num_shards: int
   sizes: tuple[int, ...]
+
+  @property
+  def steps(self) -> PlanStep:
+    """All transitions in a row, `[num_steps, ...]`: `inputs` of `sampling.sample`."""
+    return PlanStep(self.omega.T, self.rows.T, self.level)
 
   @property
   def num_evaluations(self) -> int:
@@ -126,32 +138,28 @@ def planned(
   pair: denoiser_lib.Pair,
   params: types.Params,
   plan: Plan,
-  times: jax.Array,
   *,
   rule: types.Rule = rules.linear,
   space: str = 'x0',
   schedule: types.Schedule | None = None,
-) -> types.Denoise:
+) -> types.StepDenoise:
   """`guided` for the samples of a plan, in their order.
+
+  It receives the step of the plan: `sampling.sample(..., inputs=plan.steps)`.
 
   Args:
     pair: of the frozen denoiser.
     params: its parameters.
-    plan: of `make_plan`; traced, so that one compiled program serves every plan.
-    times: `[num_steps + 1]`, the grid that the plan was made for.
+    plan: of `make_plan`, of which only `num_shards` and `sizes` are looked at: one
+      compiled program serves all plans that agree in them.
     rule: what omega does; it must give the conditional prediction where omega is 0.
     space: as of `guided`, and so the next.
     schedule: noise schedule.
 
   Raises:
-    ValueError: times of another number of transitions; or as `guided`.
+    ValueError: as `guided`.
   """
   apply = in_space(rule, space, schedule)
-  plan = jax.tree.map(jnp.asarray, plan)
-  num_steps = plan.omega.shape[1]
-  rule_of_shape = f'({num_steps + 1},), for a plan of {num_steps} transitions'
-  checks.shape(rule_of_shape, (num_steps + 1,), times=times)
-  checks.time_grid(times=times)
 
   def split(x):
     return x.reshape(plan.num_shards, -1, *x.shape[1:])
@@ -166,7 +174,7 @@ def planned(
     def merge(x):
       return x.reshape(-1, *x.shape[2:])
 
-    x0_cond = pair.cond(params, xt, t, cond)
+    x0_cond = pair.conditional(params, xt, t, cond)
     some = jax.tree.map(lambda x: merge(take(x)), (xt, t, cond, x0_cond))
     x0_null = pair.null(params, *some)
     xt_some, t_some, _, x0_some = some
@@ -182,18 +190,16 @@ def planned(
 
   def guide_none(xt, t, cond, omega, rows):
     del omega, rows
-    return pair.cond(params, xt, t, cond)
+    return pair.conditional(params, xt, t, cond)
 
   some = [functools.partial(guide_some, size) for size in plan.sizes[1:-1]]
   branches = [guide_none, *some, guide_all] if len(plan.sizes) > 1 else [guide_all]
 
-  def denoise(xt, s, t, cond):
+  def denoise(xt, s, t, cond, step):
     del s
-    i = jnp.argmin(jnp.abs(times[:-1] - t[0]))
+    branches_in_dtype = [_in_dtype_of_xt(fn) for fn in branches]
     return jax.lax.switch(
-      plan.level[i],
-      [_in_dtype_of_xt(fn) for fn in branches],
-      *(xt, t, cond, plan.omega[:, i], plan.rows[:, i]),
+      step.level, branches_in_dtype, xt, t, cond, step.omega, step.rows
     )
 
   return denoise

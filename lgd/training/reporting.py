@@ -11,6 +11,7 @@ import datetime
 import json
 import math
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -22,9 +23,36 @@ from lgd import errors
 from lgd.storage import files
 
 
-def eta(elapsed: float, done: int, num: int) -> datetime.timedelta:
-  """Time left if the rest of `num` go on as the first `done`, in `elapsed` seconds."""
-  return datetime.timedelta(seconds=round(elapsed / done * (num - done)))
+class Progress:
+  """Lines of a long loop: how much is done, what came of it, and the time left.
+
+  Args:
+    stage: what runs, at the start of every line.
+    num: turns of the loop.
+    clock: seconds spent, from any start. Work that an earlier run has kept counts with
+      the time that it took then if the clock says so.
+  """
+
+  def __init__(
+    self, stage: str, num: int, *, clock: Callable[[], float] = time.perf_counter
+  ):
+    self._stage, self._num, self._clock = stage, num, clock
+    self._start = clock()
+
+  def log(self, done: int, result: str = '', *, rate: tuple[int, str] | None = None):
+    """Says that `done` turns are done; `rate` is a number of things, and their name."""
+    elapsed = self._clock() - self._start
+    parts = [f'{self._stage} {done}/{self._num}', result]
+    if rate:
+      count, things = rate
+      parts.append(f'{count / elapsed:.3g} {things}/s')
+    parts.append(f'ETA {_eta(elapsed / done, self._num - done)}')
+    logging.info('%s', '  '.join(part for part in parts if part))
+
+
+def _eta(seconds: float, left: int) -> datetime.timedelta:
+  """The time left, at `seconds` a turn."""
+  return datetime.timedelta(seconds=round(seconds * left))
 
 
 class Reporter:
@@ -118,7 +146,6 @@ class Reporter:
       f.write(json.dumps({'stage': self._stage, 'step': step, **named}) + '\n')
     for name, value in named.items():
       self._tensorboard.add_scalar(name, value, step)
-    eta = datetime.timedelta(seconds=round((self._num_steps - step) / rate))
     values = '  '.join(f'{k} {v:.4g}' for k, v in means.items())
     logging.info(
       '%s %d/%d  %s  %.3g steps/s  waiting for data %.0f%%  ETA %s',
@@ -128,7 +155,7 @@ class Reporter:
       values,
       rate,
       100.0 * waited,
-      eta,
+      _eta(1.0 / rate, self._num_steps - step),
     )
 
   def _drop_lines_after(self, step: int) -> None:

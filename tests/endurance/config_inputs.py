@@ -24,6 +24,7 @@ from ml_collections import config_dict
 from configs import digits
 from configs import mixture
 from experiments import app
+from experiments import builders
 from experiments import collect_statistics
 from experiments import sample
 from experiments import search_trajectory
@@ -197,7 +198,8 @@ def _collect(config, workdir):
   """The statistics that the weight to be learned needs, if it needs some."""
   validation.validate(config)
   if config.guidance.source == 'statistics':
-    config = workdirs.statistics.with_kind_of_objective(config)
+    config = config.copy_and_resolve_references()
+    config.statistics.kind = builders.objectives.of(config).statistics
   if not (workdir / 'statistics' / workdirs.layout.statistics_name(config)).exists():
     collect_statistics.run(config, workdir)
 

@@ -78,7 +78,7 @@ def check_method(bench: config_inputs.Bench, method: str) -> str:
     assert helpers.files_under(workdir.parent) == before, 'refused after it was written'
     message = ' '.join(str(error).split())
     family = method.partition(':')[0]  # Which may be of no use here, whatever follows.
-    named = family in builders.methods.FAMILIES and family in message
+    named = family in builders.families.FAMILIES and family in message
     assert named or ' '.join(method.split()) in message, message
     return 'refused'
   except errors.NonFiniteError:

@@ -233,18 +233,19 @@ class BinariesTest(helpers.WorkdirCase):
       lambda p: jnp.zeros(p.shape), jax.eval_shape(init, jax.random.key(0))
     )
     state = training.TrainState(jnp.ones((), jnp.int32), params, {}, params)
-    workdirs.weights.save_weight(workdir, config, workdir.guidance(name), state, 0)
+    session = helpers.session(workdir, config)
+    workdirs.weights.save(session, state, 0)
     config.reward.weights = str(moved)
-    workdirs.refuse.require_statistics(workdir, config)
-    workdirs.weights.refuse_other(workdir, config)
+    workdirs.statistics.require_same(session)
+    workdirs.weights.require_same(session)
     config.reward.weights = str(other)
     for refuse in (
-      workdirs.refuse.require_statistics,
-      workdirs.weights.refuse_other,
+      workdirs.statistics.require_same,
+      workdirs.weights.require_same,
     ):
       with self.assertRaisesRegex(errors.InputError, 'reward_model.weights=.* with'):
-        refuse(workdir, config)
-    workdirs.weights.load_guidance(workdir, shrunk(root), name, spec)
+        refuse(session)
+    workdirs.weights.load(session.with_config(shrunk(root)), name)
 
   @parameterized.product(autoencoder=(AUTOENCODER, ''), group_size=(1, 2))
   def test_batches_match_their_captions(self, autoencoder, group_size):
@@ -259,7 +260,7 @@ class BinariesTest(helpers.WorkdirCase):
     batch = next(batches(3))
     self.assertEqual((len(batch.x), batch.x.dtype), (8, np.float32))
     for i, x in enumerate(decode(batch.x)):
-      ours = jax.tree.map(lambda c, i=i: c[i], batch.label['clip_tiny'])
+      ours = jax.tree.map(lambda c, i=i: c[i], batch.cond['clip_tiny'])
       rows = np.flatnonzero(captioned.train.image == _image_number(x))
       pooled = look_up.pooled(rows)['clip_tiny']['pooled']
       rows = rows[np.all(pooled == ours['pooled'], axis=1)]
@@ -277,7 +278,9 @@ class BinariesTest(helpers.WorkdirCase):
         builders.models.network(config, spec), key, spec
       )
       weights = builders.models.weight_model(config, spec).init(key)
-      return learning.losses.make_direct_loss_fn(config)(weights, params, batch, key)
+      return learning.losses.make_direct_loss_fn(config, spec)(
+        weights, params, batch, key
+      )
 
     self.assertEqual(jax.eval_shape(loss, jax.random.key(0))[0].shape, ())
 
@@ -285,14 +288,15 @@ class BinariesTest(helpers.WorkdirCase):
     """Gram matrices again, from conditions looked up one by one."""
     config, workdir = shrunk(self.root), workdirs.Workdir(self.root / 'workdir')
     data, look_up = builders.data.load(config), builders.captions.lookup(config)
-    store, _ = workdirs.statistics.load(config, workdir)
+    session = helpers.session(workdir, config)
+    store, _ = workdirs.statistics.load(session)
     shard = np.load(workdir.path / 'statistics' / 'particles' / 'shard-00000.npz')
     order = np.argsort(shard['t'])
     expected = look_up.pooled(shard['label'][order])
     np.testing.assert_array_equal(
       store.cond['clip_tiny']['pooled'], expected['clip_tiny']['pooled']
     )
-    params = workdirs.base_model.load_pair(workdir, config, data.spec)
+    params = workdirs.base_model.load_pair(session)
     pair = jax.jit(builders.rules.pair(config, data.spec))
     null = pair(
       params, data.test.x[np.array([0])], np.array([0.5]), look_up(np.array([0]))

@@ -48,7 +48,7 @@ class LoweringTest(absltest.TestCase):
       ema_decay=config.denoiser.ema_decay,
     )
     step = training.compile_step(step, mesh, shardings)
-    lowered = step.lower(state, None, splits.Split(zeros, cond), key)
+    lowered = step.lower(state, None, splits.Batch(zeros, cond), key)
     # Of a block, products with 12 width^2 weights and between all pairs of tokens; one
     # evaluation forward, again by remat, and two backward.
     width, depth = config.denoiser.width, config.denoiser.depth

@@ -120,11 +120,7 @@ class ContentTest(WorkdirCase):
     )
 
     config = smoke_config()
-    params, _ = workdirs.base_model.load_denoiser(
-      workdirs.Workdir(self.root),
-      builders.data.spec(config),
-      builders.models.mesh(config),
-    )
+    params = workdirs.base_model.load_denoiser(helpers.session(self.root, config))
     apply = jax.jit(builders.models.network(config, builders.data.spec(config)).apply)
     root = arrays.stream(0, f'statistics/{kind}')
 
@@ -342,7 +338,7 @@ DAMAGES = {
 class DamageTest(WorkdirCase):
   def load(self, workdir):
     config = smoke_config()
-    return workdirs.statistics.load(config, workdirs.Workdir(workdir))
+    return workdirs.statistics.load(helpers.session(workdir, config))
 
   def assert_mended(self, workdir):
     """Collecting again gives what there was."""

@@ -51,14 +51,14 @@ def smoke_config(**overrides):
 
 
 class SchedulesTest(parameterized.TestCase):
-  @parameterized.parameters(*builders.methods.FAMILIES)
+  @parameterized.parameters(*builders.families.FAMILIES)
   def test_strength_is_in_omega(self, name):
     """Finite at any number of steps; stronger for larger omega."""
     for num_steps in (2, 10, 250):
       config = digits.get_config()
       config.evaluation.num_steps = num_steps
       weak, strong = (
-        builders.methods.schedule(name, omega, config) for omega in (0.5, 1.0)
+        builders.families.schedule(name, omega, config) for omega in (0.5, 1.0)
       )
       self.assertEqual(weak.shape, (num_steps,))
       self.assertTrue(np.all(np.isfinite(strong)))
@@ -67,12 +67,12 @@ class SchedulesTest(parameterized.TestCase):
 
   def test_cfg_plus_plus_has_the_mean_of_its_strength(self):
     config = digits.get_config()
-    omega = builders.methods.schedule('cfg_plus_plus', 0.7, config)
+    omega = builders.families.schedule('cfg_plus_plus', 0.7, config)
     np.testing.assert_allclose(np.mean(omega), 0.7, rtol=1e-4)
 
   def test_every_rule_is_known(self):
     self.assertLessEqual(
-      {f.rule for f in builders.methods.FAMILIES.values()}, {*builders.rules.RULES}
+      {f.rule for f in builders.families.FAMILIES.values()}, {*builders.rules.RULES}
     )
 
 
@@ -132,14 +132,13 @@ class RunTest(helpers.WorkdirCase):
 
   @functools.cached_property
   def parts(self):
-    config = sampling.strengths.with_steps(smoke_config(), 4)
-    workdir, dataset = workdirs.Workdir(self.root), builders.data.load(config)
-    params, _ = workdirs.base_model.load_denoiser(
-      workdir, dataset.spec, builders.models.mesh(config)
-    )
+    session = helpers.session(self.root, smoke_config())
+    session = sampling.strengths.with_steps(session, 4)
+    config, dataset = session.config, builders.data.load(session.config)
+    params = workdirs.base_model.load_denoiser(session)
     classifier = judges.classifiers.train_reward(config, dataset)
-    arena = sampling.arena.Arena(config, dataset, params, classifier)
-    return config, workdir, dataset, arena
+    sampler = sampling.methods.ClassSampler(session, dataset, params, classifier)
+    return config, session, dataset, sampler
 
   def pieces(self):
     return app.Pieces(epath.Path(self.create_tempdir().full_path), {})
@@ -154,7 +153,7 @@ class RunTest(helpers.WorkdirCase):
     learned['self_consistency_apg'] = 'apg'
     learned['self_consistency_autoguidance'] = 'autoguidance'
     rules = learned | {
-      n: builders.methods.FAMILIES[n].rule for n in smoke_config().compare.methods
+      n: builders.families.FAMILIES[n].rule for n in smoke_config().compare.methods
     }
     self.assertEqual(
       {r['method']: r['rule'] for r in rows if r['method'] != 'unguided'}, rules
@@ -193,7 +192,7 @@ class RunTest(helpers.WorkdirCase):
     self.assertFalse((workdir / 'unfinished').exists())
 
   def test_what_decides_a_piece(self):
-    config, workdir, _, _ = self.parts
+    config, session, _, _ = self.parts
     method = sampling.strengths.given_method(config, 10, 'constant', 0.5)
     power, higher = config.rule.copy_and_resolve_references(), 2.0 * method.table
     power.power += 0.5
@@ -206,20 +205,21 @@ class RunTest(helpers.WorkdirCase):
     names = {app.pieces._digest(m.identity) for m in (method, *others)}
     self.assertLen(names, 6)
     self.assertIn(app.pieces._digest(method._replace().identity), names)
-    identity = workdirs.identity.run_identity(workdir, config)
-    self.assertEqual(workdirs.identity.run_identity(workdir, config), identity)
+    session = session.with_config(config)
+    identity = workdirs.identity.run_identity(session)
+    self.assertEqual(workdirs.identity.run_identity(session), identity)
     config.evaluation.tolerance += 0.1
-    self.assertNotEqual(workdirs.identity.run_identity(workdir, config), identity)
+    self.assertNotEqual(workdirs.identity.run_identity(session), identity)
 
   def test_search_takes_the_best_on_validation_data(self):
     """By the file's own rows: other strengths are farther from validation data."""
-    config, _, dataset, arena = self.parts
+    config, _, dataset, sampler = self.parts
     validation = metrics.class_sets(*dataset.validation)
     distances = []
     for omega in config.compare.omegas:
       method = sampling.strengths.given_method(config, 10, 'constant', omega)
-      x, _ = arena.sample(method, config.seed)
-      by_class = metrics.class_sets(x, arena.label)
+      x, _ = sampler.sample(method, config.seed)
+      by_class = metrics.class_sets(x, sampler.label)
       distances.append(metrics.class_conditional_energy(by_class, validation))
     best = config.compare.omegas[int(np.argmin(distances))]
     chosen = {r['params']['omega'] for r in self.rows if r['method'] == 'constant'}
@@ -228,16 +228,16 @@ class RunTest(helpers.WorkdirCase):
 
   def test_learned_weights_are_sampled_with_their_own_rule(self):
     """As `builders.rules` guides, not as `linear` would."""
-    config, workdir, dataset, arena = self.parts
-    learned = sampling.arena.load_learned(workdir, config, dataset.spec)
-    spec, name = dataset.spec, 'self_consistency_apg'
-    method = sampling.arena.learned_method(config, spec, name, learned[name])
+    config, session, _, sampler = self.parts
+    name = 'self_consistency_apg'
+    learned = workdirs.weights.load_all(session)[name]
+    method = sampling.methods.learned_method(config, name, learned, np.arange(10))
     strong = method._replace(table=np.full_like(method.table, 2.0))
-    x, _ = arena.sample(strong, 0)
+    x, _ = sampler.sample(strong, 0)
     # All of the difference is cut to next to nothing, as the weight was learned.
-    zero, _ = arena.sample(strong._replace(table=0.0 * strong.table), 0)
+    zero, _ = sampler.sample(strong._replace(table=0.0 * strong.table), 0)
     np.testing.assert_allclose(x, zero, atol=1e-3)
-    other, _ = arena.sample(strong._replace(rule=config.rule), 0)
+    other, _ = sampler.sample(strong._replace(rule=config.rule), 0)
     self.assertGreater(np.abs(x - other).max(), 1e-2)
 
   @parameterized.parameters(
@@ -248,11 +248,14 @@ class RunTest(helpers.WorkdirCase):
   )
   def test_the_sampler_that_the_config_describes(self, changes, expected):
     """Against plain guidance, put together by hand."""
-    config, _, dataset, arena = self.parts
+    config, session, dataset, sampler = self.parts
     config.update_from_flattened_dict(changes)
     omega = np.float32([1.0, 0.0, 0.7, 0.6])
-    method = sampling.arena.Method('given', {}, config.rule, np.tile(omega, (10, 1)))
-    x, _ = sampling.arena.Arena(config, dataset, arena.params).sample(method, 0)
+    method = sampling.methods.Method('given', {}, config.rule, np.tile(omega, (10, 1)))
+    session = session.with_config(config)
+    x, _ = sampling.methods.ClassSampler(session, dataset, sampler.params).sample(
+      method, 0
+    )
     omega = np.tile(expected.get('omega', omega), (len(x), 1))
     times, schedule = builders.models.time_grid(config), schedules.RectifiedFlow()
     rule = guidance.linear
@@ -260,7 +263,7 @@ class RunTest(helpers.WorkdirCase):
       rule = guidance.power_normalized(config.rule.power)
     denoise = guidance.guided(
       builders.rules.pair(config, dataset.spec),
-      arena.params,
+      sampler.params,
       guidance.per_sample(omega, times),
       rule=rule,
       space=expected.get('space', 'x0'),
@@ -270,7 +273,7 @@ class RunTest(helpers.WorkdirCase):
       sampling.sampler.sample_keys(0, np.arange(len(x))),
       denoise,
       schedule,
-      arena.label,
+      sampler.label,
       x.shape,
       num_steps=4,
       churn=0.0,
@@ -281,21 +284,21 @@ class RunTest(helpers.WorkdirCase):
 
   def test_autoguidance(self):
     """At omega = -1 samples are the weak model's; away from itself it goes nowhere."""
-    config, _, dataset, arena = self.parts
+    config, _, dataset, sampler = self.parts
     x = {}
     for weak in (self.weak, self.root):
       config.rule.weak_workdir = str(weak)
       method = sampling.strengths.given_method(config, 10, 'autoguidance', -1.0)
-      x[weak], _ = arena.sample(method, 0)
-    unguided = sampling.arena.Method('unguided', {}, config.rule, None)
-    expected, _ = arena.sample(unguided, 0)
+      x[weak], _ = sampler.sample(method, 0)
+    unguided = sampling.methods.Method('unguided', {}, config.rule, None)
+    expected, _ = sampler.sample(unguided, 0)
     np.testing.assert_allclose(x[self.root], expected, atol=1e-5)
-    self.assertEqual(arena.count_nfe(method), 8)
-    weak = workdirs.Workdir(self.weak)
-    params, _ = workdirs.base_model.load_denoiser(
-      weak, dataset.spec, builders.models.mesh(config)
+    self.assertEqual(sampler.count_nfe(method), 8)
+    weak = helpers.session(self.weak, config)
+    params = workdirs.base_model.load_denoiser(weak)
+    expected, _ = sampling.methods.ClassSampler(weak, dataset, params).sample(
+      unguided, 0
     )
-    expected, _ = sampling.arena.Arena(config, dataset, params).sample(unguided, 0)
     np.testing.assert_allclose(x[self.weak], expected, atol=1e-4)
     self.assertGreater(np.abs(x[self.weak] - x[self.root]).max(), 0.1)
 
@@ -306,30 +309,30 @@ class RunTest(helpers.WorkdirCase):
     ('data.flip', True),
   )
   def test_a_weak_model_of_another_kind(self, key, value):
-    config, _, dataset, _ = self.parts
+    config, session, _, _ = self.parts
     config.rule.weak_workdir = str(self.weak)
-    workdirs.base_model.load_weak(config, dataset.spec)
+    workdirs.base_model.load_weak(session)
     config.update_from_flattened_dict({key: value})
     with self.assertRaisesRegex(errors.InputError, 'weak_workdir=.*another network'):
-      workdirs.base_model.load_weak(config, dataset.spec)
+      workdirs.base_model.load_weak(session)
 
   def test_the_weak_model_of_a_weight(self):
     """It may move, but not change."""
-    config, workdir, dataset, _ = self.parts
+    config, session, _, _ = self.parts
     config.rule.weak_workdir = self.create_tempdir().full_path
     shutil.copytree(self.weak, config.rule.weak_workdir, dirs_exist_ok=True)
     name = 'self_consistency_autoguidance'
-    weight = workdirs.weights.load_guidance(workdir, config, name, dataset.spec)
+    weight = workdirs.weights.load(session, name)
     self.assertEqual(weight.rule.weak_workdir, config.rule.weak_workdir)
     config.rule.weak_workdir = str(self.root)
     with self.assertRaisesRegex(errors.InputError, 'of the weak model, step=60: .* 30'):
-      workdirs.weights.load_guidance(workdir, config, name, dataset.spec)
+      workdirs.weights.load(session, name)
     config.rule.name = 'autoguidance'
     with self.assertRaisesRegex(errors.InputError, 'of the weak model, step=60: .* 30'):
       collect_statistics.run(config, self.root)
 
   def test_a_work_directory_older_than_some_keys(self):
-    config, workdir, dataset, _ = self.parts
+    config, session, _, _ = self.parts
     load = checkpoints.load_config
 
     def without(tree):
@@ -339,12 +342,12 @@ class RunTest(helpers.WorkdirCase):
       return {k: without(v) for k, v in tree.items() if k not in new}
 
     with mock.patch.object(checkpoints, 'load_config', lambda p: without(load(p))):
-      stored = workdirs.base_model.resolve_config(workdir, None)
+      stored = workdirs.open_trained(None, self.root).config
       self.assertEqual(stored.denoiser.adam_b2, config.denoiser.adam_b2)
-      workdirs.weights.load_guidance(workdir, config, 'self_consistency', dataset.spec)
+      workdirs.weights.load(session, 'self_consistency')
       train_guidance.run(smoke_config(), self.root)  # Done.
       with self.assertRaisesRegex(errors.InputError, r'denoiser\.width=8'):
-        workdirs.refuse.require_base_of(workdir, smoke_config(**{'denoiser.width': 8}))
+        workdirs.open_to_learn(smoke_config(**{'denoiser.width': 8}), self.root)
 
   @parameterized.parameters(('mpgd', 1), ('stein', 1), ('stein', 2))
   def test_rewards(self, name, num_particles):
@@ -352,33 +355,36 @@ class RunTest(helpers.WorkdirCase):
 
     Eight devices hold five samples each, and neighbours stay together.
     """
-    config, _, dataset, arena = self.parts
-    config = sampling.strengths.with_steps(config, 1)
+    _, session, dataset, sampler = self.parts
+    session = sampling.strengths.with_steps(session, 1)
+    config = session.config
     config.rule.num_particles = num_particles
     mesh = sharding.make_mesh(jax.local_devices())  # All eight.
     self.enter_context(mock.patch.object(builders.models, 'mesh', return_value=mesh))
-    frozen = arena.params, arena.classifier
-    arena = sampling.arena.Arena(config, dataset, *sharding.replicate(frozen, mesh))
-    unguided = sampling.arena.Method('unguided', {}, config.rule, None)
-    x, _ = arena.sample(unguided, 0)
+    frozen = sampler.params, sampler.classifier
+    sampler = sampling.methods.ClassSampler(
+      session, dataset, *sharding.replicate(frozen, mesh)
+    )
+    unguided = sampling.methods.Method('unguided', {}, config.rule, None)
+    x, _ = sampler.sample(unguided, 0)
     net = networks.Classifier(10, config.evaluation.classifier_width)
 
     def log_prob(x, label):
-      logits, _ = net.apply(arena.classifier, x)
+      logits, _ = net.apply(sampler.classifier, x)
       return jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1)[:, 0]
 
     method = sampling.strengths.given_method(config, 10, name, 3.0)
     self.assertEqual(method.params, {'rate': 3.0})
-    raised, _ = arena.sample(method, 0)
+    raised, _ = sampler.sample(method, 0)
     if num_particles == 1:
-      gradient = jax.grad(lambda x: jnp.sum(log_prob(x, arena.label)))(x)
+      gradient = jax.grad(lambda x: jnp.sum(log_prob(x, sampler.label)))(x)
       expected = x + 3.0 * gradient
     else:
       improve = rewards.stein(
         lambda xt, *_: xt, log_prob, guidance.constant(3.0), num_particles
       )
-      expected = improve(x, jnp.zeros(len(x)), jnp.ones(len(x)), arena.label)
-      self.assertEqual(arena.count_nfe(method), 48 / 40)  # Whole groups per device.
+      expected = improve(x, jnp.zeros(len(x)), jnp.ones(len(x)), sampler.label)
+      self.assertEqual(sampler.count_nfe(method), 48 / 40)  # Whole groups per device.
     np.testing.assert_allclose(raised, expected, atol=1e-4)
     self.assertGreater(np.abs(raised - x).max(), 0.01)
 
@@ -387,7 +393,7 @@ class RunTest(helpers.WorkdirCase):
     names = ('constant', 'triangle', 'beta_cfg', 'cfg_plus_plus', 'interval')
     config.compare.methods = names
     table = np.array([[0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0]])
-    learned = [sampling.arena.Method('self_consistency', {}, config.rule, table)]
+    learned = [sampling.methods.Method('self_consistency', {}, config.rule, table)]
     matched = sampling.strengths.matched_methods(config, learned)
     self.assertEqual(tuple(m.name for m in matched), names)
     for method in matched:
@@ -423,27 +429,26 @@ class RunTest(helpers.WorkdirCase):
   def test_refuses(self, overrides, message):
     with self.assertRaisesRegex(errors.InputError, message):
       config = smoke_config(**overrides)
-      workdir = workdirs.Workdir(self.root)
-      config = workdirs.base_model.resolve_config(workdir, config)
-      learned = {'self_consistency': None}
-      spec = builders.data.spec(config)
-      compare.require_comparable(config, spec, learned)
+      session = workdirs.open_trained(config, self.root)
+      config = session.config
+      compare.require_comparable(session, {'self_consistency': None})
       table = np.ones((10, config.evaluation.num_steps))
-      method = sampling.arena.Method('self_consistency', {}, config.rule, table)
+      method = sampling.methods.Method('self_consistency', {}, config.rule, table)
       sampling.strengths.matched_methods(config, [method])
 
   def test_a_candidate_that_is_not_finite_is_not_chosen(self):
-    config, _, _, arena = self.parts
+    config, session, _, sampler = self.parts
     config = config.copy_and_resolve_references()
     config.compare.omegas = (1e38, 0.5)
-    arena = sampling.arena.Arena(config, arena.dataset, arena.params)
+    session = session.with_config(config)
+    sampler = sampling.methods.ClassSampler(session, sampler.dataset, sampler.params)
     self.assertEqual(
-      sampling.strengths.searched_method(arena, 'constant', self.pieces()).params,
+      sampling.strengths.searched_method(sampler, 'constant', self.pieces()).params,
       {'omega': 0.5},
     )
     config.compare.omegas = (1e38,)
     with self.assertRaisesRegex(errors.NonFiniteError, 'constant: no samples'):
-      sampling.strengths.searched_method(arena, 'constant', self.pieces())
+      sampling.strengths.searched_method(sampler, 'constant', self.pieces())
 
   def test_rules_that_need_both_are_not_cut(self):
     """`tolerance` leaves out what has no effect, and only that."""
@@ -457,37 +462,38 @@ class RunTest(helpers.WorkdirCase):
 
   def test_equal_evaluations(self):
     """Twice the steps for unguided, as many for a constant, more for an interval."""
-    config, workdir, dataset, arena = self.parts
+    config, session, dataset, sampler = self.parts
     config.compare.update(match='nfe', methods=('constant', 'interval', 'mpgd'))
     name = 'self_consistency'
-    learned = {
-      name: workdirs.weights.load_guidance(workdir, config, name, dataset.spec)
-    }
+    learned = {name: workdirs.weights.load(session, name)}
 
     @functools.cache
-    def arena_at(num_steps):
-      at_steps = sampling.strengths.with_steps(config, num_steps)
-      return sampling.arena.Arena(at_steps, dataset, arena.params, arena.classifier)
+    def sampler_at(num_steps):
+      at_steps = sampling.strengths.with_steps(session, num_steps)
+      frozen = sampler.params, sampler.classifier
+      return sampling.methods.ClassSampler(at_steps, dataset, *frozen)
 
     entries = {
       m.name: (a, m)
-      for a, m in sampling.strengths.gather(arena_at, 4, learned, self.pieces())
+      for a, m in sampling.strengths.gather(sampler_at, 4, learned, self.pieces())
     }
     expected = {'unguided': 8, 'constant': 4, 'interval': 5, 'mpgd': 8}
     for name, num_steps in expected.items():
-      arena, method = entries[name]
-      self.assertEqual(arena.config.evaluation.num_steps, num_steps)
-      self.assertEqual(arena.count_nfe(method), 8.0)
-    arena, method = entries['self_consistency']
-    self.assertEqual(method.table.shape, (10, arena.config.evaluation.num_steps))
+      sampler, method = entries[name]
+      self.assertEqual(sampler.config.evaluation.num_steps, num_steps)
+      self.assertEqual(sampler.count_nfe(method), 8.0)
+    sampler, method = entries['self_consistency']
+    self.assertEqual(method.table.shape, (10, sampler.config.evaluation.num_steps))
     for name, weight in (('constant', 8.0), ('mpgd', 8.0)):  # Searched where measured.
-      cost = len(sampling.strengths.strengths(config, name)) * weight * len(arena.label)
+      cost = (
+        len(sampling.strengths.strengths(config, name)) * weight * len(sampler.label)
+      )
       self.assertEqual(entries[name][1].cost, cost)
 
   def test_a_table_that_does_not_cover_the_sampler(self):
-    config, workdir, dataset, _ = self.parts
+    config, session, _, _ = self.parts
     name = 'self_consistency'
-    weight = workdirs.weights.load_guidance(workdir, config, name, dataset.spec)
+    weight = workdirs.weights.load(session, name)
     times = np.linspace(0.8, 0.2, 5)
     learned = weight.guidance.copy_and_resolve_references()
     learned.weight = 'table'

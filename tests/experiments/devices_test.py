@@ -90,12 +90,12 @@ class DevicesTest(parameterized.TestCase):
     state = training.init_state(model.init(jax.random.key(0)), tx)
     step = training.compile_step(
       training.make_train_step(
-        learning.losses.make_direct_loss_fn(config), tx, ema_decay=0.9
+        learning.losses.make_direct_loss_fn(config, data.spec), tx, ema_decay=0.9
       ),
       mesh,
       sharding.replicated(mesh),
     )
-    batch = splits.Split(
+    batch = splits.Batch(
       np.zeros((256, *data.shape), np.float32), np.zeros(256, np.int32)
     )
     lowered = step.lower(
@@ -159,7 +159,7 @@ class DevicesTest(parameterized.TestCase):
       group_size=4 if objective == 'class_marginal' else 1,
       by_class=objective == 'class_marginal',
     )(0)
-    loss_fn = learning.losses.make_direct_loss_fn(config)
+    loss_fn = learning.losses.make_direct_loss_fn(config, data.spec)
     self.assert_same_on_eight_devices(
       config, loss_fn, params, [next(batches), next(batches)]
     )
@@ -180,7 +180,8 @@ class DevicesTest(parameterized.TestCase):
       num_particles=8 if objective == 'class_marginal' else 3,
       grouped=objective == 'class_marginal',
     )
-    loss_fn = learning.losses.make_statistics_loss_fn(config)
+    spec = builders.data.spec(config)
+    loss_fn = learning.losses.make_statistics_loss_fn(config, spec)
     self.assert_same_on_eight_devices(config, loss_fn, store, [(), ()])
 
   def test_on_fewer_devices(self):

@@ -19,7 +19,6 @@ from experiments import judges
 from experiments import sample
 from experiments import sampling
 from experiments import train_denoiser
-from experiments import workdirs
 from lgd import conditions
 from lgd import errors
 from lgd import metrics
@@ -157,9 +156,13 @@ class FidTest(absltest.TestCase):
     """The first of them is named; by its number, in whatever order they were drawn."""
     x = np.zeros((4, 2, 2, 1))
     x[1, 0, 0, 0], x[3, 1, 1, 0] = np.nan, np.inf
+    of_rule = sampling.sampler.RuleSampler(
+      lambda params, omega, keys, cond: x[cond], None, None, np.asarray, np.asarray
+    )
+    draw = functools.partial(of_rule.draw, None, name='m', seed=7)
     with self.assertRaisesRegex(errors.NonFiniteError, 'm: sample 5 of seed 7 is'):
-      sampling.sampler.require_finite(x, 'm', 7, np.array([3, 9, 0, 5]))
-    sampling.sampler.require_finite(x[::2], 'm', 7, np.array([3, 0]))
+      draw(np.arange(4), numbers=np.array([3, 9, 0, 5]))
+    draw(np.array([0, 2]), numbers=np.array([3, 0]))
     message = '--method=constant:1e38: sample 0 of seed 0 is not .*smaller weights'
     with self.assertRaisesRegex(errors.NonFiniteError, message):
       self.run_fid('constant:1e38', num_samples=8)
@@ -171,11 +174,11 @@ class FidTest(absltest.TestCase):
   def test_images_of_another_rule_are_others(self):
     """The constants of the rule of the method, whatever rule the config names."""
     config = self.config.copy_and_resolve_references()
-    workdir = workdirs.Workdir(self.workdir)
+    session = helpers.session(self.workdir, config)
 
     def identity(method, **constants):
       config.rule.update(constants)
-      return sampling.images.sampling_identity(config, workdir, method, 0)
+      return sampling.images.sampling_identity(session, method, 0)
 
     one, other = (identity('apg:0.5', apg_max_norm=norm) for norm in (1.0, 5.0))
     self.assertNotEqual(one, other)

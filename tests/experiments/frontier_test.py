@@ -83,9 +83,7 @@ class RunTest(helpers.WorkdirCase):
     config, stored = smoke_config(), read(self.root)
     self.assertEqual(stored['profile'].shape, (64, 2, len(NODES)))
     spec = builders.data.spec(config)
-    params, _ = workdirs.base_model.load_denoiser(
-      workdirs.Workdir(self.root), spec, builders.models.mesh(config)
-    )
+    params = workdirs.base_model.load_denoiser(helpers.session(self.root, config))
     apply = jax.jit(builders.models.network(config, spec).apply)
     data = builders.data.load(config).train
     order = np.random.default_rng((0, 0)).permutation(len(data.label))
@@ -246,9 +244,7 @@ class RunTest(helpers.WorkdirCase):
     config.guidance.update(gamma=0.5, num_steps=5)
     name = 'class_marginal_reward0.5_direct'
     train_guidance.run(config, workdir)
-    weight = workdirs.weights.load_guidance(
-      workdirs.Workdir(workdir), config, name, builders.data.spec(config)
-    )
+    weight = workdirs.weights.load(helpers.session(workdir, config), name)
     self.assertEqual(weight.num_evaluations, 5 * 8 * 2 * 2)
     config.reward.name = 'classifier'
     with self.assertRaisesRegex(errors.InputError, "reward.name='classifier': .*:wave"):
@@ -267,8 +263,7 @@ class RunTest(helpers.WorkdirCase):
     """Is the same wherever it is made, and known by what makes it."""
     config = smoke_config(**{'reward.name': 'classifier'})
     data = builders.data.load(config)
-    workdir = workdirs.Workdir(self.root)
-    reward, params = judges.rewards.load(workdir, config, data)
+    reward, params = judges.rewards.load(helpers.session(self.root, config), data)
     again = judges.classifiers.train_reward(config, data)
     chex.assert_trees_all_equal(params, again)
     x, label = data.test.x[:50], data.test.label[:50]
@@ -280,7 +275,8 @@ class RunTest(helpers.WorkdirCase):
     with self.assertRaisesRegex(
       errors.InputError, 'evaluation.classifier_steps=21: there was written with 20'
     ):
-      workdirs.refuse.require_same_reward(stored, config, 'there')
+      wanted = workdirs.identity.reward_identity(config)
+      workdirs.refuse.require_same(stored, wanted, 'there')
 
 
 if __name__ == '__main__':

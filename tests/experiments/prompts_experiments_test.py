@@ -85,12 +85,11 @@ class PromptsTest(helpers.WorkdirCase):
     self.assertEqual(stored['reward_model']['step'], 4)
 
   def test_weights_read_the_prompt(self):
-    config, workdir = self.config, workdirs.Workdir(self.workdir)
-    spec = builders.data.spec(config)
-    learned = sampling.arena.load_learned(workdir, config, spec)
+    config, session = self.config, helpers.session(self.workdir, self.config)
+    learned = workdirs.weights.load_all(session)
     names = {'self_consistency_validation', 'self_consistency_reward1_validation'}
     self.assertEqual(set(learned), names)
-    clip = workdirs.clip.load(workdir, config, 'reward')
+    clip = workdirs.clip.load(session, 'reward')
     label = builders.data.load(config).test.label[:3]
     embedding, _ = clip.net.apply(clip.params, label, method='encode_text')
     for weight in learned.values():
@@ -104,41 +103,39 @@ class PromptsTest(helpers.WorkdirCase):
 
   def test_weights_share_one_clip(self):
     """Loaded once for all, but for no config or place that it does not belong to."""
-    workdir = workdirs.Workdir(self.workdir)
+    session = helpers.session(self.workdir, self.config)
     with absltest.mock.patch.object(
       workdirs.clip, 'load', wraps=workdirs.clip.load
     ) as load:
-      learned = sampling.arena.load_learned(
-        workdir, self.config, builders.data.spec(self.config)
-      )
+      learned = workdirs.weights.load_all(session)
     self.assertLen(learned, 2)
     load.assert_called_once()
     readers = workdirs.clip.Readers()
-    read = readers.of(workdir, self.config)
+    read = readers.of(session)
     other = self.config.copy_and_resolve_references()
-    self.assertIs(readers.of(workdir, other), read)
+    self.assertIs(readers.of(session.with_config(other)), read)
     other.clip.dim = 4
     with self.assertRaisesRegex(errors.InputError, 'clip.dim=4'):
-      readers.of(workdir, other)
+      readers.of(session.with_config(other))
     with self.assertRaisesRegex(errors.InputError, 'none.*: holds no CLIP'):
-      readers.of(workdirs.Workdir(self.workdir / 'none'), self.config)
+      readers.of(helpers.session(self.workdir / 'none', self.config))
 
   def test_a_weight_goes_with_the_clip_that_it_reads(self):
-    workdir = workdirs.Workdir(self.workdir)
-    stored = workdirs.weights.load_guidance_config(workdir, self.config)
+    session = helpers.session(self.workdir, self.config)
+    stored = workdirs.weights.load_record(session)
     stored['prompt_model']['clip']['width'] = 4096
     with self.assertRaisesRegex(errors.InputError, 'of the CLIP .* clip.width=.*4096'):
-      workdirs.refuse.require_base(
-        workdir, {**stored, 'reward_model': None}, self.config.rule, workdir.path
+      workdirs.refuse.require_made_here(
+        session, {**stored, 'reward_model': None}, session.workdir.path
       )
     fid_identity = sampling.images.sampling_identity(
-      self.config, workdir, 'self_consistency_validation', 0
+      session, 'self_consistency_validation', 0
     )
     self.assertEqual(fid_identity['guidance_prompt_model']['step'], 4)
     other = self.config.copy_and_resolve_references()
     other.clip.dim = 4
     with self.assertRaisesRegex(errors.InputError, 'clip.dim=4'):
-      workdirs.clip.make_read(workdir, other)
+      workdirs.clip.make_read(session.with_config(other))
 
   def test_what_a_base_of_other_pairs_left_behind_is_refused(self):
     """Its config is the same: only the pairs tell them apart."""
@@ -161,19 +158,14 @@ class PromptsTest(helpers.WorkdirCase):
 
     name = 'self_consistency_validation'
     with absltest.mock.patch.object(checkpoints, 'load_config', of_two_devices):
-      weight = workdirs.weights.load_guidance(
-        workdirs.Workdir(self.workdir),
-        self.config,
-        name,
-        builders.data.spec(self.config),
-      )
+      weight = workdirs.weights.load(helpers.session(self.workdir, self.config), name)
     label = np.ones((3, 20), np.int32)
     self.assertEqual(weight.read(label)['clip']['pooled'].shape, (3, 8))
 
   def test_a_bag_of_tokens_needs_no_clip(self):
     config = self.config.copy_and_resolve_references()
     config.guidance.prompts = 'tokens'
-    read = workdirs.clip.make_read(workdirs.Workdir(self.workdir / 'none'), config)
+    read = workdirs.clip.make_read(helpers.session(self.workdir / 'none', config))
     label = np.ones((2, 20), np.int32)
     np.testing.assert_array_equal(read(label), label)
     model = builders.models.weight_model(config, builders.data.spec(config))
@@ -214,21 +206,17 @@ class PromptsTest(helpers.WorkdirCase):
       self.assertTrue((path / 'plots' / f'{name}.png').exists())
 
   def test_batches_change_no_sample(self):
-    config, spec = (
-      self.config.copy_and_resolve_references(),
-      builders.data.spec(self.config),
-    )
-    params, _ = workdirs.base_model.load_denoiser(
-      workdirs.Workdir(self.workdir), spec, builders.models.mesh(config)
-    )
-    method = sampling.arena.grid_methods(config, 1)[1]
+    session = helpers.session(self.workdir, self.config)
+    params = workdirs.base_model.load_denoiser(session)
+    config = session.config
+    method = sampling.methods.grid_methods(config, 1)[1]
     label = builders.data.load(config).test.label[:5]
     samples = []
+    omega = evaluate_prompts.omega_of(method, 5)
+    of_rule = sampling.methods.Samplers(session, params).of(method.rule)
     for size in (8, 16):
-      config.fid.batch_size = size
-      samplers = sampling.arena.Samplers(config, spec, params)
-      of_rule = samplers.of(method.rule)
-      samples.append(evaluate_prompts.draw(config, of_rule, method, label, seed=3))
+      x = of_rule.draw(omega, label, name='constant', seed=3, batch_size=size)
+      samples.append(x)
     np.testing.assert_allclose(*samples, atol=1e-5)
 
   def test_another_clip_is_refused(self):
@@ -249,7 +237,7 @@ class PromptsTest(helpers.WorkdirCase):
     config = self.config.copy_and_resolve_references()
     config.data.vocab_size = 290
     with self.assertRaisesRegex(errors.InputError, 'vocab_size=290: .* with 280'):
-      workdirs.clip.load(workdirs.Workdir(self.workdir), config, 'judge')
+      workdirs.clip.load(helpers.session(self.workdir, config), 'judge')
 
 
 class ValidationTest(parameterized.TestCase):
@@ -260,7 +248,7 @@ class ValidationTest(parameterized.TestCase):
       train_clip.run(config, workdir, model='judge')
     with (
       absltest.mock.patch.object(
-        workdirs.base_model, 'resolve_config', lambda *_: config
+        workdirs, 'open_trained', lambda *_: helpers.session(workdir, config)
       ),
       self.assertRaisesRegex(errors.InputError, message),
     ):
@@ -282,7 +270,7 @@ class ValidationTest(parameterized.TestCase):
   def test_prompts_make_no_classes(self):
     config = emoji.get_config('smoke')
     with self.assertRaisesRegex(errors.InputError, "'pairs': .*evaluate_prompts"):
-      builders.data.load_classes(config)
+      builders.data.load_classes(config, builders.data.spec(config))
 
   @parameterized.parameters(
     ({'data.file': '/nowhere.npz'}, "data.file='/nowhere.npz': no such file"),

@@ -48,11 +48,8 @@ class RunTest(helpers.WorkdirCase):
     # The two differ somewhere: each has its own noise and references.
     alone = np.abs(self.table[..., None] - candidates).min(axis=-1)
     self.assertGreater(alone.max(), 0.1)
-    weight = workdirs.weights.load_guidance(
-      workdirs.Workdir(self.root),
-      smoke_config(),
-      'trajectory_pixels_table',
-      SPEC,
+    weight = workdirs.weights.load(
+      helpers.session(self.root, smoke_config()), 'trajectory_pixels_table'
     )
     times = np.linspace(1.0, 0.0, 7)
     for i in range(6):
@@ -76,8 +73,8 @@ class RunTest(helpers.WorkdirCase):
     with mock.patch.object(search_trajectory, 'fit'):
       self.assertEqual(helpers.pieces_made(search, dies_at=1), 1)
       self.assertEqual(helpers.pieces_made(search), 1)
-    weight = workdirs.weights.load_guidance(
-      workdirs.Workdir(workdir), smoke_config(), 'trajectory_pixels_table', SPEC
+    weight = workdirs.weights.load(
+      helpers.session(workdir, smoke_config()), 'trajectory_pixels_table'
     )
     np.testing.assert_array_equal(weight.params['values'], self.table)
     self.assertEqual(weight.num_evaluations, 2 * (2 * 4 * 6 * 8))
@@ -90,9 +87,7 @@ class RunTest(helpers.WorkdirCase):
       search_trajectory.run(smoke_config(), workdir)
     label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
     fitted, again = (
-      workdirs.weights.load_guidance(
-        workdirs.Workdir(w), smoke_config(), 'trajectory_pixels', SPEC
-      )
+      workdirs.weights.load(helpers.session(w, smoke_config()), 'trajectory_pixels')
       for w in (self.root, workdir)
     )
     np.testing.assert_array_equal(fitted(label, s, t), again(label, s, t))
@@ -107,8 +102,8 @@ class RunTest(helpers.WorkdirCase):
     settings = {'trajectory.fit_steps': 400, 'guidance.batch_size': 64}
     config = smoke_config(checkpoint_every=1000, log_every=100, **settings)
     table = search_trajectory.run(config, workdir)
-    weight = workdirs.weights.load_guidance(
-      workdirs.Workdir(workdir), config, 'trajectory_pixels', SPEC
+    weight = workdirs.weights.load(
+      helpers.session(workdir, config), 'trajectory_pixels'
     )
     times = np.linspace(1.0, 0.0, 7)
     for share in (0.2, 0.9):

@@ -78,7 +78,8 @@ class TrainTest(parameterized.TestCase):
     grid = sweep.make_grid(config)
     self.assertLen(grid, 2**5)
     group = [p for p in grid if p['num_particles'] == 2]
-    together = sweep.train(config, store, group, num_particles=2)
+    session = helpers.session('/none', config)
+    together = sweep.train(session, store, group, num_particles=2)
     model = builders.models.weight_model(config, builders.data.spec(config))
     tabulate = sampling.sampler.make_tabulate(config, model)
     tables = jax.lax.map(lambda params: tabulate(params, np.arange(8)), together)
@@ -92,7 +93,7 @@ class TrainTest(parameterized.TestCase):
       tx = builders.models.optimizer(alone.guidance)
       step = jax.jit(
         training.make_train_step(
-          learning.losses.make_statistics_loss_fn(alone),
+          learning.losses.make_statistics_loss_fn(alone, session.spec),
           tx,
           ema_decay=alone.guidance.ema_decay,
         )
@@ -127,7 +128,8 @@ class TrainTest(parameterized.TestCase):
     config.sweep.num_steps = 1
     config.guidance.ema_decay = 0.0
     group = [p for p in sweep.make_grid(config) if p['num_particles'] == 2]
-    trained = sweep.train(config, store, group, num_particles=2)
+    session = helpers.session('/none', config)
+    trained = sweep.train(session, store, group, num_particles=2)
     model = builders.models.weight_model(config, builders.data.spec(config))
     start = model.init(arrays.stream(group[0]['seed'], 'sweep/init'))
     moved = max(
@@ -231,16 +233,15 @@ class RunTest(helpers.WorkdirCase):
     """Named with their point; those of the points before it are kept."""
     config = smoke_config(**GRID)
     dataset = builders.data.load(config)
-    params = workdirs.base_model.load_pair(
-      workdirs.Workdir(self.root), config, dataset.spec
-    )
+    params = workdirs.base_model.load_pair(helpers.session(self.root, config))
+    of_rule = sampling.sampler.make_rule_sampler(config, dataset.spec, params)
     tables = np.float32([0.5, 1e38])[:, None, None] * np.ones((2, 8, 3), np.float32)
     kept = app.Pieces(epath.Path(self.create_tempdir().full_path), {})
     points = [{'gap': 0.1}, {'gap': 0.2}]
     with self.assertRaisesRegex(
       errors.NonFiniteError, r"sweep, {'gap': 0.2}: sample 0 of seed 0 is not finite"
     ):
-      sweep.evaluate(config, dataset, params, points, tables, kept)
+      sweep.evaluate(config, dataset, of_rule, points, tables, kept)
     self.assertGreater(kept.seconds, 0.0)
 
   @parameterized.parameters(

@@ -95,14 +95,16 @@ class ClosedFormTest(parameterized.TestCase):
       delta, residual = self.delta[items], self.residual[items]
       if len(items):
         expected[cell] = max(-np.sum(delta * residual) / np.sum(delta**2), 0.0)
-    table = learning.closed_form.solve(self.config('score_matching'), self.store)
+    table = learning.closed_form.solve(
+      self.config('score_matching'), NUM_CLASSES, self.store
+    )
     self.assert_table(table, expected)
 
   def test_times_at_the_edges_of_bins(self):
     """A transition from t = k / 30 takes the bin that starts there."""
     config = self.config('score_matching')
     config.guidance.num_bins = config.evaluation.num_steps = 30
-    table = learning.closed_form.solve(config, self.store)
+    table = learning.closed_form.solve(config, NUM_CLASSES, self.store)
     usable = (self.t > 0.05 + 0.1) & (self.t <= 1.0 - 0.02)
     for step in range(30):
       of_bin = np.minimum(np.floor(np.float64(self.t) * 30), 29)
@@ -135,7 +137,9 @@ class ClosedFormTest(parameterized.TestCase):
       if len(items):
         x, y = slope[items].reshape(-1, 1), -given[items].ravel()
         expected[cell] = max(np.linalg.lstsq(x, y)[0][0], 0.0)
-    table = learning.closed_form.solve(self.config('l2', churn=churn), self.store)
+    table = learning.closed_form.solve(
+      self.config('l2', churn=churn), NUM_CLASSES, self.store
+    )
     self.assert_table(table, expected)
 
   def test_l2_is_the_minimum_of_the_loss_that_networks_are_trained_with(self):
@@ -158,7 +162,7 @@ class ClosedFormTest(parameterized.TestCase):
     for cell, items in self.cells().items():
       if len(items):
         expected[cell] = grid[np.argmin(losses[:, items].sum(axis=1))]
-    table = learning.closed_form.solve(config, self.store)
+    table = learning.closed_form.solve(config, NUM_CLASSES, self.store)
     t = np.linspace(1.0, 0.0, 38)[:-1]
     np.testing.assert_allclose(
       table,
@@ -188,9 +192,8 @@ class RunTest(helpers.WorkdirCase):
     """The averaged parameters, as a weight, and what they cost."""
     config = smoke_config(**{'guidance.objective': 'score_matching'})
     state = train_guidance.run(config, self.root)
-    workdir = workdirs.Workdir(self.root)
-    spec = builders.data.spec(config)
-    weight = workdirs.weights.load_guidance(workdir, config, 'score_matching', spec)
+    session = helpers.session(self.root, config)
+    weight = workdirs.weights.load(session, 'score_matching')
     label, s, t = jnp.arange(8), jnp.full(8, 0.2), jnp.full(8, 0.7)
     model = builders.models.weight_model(config, builders.data.spec(config))
     expected = model.apply(jax.device_get(state.ema_params), label, s, t)

@@ -107,7 +107,7 @@ class PairTest(parameterized.TestCase):
     params, xt, t, cond, null_cond = _arguments()
     fn = denoiser.classifier_free(_toy, null_cond)
     x0_cond, x0_null = (jax.jit(fn.both) if jit else fn)(params, xt, t, cond)
-    np.testing.assert_allclose(fn.cond(params, xt, t, cond), x0_cond, rtol=1e-6)
+    np.testing.assert_allclose(fn.conditional(params, xt, t, cond), x0_cond, rtol=1e-6)
     np.testing.assert_allclose(
       fn.null(params, xt, t, cond, x0_cond), x0_null, rtol=1e-6
     )

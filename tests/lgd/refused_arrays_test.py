@@ -39,7 +39,6 @@ def sample(times):
 
 NAN = ONE((2, 3, 4))
 NAN[1] = np.nan
-PLAN = guidance.make_plan(ONE((2, 1)))
 
 
 def search(times):
@@ -55,7 +54,7 @@ def search(times):
     churn=0.0,
     num_particles=2,
     omegas=ONE(2),
-    memory=0.0,
+    fade=0.0,
     lookahead=0.0,
     lookahead_churn=0.0,
   )
@@ -72,7 +71,6 @@ REFUSED = (
   (lambda: sample([999.0, 333.0, 0.0]), r'times=999: must be in \[0, 1\]'),
   (lambda: sample([1.0, 0.5, -0.1]), r'times=-0.1: must be in'),
   (lambda: guidance.table(ONE((2, 1)), [999.0, 0.0]), r'times=999: must be in'),
-  (lambda: guidance.planned(None, None, PLAN, [9.0, 0.0]), 'times=9: must be in'),
   (lambda: guidance.beta_cfg(1.0, 2.0, 2.0, np.arange(3.0)), 'times.1.=1 after 0'),
   (lambda: noising.add_noise(FLOW, ONE((2, 3)), ONE((2, 3)), 500), 't=500: must be in'),
   (lambda: transitions.coefficients(FLOW, 1.0, 2.0, 0.0), 't=2: must be in'),

@@ -233,10 +233,11 @@ class MemoryTest(parameterized.TestCase):
     prediction, which is made from it, is looked at: the last step gives it back.
     """
 
-    def denoise(xt, s, t, cond, memory):
-      x0_hat = 0.5 * xt + memory['sum'] + memory['calls']
+    def denoise(xt, s, t, cond, step, memory):
+      x0_hat = 0.5 * xt + memory['sum'] + memory['calls'] + step['shift'][:, None]
       return x0_hat, {'calls': memory['calls'] + 1.0, 'sum': memory['sum'] + x0_hat}
 
+    shift = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     trajectory = sampling.sample(
       jax.random.key(0),
       denoise,
@@ -246,13 +247,14 @@ class MemoryTest(parameterized.TestCase):
       num_steps=4,
       churn=0.0,
       order=order,
+      inputs={'shift': shift},
       memory={'calls': jnp.float32(7.0), 'sum': jnp.full((3, 2), 0.1)},
       return_trajectory=True,
     )
     total = 0.1
     for i in range(4):
       x, t, s = np.float64(trajectory[i]), 1.0 - i / 4.0, 0.75 - i / 4.0
-      x0_hat = 0.5 * x + total + 7.0 + i
+      x0_hat = 0.5 * x + total + 7.0 + i + shift[i][:, None]
       total = total + x0_hat
       if order == 1 or i == 3:
         expected = (1.0 - s) * x0_hat + s / t * (x - (1.0 - t) * x0_hat)

@@ -172,7 +172,7 @@ def draw_reference():
 class SearchTest(parameterized.TestCase):
   def search(self, denoiser, curve_fn, *, params=MIXTURE, **settings):
     default = {'churn': 0.0, 'lookahead': 0.0, 'lookahead_churn': 0.0}
-    default |= {'num_particles': 128, 'memory': 0.8}
+    default |= {'num_particles': 128, 'fade': 0.8}
     run = functools.partial(
       trajectory.search,
       pair=denoiser_lib.classifier_free(denoiser, 4),
@@ -224,13 +224,13 @@ class SearchTest(parameterized.TestCase):
       curves = jnp.broadcast_to(jnp.abs(omegas - 1.0), (4, len(omegas)))
       return curves.at[2].set(jnp.where(s < 0.5, jnp.nan, curves[2]))
 
-    table = self.search(blunted(0.0), curve_fn, memory=0.0)
+    table = self.search(blunted(0.0), curve_fn, fade=0.0)
     late = TIMES[1:] < 0.5
     np.testing.assert_array_equal(np.isnan(table), np.outer(np.arange(4) == 2, late))
 
   @parameterized.parameters(0.0, 0.5, 0.9)
-  def test_memory(self, memory):
-    """C = memory C + D, and its minimum: a recursion in float64, for given curves."""
+  def test_fade(self, fade):
+    """C = fade C + D, and its minimum: a recursion in float64, for given curves."""
 
     def best(c, s):  # A different, jagged optimum of every condition.
       return 1.0 + np.sin(40.0 * s + c) * (0.3 + 0.2 * c)
@@ -241,14 +241,12 @@ class SearchTest(parameterized.TestCase):
       where = 1.0 + jnp.sin(40.0 * s + c) * (0.3 + 0.2 * c)
       return jnp.abs(omegas - where) * (1.0 + c)
 
-    table = self.search(
-      mixtures.denoiser(FLOW), curve_fn, memory=memory, num_particles=2
-    )
+    table = self.search(mixtures.denoiser(FLOW), curve_fn, fade=fade, num_particles=2)
     omegas, times = np.float64(CANDIDATES), np.float64(TIMES)
     total = np.zeros((4, 13))
     for i, s in enumerate(times[1:]):
       for c in range(4):
-        total[c] = memory * total[c] + np.abs(omegas - best(c, s)) * (1.0 + c)
+        total[c] = fade * total[c] + np.abs(omegas - best(c, s)) * (1.0 + c)
       np.testing.assert_allclose(table[:, i], omegas[np.argmin(total, axis=1)])
 
   @parameterized.product(lookahead=(0.0, 0.15), lookahead_churn=(0.0, 1.0))
@@ -271,7 +269,7 @@ class SearchTest(parameterized.TestCase):
       curve_fn,
       params=0.1,
       num_particles=3,
-      memory=0.0,
+      fade=0.0,
       lookahead=lookahead,
       lookahead_churn=lookahead_churn,
     )

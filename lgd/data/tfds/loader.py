@@ -39,7 +39,7 @@ def batches(
   process_count: int = 1,
   num_threads: int = 2,
   num_workers: int = 0,
-) -> Iterator[splits.Split]:
+) -> Iterator[splits.Batch]:
   """Endless shuffled batches of this process; batch number `start` first.
 
   Args:
@@ -58,8 +58,9 @@ def batches(
       notebook: `flags.FLAGS.mark_as_parsed()`).
 
   Yields:
-    `x [batch_size / process_count, height, width, channels]` float32 in [-1, 1] and
-    labels as those of the source's examples. Closing the iterator ends its workers.
+    `x [batch_size / process_count, height, width, channels]` float32 in [-1, 1], and
+    as `cond` what the source's examples have as labels. Closing the iterator ends its
+    workers.
 
   Raises:
     ValueError: a batch that the processes cannot share, or larger than the split.
@@ -103,10 +104,10 @@ def _read(
   return images.mirror(x, flip), label
 
 
-def _to_float(dataset: Any) -> Iterator[splits.Split]:
+def _to_float(dataset: Any) -> Iterator[splits.Batch]:
   iterator = iter(dataset)
   try:
     for x, label in iterator:  # From a worker they lie in memory shared with it.
-      yield splits.Split(images.to_float(x), jax.tree.map(np.array, label))
+      yield splits.Batch(images.to_float(x), jax.tree.map(np.array, label))
   finally:
     iterator.close()

@@ -20,26 +20,30 @@ import jax
 address, index, directory = sys.argv[1:]
 jax.distributed.initialize(address, 2, int(index))
 from etils import epath
-from experiments.app import preemption, shard_loop
+from experiments.app import preemption
 from tests.experiments.app import encode_shards_test
-def make(shard):
+def wait(shard):
   time.sleep(0.1 + 0.05 * int(index))  # One falls behind.
-  return encode_shards_test.make(shard)
 try:
-  shard_loop.run(
-    epath.Path(directory),
-    encode_shards_test.NAMES,
-    encode_shards_test.LAYOUT,
-    make,
-    unit='rows',
-  )
+  encode_shards_test.encode(epath.Path(directory), wait)
 except preemption.Preempted:
   sys.exit(preemption.EXIT_CODE)
 """
 
 
-def make(shard):
-  return {'x': np.repeat(np.array(LAYOUT.rows(shard))[:, None], 2, axis=1)}
+def encode(directory, before):
+  """Makes what is missing; `before` is called with the number of every shard."""
+
+  def make(shard):
+    before(shard)
+    rows = np.array(LAYOUT.rows(shard))
+    shards.write(directory, shard, {'x': np.repeat(rows[:, None], 2, axis=1)})
+    return len(rows)
+
+  missing = shards.missing(directory, NAMES, LAYOUT)
+  app.shard_loop.run(
+    directory, missing, LAYOUT.num_shards, make, unit='rows', split=True
+  )
 
 
 class EncodeShardsTest(absltest.TestCase):
@@ -53,12 +57,7 @@ class EncodeShardsTest(absltest.TestCase):
   def encode(self):
     """What is missing, on this process."""
     made = []
-
-    def counted(shard):
-      made.append(shard)
-      return make(shard)
-
-    app.shard_loop.run(self.directory, NAMES, LAYOUT, counted, unit='rows')
+    encode(self.directory, made.append)
     return made
 
   def test_one_of_two_processes_is_asked_to_stop(self):

@@ -24,6 +24,7 @@ from lgd.data.prompts import latents
 from lgd.data.prompts import text
 from lgd.networks import published
 from lgd.storage import files
+from tests import helpers
 from tests.experiments import encode_text_test
 
 HERE = 'tests.experiments.judges.reward_models_test'
@@ -74,7 +75,7 @@ class RewardTest(parameterized.TestCase):
   @classmethod
   def load(cls, config):
     dataset = builders.data.load(config)
-    reward, params = judges.rewards.load(workdirs.Workdir('/none'), config, dataset)
+    reward, params = judges.rewards.load(helpers.session('/none', config), dataset)
     return functools.partial(jax.jit(reward), params)
 
   def expected(self, x, rows):
@@ -166,7 +167,8 @@ class RewardTest(parameterized.TestCase):
     ):
       self.load(config)
     one, another = (
-      workdirs.identity.reward_model_identity(None, c) for c in (self.config(), config)
+      workdirs.identity.reward_model_identity(helpers.session('/none', c))
+      for c in (self.config(), config)
     )
     self.assertNotEqual(one, another)
     self.assertEqual(

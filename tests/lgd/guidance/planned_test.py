@@ -37,7 +37,7 @@ def labels(n):
   return jnp.arange(n) % 4
 
 
-def draw(denoise, n, churn=0.0):
+def draw(denoise, n, churn=0.0, plan=None):
   keys = jax.random.split(jax.random.key(1), n)
   return sampling.sample(
     keys,
@@ -48,7 +48,13 @@ def draw(denoise, n, churn=0.0):
     num_steps=NUM_STEPS,
     churn=churn,
     times=TIMES,
+    inputs=None if plan is None else plan.steps,
   )
+
+
+def at(plan, i):
+  """Transition i of a plan."""
+  return jax.tree.map(lambda x: x[i], plan.steps)
 
 
 @jax.jit
@@ -59,8 +65,8 @@ def plain(omega):
 
 @jax.jit
 def with_plan(plan):
-  denoise = guidance.planned(PAIR, MIXTURE, plan, TIMES)
-  return draw(denoise, len(plan.omega))
+  denoise = guidance.planned(PAIR, MIXTURE, plan)
+  return draw(denoise, len(plan.omega), plan=plan)
 
 
 def count(plan):
@@ -71,8 +77,8 @@ def count(plan):
 
   @jax.jit
   def run(plan):
-    denoise = guidance.planned(pair, None, plan, TIMES)
-    return draw(denoise, len(plan.omega))
+    denoise = guidance.planned(pair, None, plan)
+    return draw(denoise, len(plan.omega), plan=plan)
 
   run(plan)
   return counter.count
@@ -100,9 +106,10 @@ class PlannedTest(parameterized.TestCase):
         (full, guidance.guided(pair, 0.3, weight)),
         (none, guidance.unguided(denoiser, 0.3)),
       ):
-        denoise = guidance.planned(pair, 0.3, guidance.make_plan(omega), TIMES)
+        plan = guidance.make_plan(omega)
+        denoise = guidance.planned(pair, 0.3, plan)
         np.testing.assert_array_equal(
-          denoise(xt, s, t, labels(8)), expected(xt, s, t, labels(8))
+          denoise(xt, s, t, labels(8), at(plan, 2)), expected(xt, s, t, labels(8))
         )
 
   def test_one_program_where_everything_is_needed(self):
@@ -111,9 +118,9 @@ class PlannedTest(parameterized.TestCase):
 
     def program(omega):
       plan = guidance.make_plan(omega)
-      denoise = guidance.planned(PAIR, MIXTURE, plan, TIMES)
+      denoise = guidance.planned(PAIR, MIXTURE, plan)
       args = jnp.ones((8, 2)), jnp.full(8, TIMES[3]), jnp.full(8, TIMES[2]), labels(8)
-      return str(jax.make_jaxpr(denoise)(*args))
+      return str(jax.make_jaxpr(denoise)(*args, at(plan, 2)))
 
     self.assertNotIn('cond[', program(omega))
     omega[0, 0] = 0.0  # Rounded up.
@@ -146,8 +153,9 @@ class PlannedTest(parameterized.TestCase):
     weight = guidance.per_sample(omega, TIMES)
     expected = draw(guidance.guided(PAIR, MIXTURE, weight, rule=rule), 9, churn=1.0)
     plan = guidance.make_plan(omega)
-    denoise = guidance.planned(PAIR, MIXTURE, plan, TIMES, rule=rule)
-    np.testing.assert_allclose(draw(denoise, 9, churn=1.0), expected, atol=1e-5)
+    denoise = guidance.planned(PAIR, MIXTURE, plan, rule=rule)
+    x = draw(denoise, 9, churn=1.0, plan=plan)
+    np.testing.assert_allclose(x, expected, atol=1e-5)
 
   def test_conditions_that_are_trees(self):
     """A vector and a label for every sample, each with its null."""
@@ -165,7 +173,7 @@ class PlannedTest(parameterized.TestCase):
     xt, s, t = jnp.ones((n, 2)), jnp.full(n, TIMES[3]), jnp.full(n, TIMES[2])
     plan = guidance.make_plan(omega)
     self.assertBetween(int(plan.level[2]), 1, 3)
-    x0 = guidance.planned(pair, 0.5, plan, TIMES)(xt, s, t, cond)
+    x0 = guidance.planned(pair, 0.5, plan)(xt, s, t, cond, at(plan, 2))
     weight = guidance.per_sample(omega, TIMES)
     expected = guidance.guided(pair, 0.5, weight)(xt, s, t, cond)
     np.testing.assert_allclose(x0, expected, rtol=1e-5)
@@ -200,9 +208,9 @@ class PlannedTest(parameterized.TestCase):
 
     @jax.jit
     def denoise_once(plan, xt, cond):
-      denoise = guidance.planned(PAIR, MIXTURE, plan, TIMES)
+      denoise = guidance.planned(PAIR, MIXTURE, plan)
       s, t = jnp.full(40, TIMES[3]), jnp.full(40, TIMES[2])
-      return denoise(xt, s, t, cond)
+      return denoise(xt, s, t, cond, at(plan, 2))
 
     xt = jax.device_put(jax.random.normal(jax.random.key(0), (40, 2)), split)
     cond = jax.device_put(labels(40), split)
@@ -225,17 +233,16 @@ class PlannedTest(parameterized.TestCase):
     pair = denoiser_lib.classifier_free(denoiser, 4)
     omega = sparse_weights(9, 0.5)
     plan, weight = guidance.make_plan(omega), guidance.per_sample(omega, TIMES)
-    x = draw(guidance.planned(pair, 0.5, plan, TIMES), 9)
+    x = draw(guidance.planned(pair, 0.5, plan), 9, plan=plan)
     expected = draw(guidance.guided(pair, 0.5, weight), 9)
     self.assertEqual(x.dtype, jnp.float32)
     np.testing.assert_allclose(x, expected, atol=0.1)
 
   def test_another_grid(self):
     plan = guidance.make_plan(np.ones((4, 3)))
-    with self.assertRaisesRegex(
-      ValueError, r'must be \(4,\), for a plan of 3 transitions'
-    ):
-      guidance.planned(PAIR, MIXTURE, plan, TIMES)
+    denoise = guidance.planned(PAIR, MIXTURE, plan)
+    with self.assertRaisesRegex(ValueError, r'must be \(6, ...\), for 6 transitions'):
+      draw(denoise, 4, plan=plan)
 
   @parameterized.parameters(
     ({'omega': np.full((4, 3), np.nan)}, 'finite'),

@@ -309,7 +309,7 @@ class PairsAndParticlesTest(parameterized.TestCase):
     pair = guidance.pair_along(PAIR, direction, **options)
     x0_cond, x0_null = pair(0.7, xt, t, cond)
     np.testing.assert_array_equal(x0_cond, _denoiser(0.7, xt, t, cond))
-    np.testing.assert_array_equal(pair.cond(0.7, xt, t, cond), x0_cond)
+    np.testing.assert_array_equal(pair.conditional(0.7, xt, t, cond), x0_cond)
     apart = pair.null(0.7, xt, t, cond, x0_cond)
     np.testing.assert_allclose(apart, x0_null, rtol=1e-5)
     guided = guidance.linear(x0_cond, x0_null, jnp.asarray(OMEGA))

@@ -1,6 +1,5 @@
 """Windows, their means, and the step at which a value went bad."""
 
-import datetime
 import json
 import pathlib
 from unittest import mock
@@ -14,8 +13,15 @@ from lgd.training import reporting
 
 class EtaTest(absltest.TestCase):
   def test_rest_at_the_rate_so_far(self):
-    self.assertEqual(reporting.eta(30.0, 3, 7), datetime.timedelta(seconds=40))
-    self.assertEqual(reporting.eta(30.0, 7, 7), datetime.timedelta(0))
+    clock = iter((100.0, 130.0, 170.0))
+    progress = reporting.Progress('work', 7, clock=lambda: next(clock))
+    with self.assertLogs() as logged:
+      progress.log(3, 'loss 0.5', rate=(90, 'rows'))
+      progress.log(7)
+    self.assertEqual(
+      [record.getMessage() for record in logged.records],
+      ['work 3/7  loss 0.5  3 rows/s  ETA 0:00:40', 'work 7/7  ETA 0:00:00'],
+    )
 
 
 class ReporterTest(absltest.TestCase):

@@ -63,7 +63,7 @@ class CaptionsTest(parameterized.TestCase):
     """In worker processes too, hence what is pickled."""
     pairs = pickle.loads(pickle.dumps(self.data.train))
     for batch in itertools.islice(loader.batches(pairs, 6, seed=0), 9):
-      for x, k in zip(batch.x, batch.label, strict=True):
+      for x, k in zip(batch.x, batch.cond, strict=True):
         value = np.uint8(8 * int(self.data.texts[k].split()[1]))
         np.testing.assert_array_equal(x, images.to_float(np.full((8, 8, 3), value)))
 

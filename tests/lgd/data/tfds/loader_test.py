@@ -62,11 +62,11 @@ class LoaderTest(parameterized.TestCase):
   def test_images_and_labels(self):
     for batch in self.take(5):
       rows = _number(batch.x)
-      np.testing.assert_array_equal(batch.label, rows % 10)
+      np.testing.assert_array_equal(batch.cond, rows % 10)
       expected = self.images[rows].astype(np.float64) / 127.5 - 1.0
       np.testing.assert_allclose(batch.x, expected, atol=1e-6)
-      self.assertEqual((batch.x.dtype, batch.label.dtype), (np.float32, np.int32))
-      self.assertEqual(type(batch.label), np.ndarray)
+      self.assertEqual((batch.x.dtype, batch.cond.dtype), (np.float32, np.int32))
+      self.assertEqual(type(batch.cond), np.ndarray)
 
   def test_flips(self):
     """Of fair coins, new in each epoch; the order is that without them."""
@@ -75,7 +75,7 @@ class LoaderTest(parameterized.TestCase):
     masks = []
     for a, b in zip(plain, flipped, strict=True):
       mask = b.x[:, 0, 0, 0] < 1.0  # The mark has gone to the right.
-      np.testing.assert_array_equal(a.label, b.label)
+      np.testing.assert_array_equal(a.cond, b.cond)
       np.testing.assert_array_equal(a.x[~mask], b.x[~mask])
       np.testing.assert_array_equal(a.x[mask][:, :, ::-1], b.x[mask])
       masks.append(mask)
@@ -121,7 +121,7 @@ class LoaderTest(parameterized.TestCase):
 
   def _assert_same(self, parts, whole):
     for step, batch in enumerate(whole):
-      for name in ('x', 'label'):
+      for name in ('x', 'cond'):
         joined = np.concatenate([getattr(part[step], name) for part in parts])
         np.testing.assert_array_equal(joined, getattr(batch, name))
 

@@ -49,10 +49,11 @@ FAMILIES = {
   # The times of the paper's interval on ImageNet, and of stage-wise guidance.
   'interval': Family(lambda omega, _: guidance.interval(omega, 0.2, 0.8)),
   'stage_interval': Family(lambda omega, _: guidance.interval(omega, 0.15, 0.78)),
-  'linear': Family(lambda omega, _: guidance.clamp_linear(omega)),
-  'clamp_linear': Family(lambda omega, _: guidance.clamp_linear(omega, 0.5 * omega)),
-  'cosine': Family(lambda omega, _: guidance.clamp_cosine(omega)),
-  'clamp_cosine': Family(lambda omega, _: guidance.clamp_cosine(omega, 0.5 * omega)),
+  # From 0, and from half of their largest weight.
+  'rising_linear': Family(lambda omega, _: guidance.clamp_linear(omega)),
+  'half_linear': Family(lambda omega, _: guidance.clamp_linear(omega, 0.5 * omega)),
+  'rising_cosine': Family(lambda omega, _: guidance.clamp_cosine(omega)),
+  'half_cosine': Family(lambda omega, _: guidance.clamp_cosine(omega, 0.5 * omega)),
   'power_cosine': Family(lambda omega, _: guidance.power_cosine(omega, 2.0)),
   'triangle': Family(lambda omega, _: guidance.triangle(omega)),
   'beta_schedule': Family(_beta_cfg),
@@ -66,6 +67,12 @@ FAMILIES = {
   # The strength of these two is the rate of (1) and (2) of `rewards`.
   'mpgd': Family(_constant, 'mpgd'),
   'stein': Family(_constant, 'stein'),
+}
+
+# Weights that can be given in full: their arguments, and what makes them.
+GIVEN: dict[str, tuple[tuple[str, ...], Callable[..., types.Weight]]] = {
+  'interval': (('omega', 'lo', 'hi'), guidance.interval),
+  'clamp_linear': (('omega', 'floor'), guidance.clamp_linear),
 }
 
 REWARDED = tuple(n for n, f in FAMILIES.items() if rules.RULES[f.rule].improve)
@@ -88,7 +95,7 @@ def require_usable(name: str, config: config_dict.ConfigDict) -> None:
     errors.InputError: CFG++ at churn, beta-CFG from t = 1, autoguidance without a weak
       model, MPGD at second order, or a Stein step on groups of several classes.
   """
-  section, rule = config.evaluation, rules.RULES[FAMILIES[name].rule]
+  section, rule = config.evaluation, rules.RULES[_rule_name(name)]
   if name == 'cfg_plus_plus' and section.churn != 0.0:
     raise errors.InputError(
       f'evaluation.churn={section.churn}: CFG++ is a weight at churn 0 only; use that,'
@@ -133,8 +140,12 @@ def usable(config: config_dict.ConfigDict) -> tuple[str, ...]:
 def rule_of(name: str, config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   """The section `rule` for a family: its rule, with the config's constants."""
   rule = config.rule.copy_and_resolve_references()
-  rule.name = FAMILIES[name].rule
+  rule.name = _rule_name(name)
   return rule
+
+
+def _rule_name(name):
+  return FAMILIES[name].rule if name in FAMILIES else 'linear'
 
 
 def with_rule(

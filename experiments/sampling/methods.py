@@ -1,10 +1,9 @@
-"""One base model, one number of steps and the same noise for all methods."""
+"""Methods to sample with, and samplers that draw all of them from the same noise."""
 
 import functools
 import itertools
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
@@ -70,75 +69,68 @@ def grid_methods(config: config_dict.ConfigDict, num_rows: int) -> list[Method]:
   return methods
 
 
-class Sampler(NamedTuple):
-  """The sampler of one rule."""
-
-  sample: sampler.SampleFn
-  count_nfe: Callable[[np.ndarray | None, int], float]
-  params: types.Params
-
-
 class Samplers:
-  """The samplers of `config.evaluation`, one for every rule, made when asked for."""
+  """The samplers of `config.evaluation`, one for every rule, made when asked for.
+
+  Args:
+    session: the session.
+    params: of the base model.
+    classifier: of the rules with a reward.
+  """
 
   def __init__(
     self,
-    config: config_dict.ConfigDict,
-    spec: splits.Spec,
+    session: workdirs.Session,
     params: types.Params,
     classifier: types.Params | None = None,
   ):
-    """`params` are the base model's, `classifier` those of the rules with a reward."""
-    self._config, self._spec = config, spec
-    self._params, self._classifier = params, classifier
+    self._session, self._params, self._classifier = session, params, classifier
     self._made = {}
 
-  def of(self, rule: config_dict.ConfigDict) -> Sampler:
+  def of(self, rule: config_dict.ConfigDict) -> sampler.RuleSampler:
     """The sampler of a section `rule`."""
-    config = builders.methods.with_rule(self._config, rule)
-    key = json.dumps([workdirs.identity.rule_identity(config), rule.weak_workdir])
+    session = self._session.with_rule(rule)
+    identity = workdirs.identity.rule_identity(session.config)
+    key = json.dumps([identity, rule.weak_workdir])
     if key not in self._made:
-      self._made[key] = Sampler(
-        sampler.make_sample_fn(config, self._spec),
-        sampler.make_count_nfe(config, self._spec),
-        self._params_of(config),
-      )
+      if builders.rules.of(session.config).improve:
+        params = self._params, self._classifier
+      else:
+        params = workdirs.base_model.with_weak(session, self._params)
+      self._made[key] = sampler.make_rule_sampler(session.config, session.spec, params)
     return self._made[key]
 
-  def _params_of(self, config):
-    if builders.rules.of(config).improve:
-      return self._params, self._classifier
-    return workdirs.base_model.with_weak(self._params, config, self._spec)
 
+class ClassSampler:
+  """Samples of every class, drawn by the sampler of `config.evaluation`.
 
-class Arena:
-  """Samples of every class, drawn by the sampler of `config.evaluation`."""
+  Args:
+    session: the session.
+    dataset: the data, with classes.
+    params: as in `Samplers`.
+    classifier: as in `Samplers`.
+  """
 
   def __init__(
     self,
-    config: config_dict.ConfigDict,
+    session: workdirs.Session,
     dataset: splits.Dataset,
     params: types.Params,
     classifier: types.Params | None = None,
   ):
-    """`params` and `classifier` as of `Samplers`."""
-    self.config, self.dataset, self.params = config, dataset, params
-    self.classifier = classifier
+    self.config, self.dataset = session.config, dataset
+    self.params, self.classifier = params, classifier
     self.label = sampler.balanced_labels(
-      dataset.num_classes, config.evaluation.samples_per_class
+      dataset.num_classes, self.config.evaluation.samples_per_class
     )
-    self._samplers = Samplers(config, dataset.spec, params, classifier)
+    self._samplers = Samplers(session, params, classifier)
 
   def sample(self, method: Method, seed: int) -> tuple[np.ndarray, float]:
     """Samples in the order of `label`, and the seconds that they took."""
-    of_rule = self._samplers.of(method.rule)
-    numbers = np.arange(len(self.label))
-    keys = sampler.sample_keys(seed, numbers)
+    of_rule, omega = self._samplers.of(method.rule), self._omega(method)
     start = time.perf_counter()
-    x = of_rule.sample(of_rule.params, self._omega(method), keys, self.label)
-    seconds = time.perf_counter() - start
-    sampler.require_finite(x, method.key, seed, numbers)
-    return x, seconds
+    x = of_rule.draw(omega, self.label, name=method.key, seed=seed)
+    return x, time.perf_counter() - start
 
   @functools.cached_property
   def validation(self) -> metrics.ClassSets:
@@ -152,27 +144,19 @@ class Arena:
 
   def count_nfe(self, method: Method) -> float:
     """Network evaluations of a sample."""
-    count_nfe = self._samplers.of(method.rule).count_nfe
-    return count_nfe(self._omega(method), len(self.label))
+    of_rule = self._samplers.of(method.rule)
+    return of_rule.count_nfe(self._omega(method), len(self.label))
 
   def _omega(self, method):
     return None if method.table is None else np.asarray(method.table)[self.label]
 
 
-def load_learned(
-  workdir: workdirs.Workdir, config: config_dict.ConfigDict, spec: splits.Spec
-) -> dict[str, workdirs.weights.LearnedWeight]:
-  """The learned weights of a work directory, by name."""
-  return workdirs.weights.load_all(workdir, config, workdir.guidance_names(), spec)
-
-
 def learned_method(
   config: config_dict.ConfigDict,
-  spec: splits.Spec,
   name: str,
   weight: workdirs.weights.LearnedWeight,
+  label: np.ndarray,
 ) -> Method:
-  """A learned weight at the sampler's steps."""
-  classes = np.arange(spec.conditions.num_classes)
-  table = np.asarray(sampler.tabulate_learned(config, weight, classes))
+  """A learned weight at the sampler's steps, with a row for every label."""
+  table = np.asarray(sampler.tabulate_learned(config, weight, label))
   return Method(name, {}, weight.rule, table, weight.num_evaluations)
