@@ -79,12 +79,11 @@ def get_default() -> config_dict.ConfigDict:
   config.denoiser.warmup_steps = 0  # Steps in which the learning rate rises from 0.
   config.denoiser.adam_b2 = 0.999
   config.denoiser.grad_clip = 1.0  # Largest global norm of a gradient.
-  config.denoiser.skip_nonfinite = (
-    False  # True: skip such updates; False: stop the run.
-  )
-  config.denoiser.ema_decay = (
-    0.99  # Of the averaged parameters, which every command uses.
-  )
+  # What happens to an update that is not finite. True: it is skipped; False: the run
+  # stops.
+  config.denoiser.skip_nonfinite = False
+  # Of the averaged parameters, which every command uses.
+  config.denoiser.ema_decay = 0.99
 
   # A small CLIP that train_clip trains on 'pairs', as a reward or as a judge. Keys
   # that `denoiser` has, too, mean the same.
@@ -161,9 +160,7 @@ def get_default() -> config_dict.ConfigDict:
   # How the network reads prompts: as a bag of 'tokens', or by the text embedding of the
   # small 'clip' that rewards.
   config.guidance.prompts = 'tokens'
-  config.guidance.num_particles = (
-    4  # m, of each datum; at most statistics.num_particles.
-  )
+  config.guidance.num_particles = 4  # m; at most statistics.num_particles.
   config.guidance.group_size = 64  # Marginal objectives: data of a group.
   config.guidance.num_bins = 20  # table: bins of t.
   config.guidance.beta = 1.75  # Exponent of the energy kernel, in (0, 2).
@@ -193,7 +190,9 @@ def get_default() -> config_dict.ConfigDict:
   config.trajectory.num_references = 512  # Data of each class to compare with, at most.
   config.trajectory.num_particles = 128  # Particles of each class.
   config.trajectory.num_repeats = 2  # Searches, each from new noise; they are averaged.
-  config.trajectory.num_candidates = 33  # Values of omega in [0, omega_max].
+  # Values of omega in [0, omega_max]: number i is omega_max (i / (n - 1))^power.
+  config.trajectory.num_candidates = 33
+  config.trajectory.candidate_power = 1.5  # Above 1: closer together near 0.
   config.trajectory.omega_max = 4.0
   config.trajectory.lookahead = 0.3  # How far beyond s particles meet the data.
   config.trajectory.lookahead_churn = 1.0  # Churn of that step.
@@ -203,6 +202,13 @@ def get_default() -> config_dict.ConfigDict:
   config.trajectory.classifier_steps = 2000  # features: of its training.
   config.trajectory.fit_steps = 3000  # Of the network's fit to the table.
   config.trajectory.learning_rate = 2e-3  # Of the fit; it falls as a cosine.
+
+  # The training of small classifiers: of the one that judges samples, of the reward
+  # 'classifier', and of the one whose features trajectories are compared in.
+  config.classifier = config_dict.ConfigDict()
+  config.classifier.batch_size = 128
+  config.classifier.learning_rate = 1e-3
+  config.classifier.weight_decay = 1e-2
 
   # sweep: values of keys of `guidance`. All combinations are trained side by side, from
   # one set of statistics.

@@ -43,7 +43,7 @@ def run(
 
   Raises:
     errors.InputError: an encoder that the config has not, captions that do not fit, or
-      as of `text_encoders.load`.
+      as in `text_encoders.load`.
     errors.FileError: embeddings of something else are there.
     errors.NonFiniteError: an embedding that float16 cannot hold.
   """

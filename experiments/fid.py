@@ -214,7 +214,7 @@ def read_rows(path: epath.Path) -> list[dict[str, Any]]:
 
 if __name__ == '__main__':
   METHOD = flags.DEFINE_string(
-    'method', 'unguided', 'real, or as of experiments.sample.'
+    'method', 'unguided', 'real, or as in experiments.sample.'
   )
   SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', 0, 2**31 - 1)
   INCEPTION = flags.DEFINE_string('inception', '', 'Weights, of convert_inception.')

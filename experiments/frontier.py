@@ -4,7 +4,7 @@ r"""Trades consistency for a reward: a learned weight for every gamma, from one 
   python -m experiments.collect_statistics $F
   python -m experiments.frontier $F
 
-All gammas of `config.frontier` are trained by one vmapped step, from the same draws, so
+All gammas in `config.frontier` are trained by one vmapped step, from the same draws, so
 that they differ in gamma alone. Each is stored as what train_guidance with that
 `guidance.gamma` learns, guidance/OBJECTIVE_rewardGAMMA/, for evaluate, compare and
 sample; those that are there are kept. Prints consistency, reward and omega of each on

@@ -86,7 +86,10 @@ def require_same_search(session: workdirs.Session) -> dict[str, Any] | None:
   config, stored = session.config, workdirs.weights.load_record(session)
   if stored is None:
     return None
-  wanted = workdirs.configs.config_to_json(config, 'seed', 'trajectory', 'guidance')
+  sections = ['seed', 'trajectory', 'guidance']
+  if config.trajectory.distance == 'features':
+    sections.append('classifier')
+  wanted = workdirs.configs.config_to_json(config, *sections)
   wanted['rule'] = workdirs.identity.rule_identity(config)
   wanted |= workdirs.identity.clipping(config)
   network_keys = ('weight', 'width', 'depth', 'batch_size', 'ema_decay')
@@ -143,9 +146,8 @@ def make_search(
   schedule = builders.models.schedule(config)
   network = counter.wrap(builders.models.denoiser(config, dataset.spec))
   pair = builders.rules.pair(config, dataset.spec, network=network)
-  # Closer together near 0, where most weights are.
   unit = jnp.linspace(0.0, 1.0, section.num_candidates)
-  omegas = section.omega_max * unit**1.5
+  omegas = section.omega_max * unit**section.candidate_power
   features, features_params = None, None
   if section.distance == 'features':
     features, features_params = judges.classifiers.train_noisy_features(config, dataset)

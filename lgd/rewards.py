@@ -112,7 +112,7 @@ def stein(
     ValueError: bandwidth is not positive; on the first call or trace, the reward is not
       `[batch]`, or the batch is not a multiple of `num_particles`.
 
-  Gradient: stopped at x0_hat. Cost: as of `mpgd`, and batch * n * dim memory.
+  Gradient: stopped at x0_hat. Cost: as in `mpgd`, and batch * n * dim memory.
   """
   if bandwidth is not None:
     checks.require('> 0', lambda v: v > 0.0, bandwidth=bandwidth)
@@ -176,7 +176,7 @@ def value_and_slope(
 ) -> tuple[jax.Array, jax.Array]:
   """R(omega) and R'(omega) of each row, (4) and (5): two `[batch]`, without gradients.
 
-  Arguments as of `along`.
+  Arguments as in `along`.
   """
   x0_cond, delta, omega = jax.lax.stop_gradient((x0_cond, delta, omega))
   x0_hat = x0_cond + arrays.expand_right(omega, x0_cond) * delta

@@ -125,7 +125,7 @@ def feature_curves(
     reference: `[num_conds, R, *data]` data of each condition.
     schedule: noise schedule.
     beta: kernel exponent, in (0, 2).
-    num_references: as of `pixel_curves`.
+    num_references: as in `pixel_curves`.
 
   Cost: one evaluation of `features` per particle and candidate and, every step, per
   reference; then O(N (N + R) num_features) a candidate.

@@ -64,7 +64,7 @@ def _expire(read: int, grace_seconds: float) -> None:
 
 
 def requested() -> bool:
-  """Whether to stop here, as of (1) and (2)."""
+  """Whether to stop here, as in (1) and (2)."""
   global _num_asked  # noqa: PLW0603 - As global as signals are.
   if jax.process_count() == 1:
     return _signalled.is_set()

@@ -204,10 +204,10 @@ def load_classes(
         ' choose some attributes, or use experiments.fid.'
       )
     case conditions.Tokens() | conditions.Embeddings():
-      binary = 'evaluate_prompts' if config.data.name == 'pairs' else 'fid'
+      command = 'evaluate_prompts' if config.data.name == 'pairs' else 'fid'
       raise errors.InputError(
         f'data.name={config.data.name!r}: prompts make no classes to compare; use'
-        f' experiments.{binary}.'
+        f' experiments.{command}.'
       )
   if in_memory and not config.data.in_memory:
     raise errors.InputError(

@@ -80,21 +80,20 @@ def train_noisy_features(
   section = config.trajectory
   schedule = builders.models.schedule(config)
   net = networks.NoisyClassifier(dataset.num_classes, section.classifier_width)
-  tx = optax.adamw(1e-3, weight_decay=1e-2)
 
-  def loss_fn(params, frozen, batch, key):
-    del frozen
+  def logits_of(params, x, key):
     key_t, key_eps = jax.random.split(key)
-    t = jax.random.uniform(key_t, batch.label.shape)
-    eps = jax.random.normal(key_eps, batch.x.shape)
-    logits, _ = net.apply(params, noising.add_noise(schedule, batch.x, eps, t), t)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
-    return loss.mean(), {}
+    t = jax.random.uniform(key_t, x.shape[:1])
+    eps = jax.random.normal(key_eps, x.shape)
+    return net.apply(params, noising.add_noise(schedule, x, eps, t), t)[0]
 
-  key = arrays.stream(config.seed, 'noisy_features')
-  params = net.init(key, jnp.zeros((1, *dataset.shape)), jnp.zeros(1))
-  params, loss = _fit(
-    config, dataset, params, tx, loss_fn, key, section.classifier_steps
+  params, loss = _train(
+    config,
+    dataset,
+    'noisy_features',
+    section.classifier_steps,
+    init=lambda key, x: net.init(key, x, jnp.zeros(1)),
+    logits_of=logits_of,
   )
   logging.info('noise-aware classifier: loss %.3f', loss)
   return lambda params, xt, t: net.apply(params, xt, t)[1], params
@@ -106,30 +105,45 @@ def _classifier(config, dataset):
 
 def _train_classifier(config, dataset, stream):
   net = _classifier(config, dataset)
-  tx = optax.adamw(1e-3, weight_decay=1e-2)
-
-  def loss_fn(params, frozen, batch, key):
-    del frozen, key
-    logits, _ = net.apply(params, batch.x)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
-    return loss.mean(), {}
-
-  key = arrays.stream(config.seed, stream)
-  params = net.init(key, jnp.zeros((1, *dataset.shape)))
-  num_steps = config.evaluation.classifier_steps
-  params, _ = _fit(config, dataset, params, tx, loss_fn, key, num_steps)
+  params, _ = _train(
+    config,
+    dataset,
+    stream,
+    config.evaluation.classifier_steps,
+    init=net.init,
+    logits_of=lambda params, x, key: net.apply(params, x)[0],
+  )
   return params
 
 
-def _fit(config, dataset, params, tx, loss_fn, key, num_steps):
-  """Averaged parameters after `num_steps`, and the last loss."""
-  state = training.init_state(params, tx)
+def _train(config, dataset, stream, num_steps, *, init, logits_of):
+  """Averaged parameters after `num_steps`, and the last loss.
+
+  Args:
+    config: the config.
+    dataset: with classes.
+    stream: names the random draws.
+    num_steps: of the training.
+    init: `(key, x [1, *data]) -> params`.
+    logits_of: `(params, x [n, *data], key) -> logits [n, num_classes]`.
+  """
+  section, train = config.classifier, dataset.train
+
+  def loss_fn(params, frozen, batch, key):
+    del frozen
+    loss = optax.softmax_cross_entropy_with_integer_labels(
+      logits_of(params, batch.x, key), batch.label
+    )
+    return loss.mean(), {}
+
+  key = arrays.stream(config.seed, stream)
+  tx = optax.adamw(section.learning_rate, weight_decay=section.weight_decay)
+  state = training.init_state(init(key, jnp.zeros((1, *dataset.shape))), tx)
   # Of the start a hundredth is left in the average, or less.
   ema_decay = min(0.99, 0.01 ** (1.0 / num_steps))
   step = jax.jit(training.make_train_step(loss_fn, tx, ema_decay=ema_decay))
-  batches = splits.batches(
-    dataset.train, min(128, len(dataset.train.label)), seed=config.seed
-  )
+  batch_size = min(section.batch_size, len(train.label))
+  batches = splits.batches(train, batch_size, seed=config.seed)
   for _ in range(num_steps):
     state, metrics = step(state, None, next(batches), key)
   return state.ema_params, metrics['loss']

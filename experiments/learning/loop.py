@@ -49,7 +49,7 @@ def train(
     stored_config: saved beside every checkpoint.
     init: parameters from a key.
     tx: optimiser.
-    loss_fn: as of `training.make_train_step`.
+    loss_fn: as in `training.make_train_step`.
     frozen: passed to `loss_fn` as it is, from the devices that it is on.
     batches: from the first step wanted to an endless iterator of host batches.
     stream: names the random streams; None is `stage`.
@@ -61,7 +61,7 @@ def train(
   Raises:
     errors.NonFiniteError: before the state that caused it is saved; names the last
       that was.
-    errors.SaveError: as of `save`.
+    errors.SaveError: as in `save`.
     errors.InputError: the newest checkpoint is beyond `section.num_steps`.
     preemption.Preempted: asked to stop; the state of this step is saved.
   """

@@ -52,7 +52,7 @@ def write(
     _draw(path / 'plots', summaries, samples, tables, times)
     if any(gamma for _, gamma in gammas.values()):
       titles = {'energy_test': 'energy distance to test data', 'accuracy': 'accuracy'}
-      rows_lib.plot(path / 'plots' / 'rewards.png', summaries, gammas, titles)
+      rows_lib.plot_frontier(path / 'plots' / 'rewards.png', summaries, gammas, titles)
 
   rows_lib.write(path, rows, to_markdown(summaries), draw)
 

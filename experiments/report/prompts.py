@@ -71,7 +71,7 @@ def _draw(directory, test, chosen, prompts, samples, tables, gammas, times):
     )
   prices = [name for name in ('clip_score', 'reward') if name in test[0].metrics]
   titles = {name: TITLES[name] for name in (CHOSEN_BY, *prices)}
-  rows_lib.plot(directory / 'frontier.png', test, gammas, titles)
+  rows_lib.plot_frontier(directory / 'frontier.png', test, gammas, titles)
 
 
 def choose(rows: list[dict[str, Any]]) -> list[str]:

@@ -137,7 +137,7 @@ def gammas(
   }
 
 
-def plot(
+def plot_frontier(
   path: epath.PathLike,
   summaries: Sequence[Summary],
   gammas: Mapping[str, tuple[str, float]],
@@ -148,7 +148,7 @@ def plot(
   Args:
     path: of the PNG.
     summaries: of the methods on one split, unguided among them.
-    gammas: as of the function of that name.
+    gammas: as `gammas` returns.
     titles: metric -> its name; the first is the distance.
   """
   groups = {'constant': [s for s in summaries if s.method in ('unguided', 'constant')]}

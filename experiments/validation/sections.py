@@ -44,6 +44,7 @@ def validate(config: config_dict.ConfigDict) -> splits.Spec:
     _statistics,
     _guidance,
     _trajectory,
+    _classifier,
     _sweep,
     _frontier,
     _evaluation,
@@ -488,14 +489,22 @@ def _trajectory(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   for key in ('num_references', 'num_particles', 'num_candidates'):
     check(f'trajectory.{key}', lambda v: v >= 2, 'needs at least 2.')
   for key in (
-    'num_repeats', 'omega_max', 'classifier_width', 'classifier_steps', 'fit_steps',
-    'learning_rate',
+    'num_repeats', 'omega_max', 'candidate_power', 'classifier_width',
+    'classifier_steps', 'fit_steps', 'learning_rate',
   ):  # fmt: skip
     check.positive(f'trajectory.{key}')
   check.fraction('trajectory.memory')
   check.fraction('trajectory.lookahead')
   check('trajectory.lookahead_churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('trajectory.beta', lambda v: 0.0 < v < 2.0, 'must be in (0, 2).')
+
+
+def _classifier(config: config_dict.ConfigDict, check: checks.Checks) -> None:
+  """The training of small classifiers."""
+  del config
+  for key in ('batch_size', 'learning_rate'):
+    check.positive(f'classifier.{key}')
+  check('classifier.weight_decay', lambda v: v >= 0.0, 'must not be negative.')
 
 
 def _sweep(config: config_dict.ConfigDict, check: checks.Checks) -> None:
@@ -518,7 +527,7 @@ def _sweep(config: config_dict.ConfigDict, check: checks.Checks) -> None:
 
 
 def _frontier(config: config_dict.ConfigDict, check: checks.Checks) -> None:
-  """The gammas of `experiments.frontier`."""
+  """The gammas in `experiments.frontier`."""
   del config
   check.grid('frontier.gammas', lambda v: v >= 0.0, 'at least 0')
 
@@ -608,7 +617,7 @@ def require_learnable(config: config_dict.ConfigDict) -> None:
   if config.rule.name not in builders.rules.learnable():
     raise errors.InputError(
       f'rule.name={config.rule.name!r}: weights are learned for the conditional'
-      ' prediction and a direction times omega, as of'
+      ' prediction and a direction times omega, as for'
       f' {", ".join(builders.rules.learnable())}; use one of them.'
     )
 

@@ -89,6 +89,7 @@ def reward_identity(config: config_dict.ConfigDict) -> dict[str, Any]:
   identity = configs.config_to_json(config, 'reward')
   del identity['reward']['weights']
   if config.reward.name == 'classifier':
+    identity |= configs.config_to_json(config, 'classifier')
     keys = ('classifier_width', 'classifier_steps')
     identity['evaluation'] = {key: config.evaluation[key] for key in keys}
   return identity

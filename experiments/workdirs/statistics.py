@@ -115,7 +115,7 @@ def read(
   num_vectors: int,
   profile_shape: tuple[int, ...] | None = None,
 ) -> Statistics:
-  """All shards under `directory`, in order; arguments and errors as of `read_shard`."""
+  """All shards under `directory`, in order; arguments and errors as in `read_shard`."""
   shards = [
     read_shard(shard_path(directory, i), num_vectors, profile_shape)
     for i in range(num_shards)
@@ -219,7 +219,7 @@ def require_reach(t: np.ndarray, section: Any, place: Any) -> None:
 
   Args:
     t: stored times.
-    section: as of `in_reach`.
+    section: as in `in_reach`.
     place: where the statistics are, for the message.
   """
   if not np.any(in_reach(t, section)):

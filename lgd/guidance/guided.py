@@ -113,7 +113,7 @@ def pair_along(
   Args:
     pair: of the frozen denoiser.
     direction: such as `optimal_scale` or `apg(...)`.
-    space: what the direction acts on, as of `guided`.
+    space: what the direction acts on, as in `guided`.
     schedule: noise schedule, for every space but 'x0'.
 
   Raises:

@@ -125,7 +125,7 @@ def similar_first(omega: np.ndarray, *, tolerance: float = 0.0) -> np.ndarray:
 
   Args:
     omega: `[n, num_steps]`.
-    tolerance: as of `make_plan`.
+    tolerance: as in `make_plan`.
 
   Returns:
     `[n]` permutation. Cut into batches, more transitions need no null branch at all.
@@ -153,7 +153,7 @@ def planned(
     plan: of `make_plan`, of which only `num_shards` and `sizes` are looked at: one
       compiled program serves all plans that agree in them.
     rule: what omega does; it must give the conditional prediction where omega is 0.
-    space: as of `guided`, and so the next.
+    space: as in `guided`, and so the next.
     schedule: noise schedule.
 
   Raises:

@@ -116,11 +116,11 @@ class ApgMomentum:
 
   Attributes:
     momentum: of m; the paper has -.75 to -.5, so that what two steps share is damped.
-    eta: as of `apg`.
-    max_norm: as of `apg`.
+    eta: as in `apg`.
+    max_norm: as in `apg`.
 
   Raises:
-    ValueError: a constant as of `apg`, or a momentum outside of (-1, 1).
+    ValueError: a constant as in `apg`, or a momentum outside of (-1, 1).
   """
 
   momentum: float

@@ -55,7 +55,7 @@ def per_sample(values: jax.Array, times: jax.Array) -> types.Weight:
 
   Args:
     values: `[batch, num_steps]`, as from `tabulate`.
-    times: as of `table`.
+    times: as in `table`.
 
   Returns:
     A weight for batches of these samples, in this order; in t like `table`.
@@ -80,7 +80,7 @@ def tabulate(weight: types.Weight, cond: types.Cond, times: jax.Array) -> jax.Ar
   Args:
     weight: the weight.
     cond: pytree of `[num_conds, ...]` conditions.
-    times: `[num_steps + 1]` decreasing times, as of `sampling.time_grid`.
+    times: `[num_steps + 1]` decreasing times, as in `sampling.time_grid`.
 
   Returns:
     `[num_conds, num_steps]`: omega(cond, s = times[i + 1], t = times[i]).
@@ -127,7 +127,7 @@ def matched_mean(values: jax.Array, mean: jax.Array, times: jax.Array) -> jax.Ar
 
   Args:
     values: `[num_conds, num_steps]`, as from `tabulate`.
-    mean: scalar or `[num_conds]`, as of `mean_in_time` of a learned table.
+    mean: scalar or `[num_conds]`, as in `mean_in_time` of a learned table.
     times: `[num_steps + 1]` decreasing times of the same grid.
 
   Returns:

@@ -129,8 +129,8 @@ def group_marginal(
     x_guided: `[batch, m, *data]`; batch a multiple of `group_size`.
     x_true: the same shape.
     group_size: n.
-    beta: as of `marginal`.
-    interaction: as of `marginal`.
+    beta: as in `marginal`.
+    interaction: as in `marginal`.
 
   Returns:
     `[batch / n * m]` losses: particle j of all members makes a group of its own.

@@ -121,7 +121,7 @@ def predict(
 ) -> Predictions:
   """Noisy particles and what the denoiser says of them, (3)-(4).
 
-  Arguments as of `draw_particles`; `key` may also be `[batch]` keys, one per datum. The
+  Arguments as in `draw_particles`; `key` may also be `[batch]` keys, one per datum. The
   noise may be antithetic, as `statistics` defines it.
 
   Gradient: stopped in the predictions. Cost: 2 m denoiser evaluations per datum, in
@@ -197,7 +197,7 @@ def guided_predictions(
 ) -> jax.Array:
   """The rule on the predictions of each particle, (5): `[batch, m, *data]`.
 
-  Arguments as of `guided_particles`.
+  Arguments as in `guided_particles`.
   """
   # A rule may take norms over all data of an element: it must not see the particles.
   guide = jax.vmap(rule, in_axes=(1, 1, None), out_axes=1)

@@ -27,7 +27,7 @@ def reward_objective(reward: types.Reward) -> Objective:
   """The reward alone, (3): `[batch]` losses.
 
   Args:
-    reward: `(x0_hat [batch, *data], cond) -> [batch]`, as of `rewards.along`.
+    reward: `(x0_hat [batch, *data], cond) -> [batch]`, as in `rewards.along`.
   """
 
   def objective(key, x0, particles, omega):
@@ -49,7 +49,7 @@ def rewarded(
   Args:
     objective: L, whose losses are of one datum or one group each, or several of each,
       in order.
-    reward: as of `reward_objective`.
+    reward: as in `reward_objective`.
     gamma: in units of loss per unit of reward; it may be traced.
     group_size: consecutive data that L takes together; their rewards are averaged.
 

@@ -132,7 +132,7 @@ def stored_consistency(
 ) -> StatisticsObjective:
   """Self-consistency of each datum, or marginal consistency of each group.
 
-  Arguments as of `statistics.self_consistency` and `statistics.marginal`.
+  Arguments as in `statistics.self_consistency` and `statistics.marginal`.
   """
 
   def objective(store, gram, omega, s, t):

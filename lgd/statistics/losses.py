@@ -80,7 +80,7 @@ def l2(
 ) -> jax.Array:
   """Eq. (21) with the noise integrated out: (4) at beta = 2, lambda = 0.
 
-  Arguments as of `self_consistency`; M(q, v) = q + dim v.
+  Arguments as in `self_consistency`; M(q, v) = q + dim v.
   """
   gram_matrix.require_square(gram, omega=omega, s=s, t=t)
   coef, noise_var, sigma_s = _step(schedule, s, t, churn)

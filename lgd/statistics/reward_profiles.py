@@ -39,7 +39,7 @@ def reward_profile(
   """Rewards and slopes of each datum at the nodes, (2).
 
   Args:
-    reward: as of `rewards.along`.
+    reward: as in `rewards.along`.
     cond: pytree of `[batch, ...]`.
     x0_cond: `[batch, m, *data]`, conditional predictions.
     x0_null: `[batch, m, *data]`, null predictions.

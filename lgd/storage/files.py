@@ -56,7 +56,7 @@ def read_npz(
 
   Args:
     path: of the file.
-    sha256: if given, what that of the file must start with, as of `check_sha256`.
+    sha256: if given, what that of the file must start with, as in `check_sha256`.
 
   Raises:
     errors.FileError: missing, no npz, cut short or damaged (npz carries checksums), or

@@ -180,7 +180,7 @@ class Reader:
 
     Raises:
       IndexError: a row outside of 0..num_rows-1.
-      errors.FileError: as of `take`.
+      errors.FileError: as in `take`.
     """
     field = self._fields[name]
     out = np.empty((len(rows), *field.shape), field.dtype)
@@ -194,7 +194,7 @@ class Reader:
     """A copy of some elements of a part, compared with their checksums.
 
     Raises:
-      errors.FileError: as of `part`, or an element is not what was written; names it.
+      errors.FileError: as in `part`, or an element is not what was written; names it.
     """
     taken = np.array(self.part(name, shard)[elements])
     written = self._checksums_of(name, shard)[elements]

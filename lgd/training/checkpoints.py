@@ -63,7 +63,7 @@ def load_ema_params(
     abstract_params: pytree of `jax.ShapeDtypeStruct` with shardings.
 
   Raises:
-    errors.CheckpointError: as of `load`.
+    errors.CheckpointError: as in `load`.
   """
   return load(directory, {'ema_params': abstract_params})['ema_params']
 
@@ -107,7 +107,7 @@ def load(directory: epath.PathLike, items: dict[str, Any]) -> dict[str, Any]:
 
   Args:
     directory: of the run.
-    items: name -> what arrays are restored to, as of `abstract`; None for the config.
+    items: name -> what arrays are restored to, as in `abstract`; None for the config.
 
   Raises:
     errors.CheckpointError: none, a damaged one, or one of another structure.

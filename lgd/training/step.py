@@ -132,7 +132,7 @@ def compile_step(train_step: TrainStep, mesh: Mesh, state_shardings: Any) -> Tra
   Args:
     train_step: of `make_train_step`.
     mesh: of `sharding.make_mesh`.
-    state_shardings: of the state, as of `sharding.fsdp`; a prefix of its tree will do.
+    state_shardings: of the state, as in `sharding.fsdp`; a prefix of its tree will do.
 
   The frozen arguments stay where they are; the batch is split over all devices.
   """

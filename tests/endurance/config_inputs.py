@@ -77,7 +77,7 @@ class Bench:
     self._root, self._count = root, 0
 
   def trained(self, name: str) -> pathlib.Path:
-    """Of `tiny(name)`: a base model and its statistics."""
+    """The base model and the statistics of `tiny(name)`."""
     workdir = self._root / f'trained_{name}'
     if not workdir.exists():
       train_denoiser.run(tiny(name), workdir)
@@ -177,7 +177,7 @@ def _run(bench, name, config, changes):
 
 
 def _stages(config, changes):
-  """What to run, in order."""
+  """The commands to run, in order."""
   sections = {key.split('.')[0] for key in changes}
   stages = []
   if sections & {*_OF_BASE, 'denoiser'} or sections <= set(_NOT_RUN):

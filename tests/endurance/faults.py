@@ -172,7 +172,7 @@ def kill_at_random(
 
 
 def names(workdir: pathlib.Path) -> set[str]:
-  """Of all files, which come and go while this looks."""
+  """Sizes of all files, which come and go while this looks."""
   return {
     os.path.relpath(os.path.join(path, name), workdir)
     for path, _, files in os.walk(workdir)

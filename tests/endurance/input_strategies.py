@@ -51,7 +51,7 @@ def leaves(config: config_dict.ConfigDict, prefix: str = '') -> dict[str, Any]:
 
 
 def values(key: str, default: Any) -> st.SearchStrategy:
-  """Of the type of `default`, mostly."""
+  """Values, most of them of the type of `default`."""
   match default:
     case bool():
       return st.booleans()
@@ -85,7 +85,7 @@ def on_command_line(value: Any) -> str:
 
 @st.composite
 def arguments(draw) -> list[str]:
-  """Of a command line, beside a good config: flags that are mistaken in some way."""
+  """Flags of a command line that are mistaken in some way, beside a good config."""
   flag = st.one_of(
     st.builds('--config.{}={}'.format, texts, texts),
     st.builds('--{}={}'.format, texts, texts),
@@ -147,7 +147,7 @@ _array_shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
 @st.composite
 def arrays(draw, dtypes: tuple[str, ...] = _NUMBERS) -> np.ndarray:
-  """Of any of some dtypes and of small shapes, with values that are not finite."""
+  """Small arrays of several dtypes, with values that are not finite."""
   shape, dtype = draw(_array_shapes), draw(st.sampled_from(dtypes))
   rng = np.random.default_rng(draw(st.integers(0, 99)))
   x = rng.normal(size=shape)

@@ -38,7 +38,7 @@ _CASES_BETWEEN_CLEARING = {True: 25, False: 500}  # With and without `--jit`.
 
 
 class Tally:
-  """What came of the cases of one property."""
+  """Results of the cases of one property."""
 
   def __init__(self, name: str, seed: int):
     self._name, self._seed = name, seed

@@ -64,7 +64,7 @@ def watch(
 
 
 def growth(seen: np.ndarray) -> np.ndarray:
-  """Of a run's largest needs, from its second quarter to its last."""
+  """Growth of a run's largest needs, from its second quarter to its last."""
   quarter = len(seen) // 4
   return seen[-quarter:].max(axis=0) - seen[quarter : 2 * quarter].max(axis=0)
 

@@ -173,7 +173,7 @@ class BinariesTest(helpers.WorkdirCase):
       evaluate.run(config, workdir)
 
   def test_clip_scores(self):
-    """Of real images and of samples, by both towers from the words."""
+    """Scores of real images and of samples, by both towers from the words."""
     root = self.copy()
     config, rng = shrunk(root), np.random.default_rng(0)
     network = judges.features.load_network('', '', self.clip['weights'], None)
@@ -369,7 +369,7 @@ class BinariesTest(helpers.WorkdirCase):
     np.testing.assert_allclose(decode(x), expected, atol=2e-3)  # float16
 
   def test_latents_of_other_weights(self):
-    """Of an autoencoder of the same name: the scale tells."""
+    """Latents of an autoencoder of the same name: the scale tells."""
     root = self.copy()
     files.write_sealed(root / 'encoded' / 'latents' / 'scale.json', {'scale': 2.0})
     with self.assertRaisesRegex(errors.InputError, 'latents.scale=2.0: .* was written'):
@@ -415,7 +415,7 @@ class BinariesTest(helpers.WorkdirCase):
 
 
 def _image_number(x):
-  """Of an image that `write_data` made, from its value, [-1, 1]."""
+  """The number of an image that `write_data` made, from its value, [-1, 1]."""
   return int(np.rint((np.mean(x) + 1.0) * 127.5 / 8.0))
 
 

@@ -153,7 +153,7 @@ class ContentTest(WorkdirCase):
 
   @parameterized.parameters(*KINDS)
   def test_every_datum_once_a_pass(self, kind):
-    """Of the plan that the binary follows: rows as data, padding left out."""
+    """Items of the plan that the command follows: rows as data, padding left out."""
     config = smoke_config(**{'statistics.kind': kind, 'statistics.num_data': 3200})
     label = builders.data.load(config).train.label
     rows = np.arange(len(label), dtype=np.float32)

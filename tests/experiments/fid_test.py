@@ -100,7 +100,7 @@ class FidTest(absltest.TestCase):
     self.assertLen([r for r in rows if r['method'] == 'unguided'], 1)
 
   def test_refused_before_features_are_kept(self):
-    """Of the method, and of a reference of somebody else's."""
+    """A method, and a reference of somebody else's, that cannot be used."""
     before = helpers.files_under(self.workdir)
     with self.assertRaisesRegex(errors.InputError, '--method=nothing: must be'):
       self.run_fid(method='nothing')

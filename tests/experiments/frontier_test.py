@@ -79,7 +79,7 @@ class RunTest(helpers.WorkdirCase):
     self.assertEqual(helpers.files_under(self.root), before)
 
   def test_profiles(self):
-    """Of three items, from their noise and the network; mean rewards in float64."""
+    """Profiles of three items, from their noise and the network; means in float64."""
     config, stored = smoke_config(), read(self.root)
     self.assertEqual(stored['profile'].shape, (64, 2, len(NODES)))
     spec = builders.data.spec(config)

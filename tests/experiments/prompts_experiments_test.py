@@ -255,7 +255,7 @@ class ValidationTest(parameterized.TestCase):
       evaluate_prompts.run(None, workdir)
 
   def test_names_without_gamma(self):
-    """Of weights from different data, which figures must tell apart."""
+    """Weights from different data keep names that figures can tell apart."""
     config = emoji.get_config('smoke')
     for split, common in (
       ('train', 'self_consistency'),

@@ -121,7 +121,7 @@ def load(path: epath.PathLike, *, length: int, truncate: bool = False) -> Tokeni
   Args:
     path: of the file.
     length: of a row; CLIP has 77.
-    truncate: as of `Tokenizer`.
+    truncate: as in `Tokenizer`.
 
   Raises:
     ValueError: not such a file, or without the start and end of text.

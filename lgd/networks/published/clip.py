@@ -103,7 +103,7 @@ def from_transformers(
     config: of the network, such as `infer_config` finds.
 
   Raises:
-    errors.FileError: as of `arrays_from_transformers`.
+    errors.FileError: as in `arrays_from_transformers`.
   """
   arrays = arrays_from_transformers(state, config)
   return files.to_params(arrays, _abstract(config), 'state dict')

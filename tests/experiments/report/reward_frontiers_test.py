@@ -57,7 +57,7 @@ class RewardFrontiersTest(absltest.TestCase):
     }
     titles = {'d': 'distance', 'a': 'alignment'}
     with absltest.mock.patch.object(report.figures, 'reward_frontier') as frontier:
-      report.rows.plot('unused.png', summaries, gammas, titles)
+      report.rows.plot_frontier('unused.png', summaries, gammas, titles)
     _, lines, points, labels = frontier.call_args.args
     self.assertEqual(labels, ('distance', 'alignment'))
     self.assertEqual(set(lines), {'constant', 'l2'})

@@ -37,7 +37,7 @@ class AlignmentTest(parameterized.TestCase):
 
   @parameterized.parameters((37, 512), (203, 512))
   def test_one_text_many_times_is_a_tie(self, num, dim):
-    """Of sizes at which a product of matrices rounds equal columns differently."""
+    """Sizes at which a product of matrices rounds equal columns differently."""
     rng = np.random.default_rng(0)
     image, text = rng.normal(size=(num, dim)), rng.normal(size=(1, dim))
     measured = metrics.alignment(image, np.repeat(text, num, axis=0))

@@ -18,7 +18,7 @@ PUBLISHED = (
 
 
 def shapes(config):
-  """Of transformers' state dict, by name."""
+  """Arrays of transformers' state dict, by name."""
   image, text = config.image_width, config.text_width
   patches = (config.size // config.patch) ** 2
   named = {

@@ -185,7 +185,7 @@ class InceptionTest(absltest.TestCase):
       np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * scale)
 
   def test_stages(self):
-    """Of both programs, at 299."""
+    """Features of both programs, at 299."""
     x = jnp.zeros((1, 299, 299, 3))
     net = networks.InceptionV3()
     _, state = jax.eval_shape(

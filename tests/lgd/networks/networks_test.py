@@ -63,7 +63,7 @@ class ResidualMLPTest(parameterized.TestCase):
       self.assertGreater(np.max(np.abs(out[i] - out[0])), 1e-4, i)
 
   def test_every_attribute_matters(self):
-    """Of a condition that is a vector; and so does the null, a value of its own."""
+    """Every entry of a vector matters; and so does the null, a value of its own."""
     kinds = conditions.Attributes(4)
     nets = (
       (networks.ResidualMLP(num_classes=None, width=16, depth=2), (2,)),

@@ -75,7 +75,7 @@ class LossTest(parameterized.TestCase):
     )
 
   def test_groups(self):
-    """Of two data, with a loss for every particle: the reward of the group in each."""
+    """Two data with a loss for every particle: the reward of the group is in each."""
     particles, omega = make_particles(), np.linspace(0.0, 2.0, NUM)
     losses = jnp.arange(NUM // 2 * M, dtype=jnp.float32)
     objective = objectives.rewarded(lambda *_: losses, reward, gamma=0.3, group_size=2)
@@ -86,7 +86,7 @@ class LossTest(parameterized.TestCase):
 
   @parameterized.parameters(1, 4)
   def test_losses_of_other_groups_are_refused(self, num):
-    """Those of pooled data, say: nothing would be left of them, and a mean be NaN."""
+    """Losses of pooled data, say: nothing would be left of them, and a mean be NaN."""
     objective = objectives.rewarded(lambda *_: jnp.ones(num), reward, gamma=0.3)
     with self.assertRaisesRegex(ValueError, f'6 groups, of which there are {num} loss'):
       objective(jax.random.key(0), None, make_particles(), np.linspace(0.0, 2.0, NUM))

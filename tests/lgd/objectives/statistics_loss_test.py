@@ -280,7 +280,7 @@ class ItemsTest(parameterized.TestCase):
     np.testing.assert_array_equal(drawn['weight_s'], np.repeat(drawn['s'], num_used))
 
   def test_gradient_reaches_the_weight(self):
-    """Of the mean of omega^2 G_00: its coefficient, by hand."""
+    """The coefficient of the mean of omega^2 G_00, by hand."""
     full, _, _, store = make_store(30, 1)
     loss = functools.partial(
       objectives.statistics_loss,

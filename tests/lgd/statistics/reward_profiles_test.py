@@ -90,7 +90,7 @@ class InterpolationTest(parameterized.TestCase):
       self.assertBetween(worst[0] / worst[1], 10.0, 20.0)
 
   def test_nodes_are_exact_in_half_precision(self):
-    """Of predictions in bfloat16: .3 is not .3008."""
+    """Profiles of predictions in bfloat16: .3 is not .3008."""
     rng = np.random.default_rng(0)
     x0_cond, x0_null = jnp.asarray(rng.normal(size=(2, 5, M, 2, 3)), jnp.bfloat16)
     nodes, cond = (0.0, 0.3), jnp.zeros(5)
@@ -171,7 +171,7 @@ def loss(store, omega_of_row, gamma, *, batch=64, num_used=1):
 class LossTest(parameterized.TestCase):
   @parameterized.parameters(None, 4)
   def test_is_that_of_the_rewards_themselves(self, members):
-    """Of data, and of 3 members of groups of 4, at random weights, row by row."""
+    """Losses of data, and of 3 members of groups of 4, at random weights, row by row."""
     with jax.enable_x64(True):
       line = Line()
       store = make_store(line, members=members)

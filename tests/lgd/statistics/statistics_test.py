@@ -280,7 +280,7 @@ class GramTest(parameterized.TestCase):
     )
 
   def test_half_precision_predictions(self):
-    """Of a network that computes in bfloat16: nothing more is lost than it rounds."""
+    """A network that computes in bfloat16: nothing more is lost than it rounds."""
     eps, x0, x0_cond, x0_null = _draw((2, 3, 400), offset=2.0)
     rounded = [jnp.asarray(a, jnp.bfloat16) for a in (x0_cond, x0_null[0])]
     np.testing.assert_array_equal(

@@ -191,7 +191,7 @@ class DamageTest(parameterized.TestCase):
 
   @parameterized.parameters(*((kind,) for kind in KINDS))
   def test_something_else(self, kind):
-    """Of other formats, and of the same with nothing in it that is wanted."""
+    """Files of other formats, and of the same with nothing in it that is wanted."""
     path, written = self.root / kind.file, kind.write(self.root)
     for content in (b'\xff\xfe\x00', b'null', b'[1, "a"]', b'{"crc32": "00000000"}'):
       path.write_bytes(content)

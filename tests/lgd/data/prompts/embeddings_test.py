@@ -216,7 +216,7 @@ class ShardsTest(absltest.TestCase):
 
 
 def _cond(scale=1.0):
-  """Of two encoders; the first has two rows of three tokens, one of them padding."""
+  """Embeddings of two encoders; the first has rows of three tokens, one of them padding."""
   rng = np.random.default_rng(0)
   mask = np.array([[True, True, False], [True, True, True]])
 

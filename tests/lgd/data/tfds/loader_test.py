@@ -69,7 +69,7 @@ class LoaderTest(parameterized.TestCase):
       self.assertEqual(type(batch.cond), np.ndarray)
 
   def test_flips(self):
-    """Of fair coins, new in each epoch; the order is that without them."""
+    """Fair coins, new in each epoch; the order is that without them."""
     plain = self.take(80)
     flipped = self.take(80, augment=True)
     masks = []
