@@ -42,7 +42,7 @@ def _importance(x0, label):
 
 @functools.partial(jax.jit, static_argnames='prediction')
 def _offset_gradients(keys, weighted, at_null, prediction):
-  """Loss of an offset to an exact denoiser, per bin of (c, t, x_t): `[keys, 3, 4, 6]`."""
+  """Gradients of an offset's loss, per bin of (c, t, x_t): `[keys, 3, 4, 6]`."""
 
   def apply(offset, xt, t, label):
     seen = jnp.where(at_null, 3, label)

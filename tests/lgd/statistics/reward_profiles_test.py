@@ -171,7 +171,7 @@ def loss(store, omega_of_row, gamma, *, batch=64, num_used=1):
 class LossTest(parameterized.TestCase):
   @parameterized.parameters(None, 4)
   def test_is_that_of_the_rewards_themselves(self, members):
-    """Losses of data, and of 3 members of groups of 4, at random weights, row by row."""
+    """Data, and 3 members of groups of 4, at random weights, row by row."""
     with jax.enable_x64(True):
       line = Line()
       store = make_store(line, members=members)

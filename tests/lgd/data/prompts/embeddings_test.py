@@ -216,7 +216,7 @@ class ShardsTest(absltest.TestCase):
 
 
 def _cond(scale=1.0):
-  """Embeddings of two encoders; the first has rows of three tokens, one of them padding."""
+  """Embeddings of two encoders; the first has rows of three tokens, one padding."""
   rng = np.random.default_rng(0)
   mask = np.array([[True, True, False], [True, True, True]])
 
