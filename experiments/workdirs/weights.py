@@ -168,7 +168,7 @@ def require_same(session: Session) -> None:
   }
   if config.guidance.source == 'statistics':
     wanted['statistics'] = identity_lib.statistics_section(config)
-  if config.guidance.weight == 'table':
+  if config.guidance.weight == 'table':  # Which has no reward.
     wanted |= identity_lib.sampler_identity(config)
   stored = {**stored['config'], 'reward_model': stored.get('reward_model')}
   directory = session.workdir.guidance(layout.guidance_name(config))

@@ -1,5 +1,6 @@
 """The real configs, shrunk, through every binary; resume; runs that go wrong."""
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -23,6 +24,7 @@ from experiments import compare
 from experiments import evaluate
 from experiments import report
 from experiments import sample
+from experiments import sampling
 from experiments import search_trajectory
 from experiments import sweep
 from experiments import train_denoiser
@@ -72,10 +74,19 @@ class EndToEndTest(parameterized.TestCase):
       collect_statistics.run(config, workdir)
     for name, (objective, source, weight) in learned.items():
       config.guidance.update(objective=objective, source=source, weight=weight)
-      state = train_guidance.run(config, workdir)
+      with self.one_spec():
+        state = train_guidance.run(config, workdir)
       num_steps = 1 if weight == 'table' else config.guidance.num_steps
       self.assertEqual(int(state.step), num_steps)
       self.assertTrue((workdir / 'guidance' / name).is_dir())
+
+  @contextlib.contextmanager
+  def one_spec(self):
+    """A command computes the spec of its data once, and hands it on."""
+    spec = builders.data.spec
+    with mock.patch.object(builders.data, 'spec', side_effect=spec) as counted:
+      yield
+    counted.assert_called_once()
 
   def check_rows(self, rows, workdir, names, num_classes):
     self.assertEqual(json.loads((workdir / 'results.json').read_text()), rows)
@@ -116,7 +127,8 @@ class EndToEndTest(parameterized.TestCase):
       self.assertTrue(np.all((table >= 0.0) & (table <= 4.0)))
 
     self.train_all(config, workdir, LEARNED)
-    rows = evaluate.run(None, workdir)
+    with self.one_spec():
+      rows = evaluate.run(None, workdir)
     trajectories = {
       f'trajectory_{distance}{suffix}'
       for distance in ('pixels', 'features')
@@ -191,9 +203,13 @@ class EndToEndTest(parameterized.TestCase):
       'constant:a',
       'constant:nan',
       'interval:0.5,0.2',
+      'clamp_linear:0.5',
       'l2',
       'cfg:1.0',
     )
+    rising = sampling.resolve.given_weight(config, 'clamp_linear:0.5,0.1')
+    t = np.array([0.2, 0.7])  # 2 omega (1 - t), no less than the floor.
+    np.testing.assert_allclose(rising(None, t, t), [0.8, 0.3], rtol=1e-6)
     # Grids that are switched off leave the constants.
     off = dict.fromkeys(('kappas', 'interval_omegas', 'clamp_linear_omegas'), ())
     config.evaluation.update(off, num_seeds=1)
