@@ -59,7 +59,7 @@ def run(name: str, data_dir: str, batch_size: int, seconds: float) -> dict[str, 
 
 def _rate(
   label: str,
-  stream: Iterator[splits.Split],
+  stream: Iterator[splits.Split | splits.Batch],
   batch_size: int,
   ahead: int,
   seconds: float,

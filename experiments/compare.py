@@ -47,7 +47,7 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   reference = report.class_metrics.make_reference(dataset, judge)
   rows = report.class_metrics.real_rows(dataset, judge, reference)
 
-  @functools.cache  # What an sampler has compiled serves all methods.
+  @functools.cache  # What a sampler has compiled serves all methods.
   def sampler_at(num_steps):
     at_steps = sampling.strengths.with_steps(session, num_steps)
     return sampling.methods.ClassSampler(at_steps, dataset, params, classifier)
@@ -55,12 +55,8 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   for num_steps in config.compare.num_steps:
     entries = sampling.strengths.gather(sampler_at, num_steps, learned, pieces)
     for i, (sampler, method) in enumerate(entries):
-      key = [
-        'rows',
-        num_steps,
-        sampler.config.evaluation.num_steps,
-        method.identity,
-      ]
+      taken = sampler.config.evaluation.num_steps
+      key = ['rows', num_steps, taken, method.identity]
       make = functools.partial(measure, sampler, num_steps, method, judge, reference)
       new = pieces.get(key, make)['rows']
       rows += new
@@ -94,6 +90,11 @@ def require_comparable(
       f' here, {list(learned)}.'
     )
   for name in sampling.strengths.families(config):
+    if name not in builders.families.FAMILIES:  # In a config of an older version.
+      raise errors.InputError(
+        f'compare.methods={section.methods}: {name!r} is no method; give --config and'
+        f' some of {", ".join(builders.families.FAMILIES)}.'
+      )
     builders.families.require_usable(name, config)
     if section.match == 'mean' and name in builders.families.REWARDED:
       raise errors.InputError(

@@ -103,10 +103,7 @@ def evaluate_methods(
   pieces: app.Pieces,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
   """A row for every method and seed, and samples of the first seed by method."""
-  first, num_seeds = (
-    sampler.config.seed,
-    sampler.config.evaluation.num_seeds,
-  )
+  first, num_seeds = sampler.config.seed, sampler.config.evaluation.num_seeds
   rows, samples = [], {}
   progress = pieces.progress('evaluate', len(methods))
   for i, method in enumerate(methods):

@@ -35,8 +35,8 @@ def run(
   config: config_dict.ConfigDict, workdir: str, *, model: str
 ) -> dict[str, float]:
   """Trains or resumes, and returns the alignment of held-out pairs."""
-  validation.require_prompts(config)
   workdir, _, spec = workdirs.open_new(config, workdir)
+  validation.require_prompts(config)
   directory = workdir.clip(model)
   if checkpoints.latest_step(directory) is not None:
     workdirs.refuse.require_same(

@@ -36,6 +36,7 @@ NOISES = ('independent', 'antithetic')
 
 def run(config: config_dict.ConfigDict, workdir: str) -> dict[float, dict[str, float]]:
   """Measures, prints and returns the ratios by beta."""
+  # Rules that weights cannot be learned for have neither of the two estimates.
   session = workdirs.open_to_learn(config, workdir, finished=False)
   dataset = builders.data.load(config)
   params = workdirs.base_model.load_pair(session)

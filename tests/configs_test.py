@@ -111,7 +111,8 @@ class ConfigsTest(parameterized.TestCase):
     for variant in VARIANTS:
       config = load(name, variant)
       config.statistics.kind = kind
-      plan = builders.statistics.Plan(config, builders.data.load(config).train)
+      data = builders.data.load(config)
+      plan = builders.statistics.Plan(config, data.train, data.num_classes)
       index, _, label, _ = plan.batch(plan.items(0)[:2])
       self.assertLen(index, plan.items_per_batch)
       self.assertEqual(label.shape, (plan.items_per_batch, plan.group_size))

@@ -250,6 +250,8 @@ def batches(
   Raises:
     errors.InputError: a batch larger than the split, or that devices cannot share.
   """
+  if by_class and num_classes is None:
+    raise ValueError('by_class=True with num_classes=None: must be their number.')
   batch_size = config[section].batch_size
   groups = group_rows(
     config, section, train, group_size, by_class, epoch=0, num_classes=num_classes

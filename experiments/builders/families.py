@@ -145,7 +145,7 @@ def rule_of(name: str, config: config_dict.ConfigDict) -> config_dict.ConfigDict
 
 
 def _rule_name(name):
-  return FAMILIES[name].rule if name in FAMILIES else 'linear'
+  return 'linear' if name in GIVEN else FAMILIES[name].rule
 
 
 def with_rule(

@@ -49,13 +49,18 @@ class Plan:
 
   An item is a datum with its particles, or a group of data with one particle each. A
   shard is a range of items.
+
+  Args:
+    config: the config.
+    data: of `statistics.split`.
+    num_classes: those that must fill a group each; None where there are none.
   """
 
   def __init__(
     self,
     config: config_dict.ConfigDict,
     data: splits.Split,
-    num_classes: int | None = None,
+    num_classes: int | None,
   ):
     section = config.statistics
     self._config, self._data, self._num_classes = config, data, num_classes

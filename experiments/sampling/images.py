@@ -48,12 +48,12 @@ def sampling_identity(
   if method in workdir.guidance_names():
     path = workdir.guidance(method)
     stored = checkpoints.load_config(path)
-    learned = ('seed', 'rule', 'guidance', 'statistics', 'trajectory')
+    learned = ('seed', 'rule', 'guidance', 'statistics', 'trajectory', 'classifier')
     identity['guidance'] = {
-      **{key: stored['config'].get(key) for key in learned},
       **workdirs.identity.reward_identity(
         workdirs.configs.config_from_json(stored['config'])
       ),
+      **{key: stored['config'].get(key) for key in learned},
     }
     for model in ('weak', 'reward_model', 'prompt_model'):
       identity[f'guidance_{model}'] = stored.get(model)

@@ -42,7 +42,8 @@ def resolve_method(
   else:
     raise errors.InputError(
       f'--method={method}: must be unguided, one of the learned weights here, {names},'
-      f' or with :OMEGA one of {", ".join(builders.families.FAMILIES)}.'
+      f' clamp_linear:OMEGA,FLOOR or with :OMEGA one of'
+      f' {", ".join(builders.families.FAMILIES)}.'
     )
   return np.asarray(omega), session.with_rule(rule)
 
@@ -69,8 +70,8 @@ def given_weight(config: config_dict.ConfigDict, method: str) -> types.Weight:
     forms[1] = 'omega'
   if len(values) not in forms or not np.all(np.isfinite(values)):
     raise errors.InputError(
-      f'--method={method}: {name} takes {" or ".join(sorted(forms.values()))}, finite'
-      f' numbers, as in --method={name}:{",".join(_EXAMPLE[: len(arguments)])}.'
+      f'--method={method}: {name} takes {" or ".join(sorted(forms.values()))}, all'
+      f' finite, as in --method={name}:{",".join(_EXAMPLE[: len(arguments)])}.'
     )
   try:
     if name in builders.families.FAMILIES and len(values) == 1:

@@ -165,11 +165,11 @@ class RuleSampler(NamedTuple):
           None if omega is None else omega[rows],
           sample_keys(seed, numbers[rows]),
           self.look_up(label[rows]),
-        )
+        )[: n - rows[0]]  # The rest fills the batch.
       )
       for rows in arrays.whole_batches(n, batch_size or n)
     ]
-    x = np.concatenate(parts)[:n]
+    x = np.concatenate(parts)
     bad = ~np.isfinite(x).reshape(n, -1).all(axis=1)
     if bad.any():
       raise errors.NonFiniteError(

@@ -527,7 +527,7 @@ def _sweep(config: config_dict.ConfigDict, check: checks.Checks) -> None:
 
 
 def _frontier(config: config_dict.ConfigDict, check: checks.Checks) -> None:
-  """The gammas in `experiments.frontier`."""
+  """The gammas of `experiments.frontier`."""
   del config
   check.grid('frontier.gammas', lambda v: v >= 0.0, 'at least 0')
 

@@ -49,6 +49,7 @@ def load_denoiser(session: Session) -> types.Params:
   directory, spec = session.workdir.denoiser, session.spec
   config = configs.load_denoiser_config(session.workdir)
   warn_if_unfinished(directory, config.denoiser.num_steps)
+  logging.info('%s: at step %d', directory, checkpoints.latest_step(directory))
   net = builders.models.network(config, spec)
 
   def init(key):

@@ -1,4 +1,4 @@
-"""Opens the session of a command: its config is checked, and its base model is.
+"""Opens the session of a command, and checks its config and its base model.
 
 command                                      opened by
 train_denoiser, train_clip                   `open_new`
@@ -64,8 +64,8 @@ def open_trained(
   """A session that samples from a base model.
 
   Its config is the stored one; if `config` is given, with the sections `evaluation`,
-  `compare`, `fid`, `rule` and `mesh`, the directories of `data` and `denoiser.clip`, of
-  that.
+  `classifier`, `compare`, `fid`, `rule` and `mesh`, the directories of `data` and
+  `denoiser.clip`, of that.
 
   Raises:
     errors.InputError: no base model here, or one of another config or other data; or a
@@ -78,7 +78,7 @@ def open_trained(
   else:
     session = Session(workdir, config, validation.validate(config))
     stored = refuse.require_base_of(session)
-    for section in ('evaluation', 'compare', 'fid', 'rule'):
+    for section in ('evaluation', 'classifier', 'compare', 'fid', 'rule'):
       stored[section] = config[section]
     stored.denoiser.clip = config.denoiser.clip
     configs.with_places(stored, config)

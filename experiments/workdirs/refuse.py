@@ -72,7 +72,9 @@ def require_base_of(session: Session) -> config_dict.ConfigDict:
   return stored
 
 
-def require_made_here(session: Session, stored: dict[str, Any], path: epath.Path):
+def require_made_here(
+  session: Session, stored: dict[str, Any], path: epath.Path
+) -> None:
   """Refuses what was made with another base, weak or reward model, or another step.
 
   Args:

@@ -39,7 +39,9 @@ class Progress:
     self._stage, self._num, self._clock = stage, num, clock
     self._start = clock()
 
-  def log(self, done: int, result: str = '', *, rate: tuple[int, str] | None = None):
+  def log(
+    self, done: int, result: str = '', *, rate: tuple[int, str] | None = None
+  ) -> None:
     """Says that `done` turns are done; `rate` is a number of things, and their name."""
     elapsed = self._clock() - self._start
     parts = [f'{self._stage} {done}/{self._num}', result]

@@ -1,4 +1,4 @@
-"""Runs that are killed: real processes of the binaries, and what they leave behind."""
+"""Runs that are killed: real processes of the commands, and what they leave behind."""
 
 import dataclasses
 import json
@@ -172,7 +172,7 @@ def kill_at_random(
 
 
 def names(workdir: pathlib.Path) -> set[str]:
-  """Sizes of all files, which come and go while this looks."""
+  """Paths of all files, which come and go while this looks."""
   return {
     os.path.relpath(os.path.join(path, name), workdir)
     for path, _, files in os.walk(workdir)

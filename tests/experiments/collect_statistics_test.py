@@ -157,7 +157,7 @@ class ContentTest(WorkdirCase):
     config = smoke_config(**{'statistics.kind': kind, 'statistics.num_data': 3200})
     label = builders.data.load(config).train.label
     rows = np.arange(len(label), dtype=np.float32)
-    plan = builders.statistics.Plan(config, splits.Split(rows, label))
+    plan = builders.statistics.Plan(config, splits.Split(rows, label), 10)
     items, seen = [], []
     for shard in range(plan.num_shards):
       of_shard = plan.items(shard)
@@ -186,7 +186,7 @@ class ContentTest(WorkdirCase):
   def test_times_are_evenly_spread_after_any_number_of_items(self):
     config = smoke_config(**{'statistics.num_data': 4096})
     data = builders.data.load(config).train
-    plan = builders.statistics.Plan(config, data)
+    plan = builders.statistics.Plan(config, data, 10)
     t = plan.batch(np.arange(64))[3]
     for first in range(64, 4096, 64):
       t = np.concatenate([t, plan.batch(np.arange(first, first + 64))[3]])

@@ -158,6 +158,7 @@ class DevicesTest(parameterized.TestCase):
       data.train,
       group_size=4 if objective == 'class_marginal' else 1,
       by_class=objective == 'class_marginal',
+      num_classes=data.num_classes,
     )(0)
     loss_fn = learning.losses.make_direct_loss_fn(config, data.spec)
     self.assert_same_on_eight_devices(

@@ -9,6 +9,7 @@ from absl.testing import absltest
 from configs import mixture
 from experiments import train_denoiser
 from experiments import variance
+from lgd import errors
 
 
 class CompareTest(absltest.TestCase):
@@ -36,6 +37,10 @@ class RunTest(absltest.TestCase):
     config.sweep.beta = (1.75,)
     workdir = pathlib.Path(self.create_tempdir().full_path)
     train_denoiser.run(config, workdir)
+    config.rule.name = 'angle_domain'
+    with self.assertRaisesRegex(errors.InputError, 'weights are learned for'):
+      variance.run(config, workdir)
+    config.rule.name = 'linear'
     with (
       mock.patch.object(variance, 'NUM_POINTS', 8),
       mock.patch.object(variance, 'NUM_DRAWS', 300),

@@ -1,4 +1,4 @@
-"""Weights of CLIP from transformers' names, and the binary that converts a file."""
+"""Weights of CLIP from transformers' names, and the command that converts a file."""
 
 import dataclasses
 import importlib.util

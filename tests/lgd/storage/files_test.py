@@ -26,7 +26,7 @@ WRITES = {
   'json': lambda path: files.write_json(path, ARRAY.tolist()),
 }
 
-# A binary that writes beside what is there already, on a full disk.
+# A command that writes beside what is there already, on a full disk.
 BINARY = """
 import resource, sys
 from experiments import app
