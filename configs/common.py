@@ -194,6 +194,14 @@ def get_default() -> config_dict.ConfigDict:
   config.trajectory.num_candidates = 33
   config.trajectory.candidate_power = 1.5  # Above 1: closer together near 0.
   config.trajectory.omega_max = 4.0
+  # The same values below 0, down to this one: noise at 0 has two sides, as it must to
+  # be 0 in the mean. A weight below 0 is returned as 0.
+  config.trajectory.omega_min = -0.5
+  # A weight is 0 unless its gain over 0 is more than this many standard errors.
+  config.trajectory.confidence = 1.0
+  # Blocks of the jackknife that gives standard errors. 0: none; the smallest curve
+  # decides alone, and classes share nothing.
+  config.trajectory.num_blocks = 8
   config.trajectory.lookahead = 0.3  # How far beyond s particles meet the data.
   config.trajectory.lookahead_churn = 1.0  # Churn of that step.
   config.trajectory.memory = 0.5  # Weight of the curves of past steps, in [0, 1).
@@ -258,6 +266,14 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.kappas = (0.5, 1.5)  # Strengths of learned weights, besides 1.
   config.evaluation.classifier_width = 64  # Of the classifier that judges samples.
   config.evaluation.classifier_steps = 1000  # Of its training.
+
+  # validate_weights: the strength kappa at which a learned weight is used.
+  config.verdict = config_dict.ConfigDict()
+  config.verdict.kappas = (0.25, 0.5, 0.75, 1.0)  # Strengths to try, beside 0.
+  config.verdict.samples_per_class = 200  # At each strength, from the same noise.
+  config.verdict.num_blocks = 10  # Of the jackknife that gives standard errors.
+  # Kappa is 0 unless the gain over 0 is more than this many standard errors.
+  config.verdict.confidence = 1.0
 
   # compare: every rule and schedule against the learned weights.
   config.compare = config_dict.ConfigDict()
@@ -344,6 +360,7 @@ def get_smoke_overrides() -> dict:
       'batch_size': 8,
       'samples_per_class': 4,
     },
+    'verdict': {'kappas': (0.5, 1.0), 'samples_per_class': 4, 'num_blocks': 2},
     'evaluation': {
       'num_seeds': 2,
       'samples_per_class': 4,

@@ -37,10 +37,10 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
   params = workdirs.base_model.load_denoiser(session)
   weights, classes = workdirs.weights.load_all(session), np.arange(dataset.num_classes)
   learned = [
-    sampling.methods.learned_method(config, name, weight, classes)
+    sampling.methods.learned_method(config, name, weight, classes, kappa=kappa)
     for name, weight in weights.items()
+    for kappa in strengths(weight, config.evaluation.kappas)
   ]
-  learned = at_strengths(learned, config.evaluation.kappas)
   methods = grid_methods(config, dataset.num_classes) + learned
 
   pieces = workdirs.open_pieces(session, 'evaluate')
@@ -80,19 +80,17 @@ def grid_methods(
   return methods
 
 
-def at_strengths(
-  learned: list[sampling.methods.Method], kappas: Sequence[float]
-) -> list[sampling.methods.Method]:
-  """Learned weights, networks at every strength kappa as well."""
-  methods = []
-  for method in learned:
-    methods.append(method)
-    if not method.name.endswith('_table'):
-      methods += [
-        method._replace(params={'kappa': kappa}, table=kappa * method.table)
-        for kappa in kappas
-      ]
-  return methods
+def strengths(
+  weight: workdirs.weights.LearnedWeight, kappas: Sequence[float]
+) -> list[float | None]:
+  """Strengths of a learned weight: that of its verdict, and of networks all `kappas`.
+
+  Where the verdict is not strength 1, that is among them.
+  """
+  others = () if weight.is_table else kappas
+  if weight.kappa != 1.0:
+    others = (*others, 1.0)
+  return [None, *others]
 
 
 def evaluate_methods(

@@ -96,7 +96,12 @@ def require_same_search(session: workdirs.Session) -> dict[str, Any] | None:
   wanted['guidance'] = {k: wanted['guidance'][k] for k in network_keys}
   wanted |= workdirs.identity.sampler_identity(config)
   directory = session.workdir.guidance(workdirs.layout.guidance_name(config))
-  workdirs.refuse.require_same(stored['config'], wanted, directory)
+  # Searches that are older than these keys looked at the smallest curve alone.
+  older = {'omega_min': 0.0, 'confidence': 0.0, 'num_blocks': 0}
+  searched = older | stored['config']['trajectory']
+  workdirs.refuse.require_same(
+    stored['config'] | {'trajectory': searched}, wanted, directory
+  )
   return stored
 
 
@@ -146,15 +151,19 @@ def make_search(
   schedule = builders.models.schedule(config)
   network = counter.wrap(builders.models.denoiser(config, dataset.spec))
   pair = builders.rules.pair(config, dataset.spec, network=network)
-  unit = jnp.linspace(0.0, 1.0, section.num_candidates)
-  omegas = section.omega_max * unit**section.candidate_power
+  omegas = candidates(section)
   features, features_params = None, None
   if section.distance == 'features':
     features, features_params = judges.classifiers.train_noisy_features(config, dataset)
 
   @jax.jit
   def compiled(features_params, params, key, reference, counts):
-    settings = {'schedule': schedule, 'beta': section.beta, 'num_references': counts}
+    settings = {
+      'schedule': schedule,
+      'beta': section.beta,
+      'num_references': counts,
+      'num_blocks': section.num_blocks,
+    }
     if features is None:
       curves = trajectory.pixel_curves(reference, **settings)
     else:
@@ -175,9 +184,18 @@ def make_search(
       fade=section.memory,
       lookahead=section.lookahead,
       lookahead_churn=section.lookahead_churn,
+      confidence=section.confidence,
     )
 
   return functools.partial(compiled, features_params)
+
+
+def candidates(section: config_dict.ConfigDict) -> jax.Array:
+  """Values of omega to choose from, increasing, on both sides of 0."""
+  unit = np.linspace(0.0, 1.0, section.num_candidates)
+  positive = section.omega_max * unit**section.candidate_power
+  negative = -positive[1:][positive[1:] <= -section.omega_min]
+  return jnp.asarray(np.concatenate([negative[::-1], positive]), jnp.float32)
 
 
 def require_references(

@@ -10,11 +10,25 @@ predictions at the particles x_i,
        a = coef_xt x_t + coef_x0 x0_cond,  b = coef_x0 (x0_cond - x0_null)
   (2)  D(omega) = 1/(N R) sum_ik E||x'_i(omega) - y_k||^beta
                   - 1/2 1/(N(N-1)) sum_{i != j} E||x'_i(omega) - x'_j(omega)||^beta
-  (3)  C_k = fade C_k-1 + D_k,  omega_k = argmin C_k over the candidates
+  (3)  C_k = fade C_k-1 + D_k
 
 for reference data y ~ q(y_s' | c): half the energy distance up to a constant. Why look
 ahead: at s the noise hides errors that only later steps reveal, when guidance has lost
 its power over them. (1) has its own churn; the particles move on as in the sampler.
+
+The candidates lie on both sides of 0. Particles and references are dealt into B blocks,
+and every curve comes with B others, each without one block: a jackknife. With C_c of
+condition c, its mean over conditions C, and var the jackknife's variance,
+
+  (4)  rho = max(0, 1 - mean_c var(C_c') / mean_c (C_c' - C')^2)   at the minimum of C
+  (5)  C_c <- C + rho (C_c - C)
+  (6)  omega_c = argmin C_c,  if C_c(0) - C_c(omega_c) > confidence sd(the same), or 0
+
+(4) is James and Stein's: conditions whose slopes differ by no more than their noise
+share one curve. (6) keeps noise from becoming guidance. Where C_c is a parabola, its
+gain is half of (slope at 0)^2 / curvature, and confidence 1 asks for a slope of two
+standard deviations. Weights below 0 are returned as 0: they are no more than what lets
+noise at 0 have two sides.
 
 In pixels every candidate follows from inner products of {a_i}, {b_i} and the data, with
 z and the noise of y integrated out (`mmd`, (3)); in features f the candidates cost f
@@ -23,6 +37,7 @@ the number of candidates. (3) smooths over steps: curves are added up, and fade,
 the minimum is taken, so that the particles follow the weights returned.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -38,7 +53,8 @@ from lgd import noising
 from lgd import transitions
 from lgd import types
 
-# (key, a [conds, N, *data], b, std [], s' [], omegas [K]) -> curves (2) [conds, K].
+# (key, a [conds, N, *data], b, std [], s' [], omegas [K]) -> curves (2)
+# [conds, 1 + B, K]: with all particles and references, and without each block.
 CurveFn = Callable[
   [jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array
 ]
@@ -50,6 +66,7 @@ def pixel_curves(
   schedule: types.Schedule,
   beta: float,
   num_references: jax.Array | None = None,
+  num_blocks: int = 0,
 ) -> CurveFn:
   """Curves (2) of the particles themselves, all noise integrated out.
 
@@ -59,6 +76,7 @@ def pixel_curves(
     beta: kernel exponent, in (0, 2).
     num_references: `[num_conds]`, how many of the R are data: the first, the rest is
       not looked at; None is all. So a rare condition takes none from the others.
+    num_blocks: B of the jackknife; 0 leaves it out.
 
   Cost: five products of N x N and N x R vectors per condition, then O(N (N + R)) a
   candidate.
@@ -68,8 +86,7 @@ def pixel_curves(
   is_data = _is_data(reference, num_references)
 
   def curve(a, b, y, is_data, noise_var, sigma_s, omegas):  # Of one condition.
-    if is_data is not None:
-      y = jnp.where(is_data[:, None], y, y[0])
+    y = jnp.where(is_data[:, None], y, y[0])
     centre = y.mean(axis=0)  # Only differences matter.
     a, y = a - centre, y - centre
 
@@ -80,23 +97,25 @@ def pixel_curves(
       product(x, z) for x, z in ((a, a), (a, b), (b, b), (a, y), (b, y))
     )
     y_norm = jnp.sum(jnp.square(y), axis=1)
-    i, j = np.triu_indices(len(a), 1)
 
     def distance(omega):
       xx = aa + omega * (ab + ab.T) + omega**2 * bb
       x_norm = jnp.diagonal(xx)
       to_data = x_norm[:, None] + y_norm - 2.0 * (ay + omega * by)
-      to_each_other = x_norm[i] + x_norm[j] - 2.0 * xx[i, j]
-      attraction, repulsion = (
-        mmd.expected_norm_power(jnp.maximum(q, 0.0), v, dim, beta).mean(where=where)
-        for q, v, where in (
-          (to_data, noise_var + sigma_s**2, is_data),
-          (to_each_other, 2.0 * noise_var, None),
-        )
+      to_each_other = x_norm[:, None] + x_norm - 2.0 * xx
+      return _energies(
+        *(
+          mmd.expected_norm_power(jnp.maximum(q, 0.0), v, dim, beta)
+          for q, v in (
+            (to_data, noise_var + sigma_s**2),
+            (to_each_other, 2.0 * noise_var),
+          )
+        ),
+        is_data,
+        num_blocks,
       )
-      return attraction - 0.5 * repulsion
 
-    return jax.lax.map(distance, omegas)
+    return jax.lax.map(distance, omegas).T
 
   def curves(key, a, b, std, s, omegas):
     del key
@@ -117,6 +136,7 @@ def feature_curves(
   schedule: types.Schedule,
   beta: float,
   num_references: jax.Array | None = None,
+  num_blocks: int = 0,
 ) -> CurveFn:
   """Curves (2) in the features of noisy data; noise is drawn, the same for all omega.
 
@@ -126,12 +146,12 @@ def feature_curves(
     schedule: noise schedule.
     beta: kernel exponent, in (0, 2).
     num_references: as in `pixel_curves`.
+    num_blocks: as in `pixel_curves`.
 
   Cost: one evaluation of `features` per particle and candidate and, every step, per
   reference; then O(N (N + R) num_features) a candidate.
   """
   is_data = _is_data(reference, num_references)
-  to_data = None if is_data is None else is_data[:, None]  # [conds, 1, R]
 
   def curves(key, a, b, std, s, omegas):
     key_z, key_y = jax.random.split(key)
@@ -145,7 +165,6 @@ def feature_curves(
       return _in_float32(embedded.reshape(*x.shape[:2], -1))
 
     y = embed(ys)
-    others = ~np.eye(a.shape[1], dtype=bool)
 
     def norm_power(x, y):  # ||x_i - y_k||^beta within each condition; no gradients.
       product = jnp.einsum('cif,ckf->cik', x, y, precision=jax.lax.Precision.HIGHEST)
@@ -155,13 +174,40 @@ def feature_curves(
 
     def distance(omega):
       x = embed(a + omega * b + z)
-      attraction = norm_power(x, y).mean(axis=(1, 2), where=to_data)
-      repulsion = norm_power(x, x).mean(axis=(1, 2), where=others)
-      return attraction - 0.5 * repulsion
+      to_data, to_each_other = norm_power(x, y), norm_power(x, x)
+      return jax.vmap(functools.partial(_energies, num_blocks=num_blocks))(
+        to_data, to_each_other, is_data
+      )
 
-    return jax.lax.map(distance, omegas).T
+    return jnp.moveaxis(jax.lax.map(distance, omegas), 0, -1)
 
   return curves
+
+
+def _energies(
+  to_data: jax.Array, to_each_other: jax.Array, is_data: jax.Array, num_blocks: int
+) -> jax.Array:
+  """(2) from distances `[N, R]` and `[N, N]`: `[1 + B]`, of all and without each block.
+
+  Block b has every B-th particle and datum, from number b on.
+  """
+  n = to_data.shape[0]
+  out = np.arange(n) % max(num_blocks, 1) == np.arange(num_blocks)[:, None]
+  keep_x = jnp.asarray(np.concatenate([np.ones((1, n), bool), ~out]), to_data.dtype)
+  r = to_data.shape[1]
+  out = np.arange(r) % max(num_blocks, 1) == np.arange(num_blocks)[:, None]
+  keep_y = np.concatenate([np.ones((1, r), bool), ~out]) & is_data
+  keep_y = keep_y.astype(to_data.dtype)
+
+  def total(weight, values, other):  # Sum over the pairs that are kept.
+    kept = jnp.matmul(weight, values, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(kept * other, axis=1)
+
+  num_x, num_y = keep_x.sum(axis=1), keep_y.sum(axis=1)
+  attraction = total(keep_x, to_data, keep_y) / (num_x * num_y)
+  others = jnp.where(np.eye(n, dtype=bool), 0.0, to_each_other)
+  repulsion = total(keep_x, others, keep_x) / (num_x * (num_x - 1.0))
+  return attraction - 0.5 * repulsion
 
 
 def _in_float32(x):
@@ -170,10 +216,46 @@ def _in_float32(x):
 
 
 def _is_data(reference, num_references):
-  """`[num_conds, R]`, which of the reference are data; None where all are."""
+  """`[num_conds, R]`, which of the reference are data."""
+  num_conds, num = reference.shape[:2]
   if num_references is None:
-    return None
-  return jnp.arange(reference.shape[1]) < jnp.asarray(num_references)[:, None]
+    return jnp.ones((num_conds, num), bool)
+  return jnp.arange(num) < jnp.asarray(num_references)[:, None]
+
+
+def choose(curves: jax.Array, omegas: jax.Array, *, confidence: float) -> jax.Array:
+  """The weight of every condition, (4)-(6).
+
+  Args:
+    curves: `[num_conds, 1 + B, K]`, as a `CurveFn` gives them.
+    omegas: `[K]` increasing candidates, K >= 3, among them 0.
+    confidence: of (6), >= 0.
+
+  Returns:
+    `[num_conds]`, of any sign; NaN where a curve is not a number.
+  """
+  num_conds, num_blocks = curves.shape[0], curves.shape[1] - 1
+
+  def variance(x):  # The jackknife's: [..., 1 + B] -> [...].
+    if not num_blocks:
+      return jnp.zeros(x.shape[:-1])
+    return (num_blocks - 1) * jnp.var(x[..., 1:], axis=-1)
+
+  pooled = jnp.nanmean(curves, axis=0)
+  if num_conds > 1:
+    k = jnp.clip(jnp.argmin(pooled[0]), 1, len(omegas) - 2)
+    slope = curves[:, :, k + 1] - curves[:, :, k - 1]
+    noise = jnp.nanmean(variance(slope))
+    spread = jnp.nanvar(slope[:, 0]) * num_conds / (num_conds - 1)
+    rho = jnp.where(spread > noise, 1.0 - noise / jnp.where(spread > 0, spread, 1), 0.0)
+    curves = pooled + rho * (curves - pooled)
+  best = jnp.argmin(curves[:, 0], axis=1)
+  at_best = jnp.take_along_axis(curves, best[:, None, None], axis=2)[:, :, 0]
+  gain = curves[:, :, jnp.argmin(jnp.abs(omegas))] - at_best
+  is_clear = gain[:, 0] > confidence * jnp.sqrt(variance(gain))
+  omega = jnp.where(is_clear, omegas[best], 0.0)
+  # Of NaN, argmin is the first candidate, without a word.
+  return jnp.where(jnp.isnan(curves).any(axis=(1, 2)), jnp.nan, omega)
 
 
 def search(
@@ -192,8 +274,9 @@ def search(
   fade: float,
   lookahead: float,
   lookahead_churn: float,
+  confidence: float,
 ) -> jax.Array:
-  """The weight of every condition at every transition, (1)-(3).
+  """The weight of every condition at every transition, (1)-(6).
 
   Args:
     key: one key.
@@ -207,14 +290,15 @@ def search(
     times: `[num_steps + 1]` decreasing times, the sampler's.
     churn: of the sampler, in [0, 1].
     num_particles: N, at least 2.
-    omegas: `[K]` candidates.
+    omegas: `[K]` increasing candidates, K >= 3, among them 0.
     fade: of (3), in [0, 1): what is left of earlier curves a step later.
     lookahead: how far beyond s to compare, >= 0.
     lookahead_churn: churn of (1).
+    confidence: of (6).
 
   Returns:
-    `[num_conds, num_steps]`, as `guidance.table` takes it; NaN for a condition from the
-    transition on at which its curve is not a number.
+    `[num_conds, num_steps]`, at least 0, as `guidance.table` takes it; NaN for a
+    condition from the transition on at which its curve is not a number.
 
   Raises:
     ValueError: one particle, or times that are no grid.
@@ -224,6 +308,7 @@ def search(
   if num_particles < 2:
     raise ValueError(f'num_particles={num_particles}: their distances need at least 2.')
   checks.time_grid(times=times)
+  times, omegas = jnp.asarray(times), jnp.asarray(omegas)
   num_conds = jax.tree.leaves(cond)[0].shape[0]
   total = num_conds * num_particles
   particle_cond = jax.tree.map(lambda c: jnp.repeat(c, num_particles, axis=0), cond)
@@ -242,17 +327,19 @@ def search(
 
     s_ahead = jnp.maximum(s - lookahead, 0.0)
     a, b, std = candidates(s_ahead, lookahead_churn)
-    curves = fade * curves + curve_fn(
+    found = curve_fn(
       key_curves, a.reshape(by_cond), b.reshape(by_cond), std, s_ahead, omegas
     )
-    omega = omegas[jnp.argmin(curves, axis=1)]  # [num_conds]
-    # Of NaN, argmin is the first candidate: no guidance, without a word.
-    omega = jnp.where(jnp.isnan(curves).any(axis=1), jnp.nan, omega)
+    curves = fade * curves + found
+    omega = jnp.maximum(choose(curves, omegas, confidence=confidence), 0.0)
     scale = arrays.expand_right(jnp.repeat(omega, num_particles), xt)
     a, b, std = candidates(s, churn)
     return (a + scale * b + std * arrays.normal(key_z, xt.shape), curves), omega
 
-  start = (xt, jnp.zeros((num_conds, len(omegas))))
+  particles = jax.ShapeDtypeStruct((num_conds, num_particles, *shape), xt.dtype)
+  time = jax.ShapeDtypeStruct((), times.dtype)
+  found = jax.eval_shape(curve_fn, key, particles, particles, time, time, omegas)
+  start = (xt, jnp.zeros(found.shape))
   steps = (jnp.arange(1, len(times)), times[:-1], times[1:])
   _, table = jax.lax.scan(transition, start, steps)
   return table.T

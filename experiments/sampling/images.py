@@ -58,6 +58,9 @@ def sampling_identity(
     for model in ('weak', 'reward_model', 'prompt_model'):
       identity[f'guidance_{model}'] = stored.get(model)
     identity['guidance_step'] = checkpoints.latest_step(path)
+    verdict = workdirs.verdicts.load(session, method)
+    if verdict is not None:
+      identity['kappa'] = verdict.kappa
   return identity
 
 

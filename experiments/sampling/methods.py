@@ -156,7 +156,17 @@ def learned_method(
   name: str,
   weight: workdirs.weights.LearnedWeight,
   label: np.ndarray,
+  *,
+  kappa: float | None = None,
 ) -> Method:
-  """A learned weight at the sampler's steps, with a row for every label."""
-  table = np.asarray(sampler.tabulate_learned(config, weight, label))
-  return Method(name, {}, weight.rule, table, weight.num_evaluations)
+  """A learned weight at the sampler's steps, with a row for every label.
+
+  At the strength of its verdict, whose cost then counts; or times `kappa`.
+  """
+  table = sampler.tabulate_learned(config, weight, label, kappa=kappa)
+  params, cost = {}, weight.num_evaluations
+  if kappa is not None:
+    params = {'kappa': kappa}
+  elif weight.verdict is not None:
+    cost += weight.verdict.num_evaluations
+  return Method(name, params, weight.rule, np.asarray(table), cost)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 from ml_collections import config_dict
 
 from experiments import builders
@@ -38,6 +39,8 @@ def resolve_method(
     rule = builders.families.rule_of(name, config)
   elif method in names:
     learned = workdirs.weights.load(session, method)
+    if learned.verdict is not None:
+      logging.info('%s: %s', method, learned.verdict)
     omega, rule = sampler.tabulate_learned(config, learned, label), learned.rule
   else:
     raise errors.InputError(

@@ -269,8 +269,12 @@ def tabulate_learned(
   config: config_dict.ConfigDict,
   weight: workdirs.weights.LearnedWeight,
   label: np.ndarray,
+  *,
+  kappa: float | None = None,
 ) -> jax.Array:
   """`[n, num_steps]` weights of a learned one for labels, on the sampler's grid.
+
+  They are taken times `kappa`; None is the strength of its verdict.
 
   Raises:
     errors.InputError: a table that does not cover the grid.
@@ -282,4 +286,5 @@ def tabulate_learned(
       raise errors.InputError(
         f'evaluation.t_max={config.evaluation.t_max}: {error}'
       ) from error
-  return make_tabulate(config, weight.model, weight.read)(weight.params, label)
+  omega = make_tabulate(config, weight.model, weight.read)(weight.params, label)
+  return (weight.kappa if kappa is None else kappa) * omega

@@ -48,6 +48,7 @@ def validate(config: config_dict.ConfigDict) -> splits.Spec:
     _sweep,
     _frontier,
     _evaluation,
+    _verdict,
     _compare,
     _fid,
   ):
@@ -493,6 +494,9 @@ def _trajectory(config: config_dict.ConfigDict, check: checks.Checks) -> None:
     'classifier_steps', 'fit_steps', 'learning_rate',
   ):  # fmt: skip
     check.positive(f'trajectory.{key}')
+  check('trajectory.omega_min', lambda v: v <= 0.0, 'must not be above 0.')
+  check('trajectory.confidence', lambda v: v >= 0.0, 'must not be negative.')
+  check('trajectory.num_blocks', lambda v: v == 0 or v >= 2, 'must be 0 or at least 2.')
   check.fraction('trajectory.memory')
   check.fraction('trajectory.lookahead')
   check('trajectory.lookahead_churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
@@ -576,6 +580,15 @@ def _evaluation(config: config_dict.ConfigDict, check: checks.Checks) -> None:
     lambda v: len(v) >= 2 and all(a < b for a, b in itertools.pairwise(v)),
     'needs at least 2 times in increasing order.',
   )
+
+
+def _verdict(config: config_dict.ConfigDict, check: checks.Checks) -> None:
+  """How the strength of a learned weight is chosen."""
+  del config
+  check.grid('verdict.kappas', lambda v: v > 0.0, 'above 0')
+  check('verdict.samples_per_class', lambda v: v >= 3, 'a jackknife needs at least 3.')
+  check('verdict.num_blocks', lambda v: v >= 2, 'a variance needs at least 2.')
+  check('verdict.confidence', lambda v: v >= 0.0, 'must not be negative.')
 
 
 def _compare(config: config_dict.ConfigDict, check: checks.Checks) -> None:

@@ -9,6 +9,7 @@ from experiments.workdirs import opening
 from experiments.workdirs import refuse
 from experiments.workdirs import session
 from experiments.workdirs import statistics
+from experiments.workdirs import verdicts
 from experiments.workdirs import weights
 from experiments.workdirs.layout import Workdir
 from experiments.workdirs.opening import open_new
@@ -33,5 +34,6 @@ __all__ = (
   'refuse',
   'session',
   'statistics',
+  'verdicts',
   'weights',
 )

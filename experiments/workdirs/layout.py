@@ -7,6 +7,7 @@ fid/                features and rows of `experiments.fid`
 clip/MODEL/         Orbax steps of a small CLIP, that rewards or judges
 compare/            results and figures of compare
 configs/            the resolved config of every command and stage, to be read
+verdicts/           NAME.json, the strength at which each learned weight is used
 sweep/              table, figures and chosen setting of a sweep
 metrics.jsonl       one line per logging window of every stage
 tensorboard/        the same for TensorBoard
@@ -50,6 +51,7 @@ _ENTRIES = (
   'sweep',
   'tensorboard',
   'unfinished',
+  'verdicts',
 )
 _HALF = '.partial'  # What a process leaves that is killed while it writes.
 
@@ -68,6 +70,10 @@ class Workdir:
   def clip(self, model: str) -> epath.Path:
     """The directory of the small CLIP that is a reward, or a judge."""
     return self._entry('clip', model)
+
+  def verdict(self, name: str) -> epath.Path:
+    """The file with the verdict of the learned weight `name`."""
+    return self._entry('verdicts', f'{name}.json')
 
   def statistics(self, name: str) -> epath.Path:
     """The directory of a statistics pass."""

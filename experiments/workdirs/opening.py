@@ -23,6 +23,9 @@ from experiments.workdirs.session import Session
 from lgd import errors
 from lgd.training import checkpoints
 
+# Sections that a command which samples takes from the config that it is given.
+_OF_SAMPLING = ('evaluation', 'classifier', 'compare', 'fid', 'rule', 'verdict')
+
 
 def open_new(config: config_dict.ConfigDict, path: epath.PathLike) -> Session:
   """A session that trains a model of its own.
@@ -64,8 +67,8 @@ def open_trained(
   """A session that samples from a base model.
 
   Its config is the stored one; if `config` is given, with the sections `evaluation`,
-  `classifier`, `compare`, `fid`, `rule` and `mesh`, the directories of `data` and
-  `denoiser.clip`, of that.
+  `classifier`, `compare`, `fid`, `rule`, `verdict` and `mesh`, the directories of
+  `data` and `denoiser.clip`, of that.
 
   Raises:
     errors.InputError: no base model here, or one of another config or other data; or a
@@ -78,7 +81,7 @@ def open_trained(
   else:
     session = Session(workdir, config, validation.validate(config))
     stored = refuse.require_base_of(session)
-    for section in ('evaluation', 'classifier', 'compare', 'fid', 'rule'):
+    for section in _OF_SAMPLING:
       stored[section] = config[section]
     stored.denoiser.clip = config.denoiser.clip
     configs.with_places(stored, config)

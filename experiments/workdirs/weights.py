@@ -22,6 +22,7 @@ from experiments.workdirs import configs
 from experiments.workdirs import identity as identity_lib
 from experiments.workdirs import layout
 from experiments.workdirs import refuse
+from experiments.workdirs import verdicts
 from experiments.workdirs.session import Session
 from lgd import errors
 from lgd import training
@@ -39,6 +40,12 @@ class LearnedWeight(NamedTuple):
   num_evaluations: int  # Denoiser evaluations spent on learning it.
   rule: config_dict.ConfigDict  # That it was learned for.
   guidance: config_dict.ConfigDict  # How it was learned.
+  verdict: verdicts.Verdict | None = None  # Of validate_weights.
+
+  @property
+  def kappa(self) -> float:
+    """The strength at which it is used."""
+    return 1.0 if self.verdict is None else self.verdict.kappa
 
   @property
   def is_table(self) -> bool:
@@ -46,7 +53,7 @@ class LearnedWeight(NamedTuple):
     return self.guidance.weight == 'table'
 
   def __call__(self, cond, s, t):
-    """omega for what `read` gives."""
+    """omega for what `read` gives, at strength 1."""
     return self.model.apply(self.params, cond, s, t)
 
 
@@ -88,6 +95,7 @@ def load(
     stored['num_evaluations'],
     learned.rule,
     learned.guidance,
+    verdicts.load(session, name),
   )
 
 

@@ -5,6 +5,8 @@ from lgd.metrics.classification import classification
 from lgd.metrics.energy import class_conditional_energy
 from lgd.metrics.energy import class_sets
 from lgd.metrics.energy import ClassSets
+from lgd.metrics.energy import jackknife_error
+from lgd.metrics.energy import jackknifed_energy
 from lgd.metrics.estimate import Estimate
 from lgd.metrics.features import clip
 from lgd.metrics.features import extract
@@ -47,6 +49,8 @@ __all__ = (
   'gaussian',
   'inception',
   'inception_score',
+  'jackknife_error',
+  'jackknifed_energy',
   'kernel_distance',
   'load_gaussian',
   'merge',

@@ -5,6 +5,11 @@
 with unbiased means over pairs: the estimate of `lgd.mmd` at beta = 1. It is 0 in the
 mean when every class is matched, and it may be negative. X and X' are independent:
 samples that were drawn together, in groups, make pairs with other groups only.
+
+Its error comes from a jackknife: with (1) of all blocks but b, v_b, of B blocks of
+samples and data, the standard error of (1), or of any difference of two such, is
+
+  (2)  sqrt((B - 1) / B sum_b (v_b - mean v)^2)
 """
 
 from typing import NamedTuple
@@ -85,6 +90,73 @@ def class_conditional_energy(x: ClassSets, y: ClassSets) -> float:
       ]
     )
   )
+
+
+def jackknifed_energy(
+  x: np.ndarray,
+  label: np.ndarray,
+  y: np.ndarray,
+  y_label: np.ndarray,
+  *,
+  num_blocks: int,
+) -> np.ndarray:
+  """(1), and what it would be without each block: `[1 + num_blocks]`.
+
+  Number i of a class, of the samples and of the data, is in block i mod num_blocks.
+
+  Args:
+    x: samples, `[n, *data]`.
+    label: their classes, `[n]`.
+    y: data, `[m, *data]`.
+    y_label: their classes, `[m]`: the same ones.
+    num_blocks: B, at least 2.
+
+  Raises:
+    ValueError: other classes, or one with less than 3 samples or data.
+
+  Cost: O((n + m)^2 dim) for the n and m of a class.
+  """
+  classes = np.unique(label)
+  if num_blocks < 2 or not np.array_equal(classes, np.unique(y_label)):
+    raise ValueError(
+      f'num_blocks={num_blocks}: must be at least 2; classes {classes} and'
+      f' {np.unique(y_label)}: must be the same.'
+    )
+  total = np.zeros(1 + num_blocks)
+  for c in classes:
+    own, data = (v.reshape(len(v), -1)[of == c] for v, of in ((x, label), (y, y_label)))
+    if min(len(own), len(data)) < 3:
+      raise ValueError(
+        f'class {c} has {len(own)} samples and {len(data)} data: needs at least 3 each.'
+      )
+    keep_x, keep_y = (_without_blocks(len(v), num_blocks) for v in (own, data))
+    total += (
+      2.0 * _kept_mean(keep_x, own, keep_y, data)
+      - _kept_mean(keep_x, own, keep_x, own, of_pairs=True)
+      - _kept_mean(keep_y, data, keep_y, data, of_pairs=True)
+    )
+  return total / len(classes)
+
+
+def jackknife_error(values: np.ndarray) -> float:
+  """(2) of `[1 + B]`, as in `jackknifed_energy`, or of a difference of two such."""
+  return float(np.sqrt((len(values) - 2) * np.var(values[1:])))
+
+
+def _without_blocks(num: int, num_blocks: int) -> np.ndarray:
+  """`[1 + num_blocks, num]`: all, and all but each block."""
+  in_block = np.arange(num) % num_blocks == np.arange(num_blocks)[:, None]
+  return np.concatenate([np.ones((1, num), bool), ~in_block]).astype(np.float64)
+
+
+def _kept_mean(keep_x, x, keep_y, y, *, of_pairs=False):
+  """Mean distances of what is kept, `[1 + B]`; of pairs i != j where y is x."""
+  total = np.zeros(len(keep_x))
+  for i, sq_dist in distances.squared(x, y):
+    rows = np.sqrt(sq_dist, out=sq_dist) @ keep_y.T  # [rows, 1 + B]
+    total += np.sum(keep_x[:, i : i + len(rows)].T * rows, axis=0)
+  num_x, num_y = keep_x.sum(axis=1), keep_y.sum(axis=1)
+  return total / (num_x * (num_y - 1.0 if of_pairs else num_y))
 
 
 def _sum_distances(x: np.ndarray, y: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from experiments import workdirs
 from lgd import conditions
 from lgd import errors
 from lgd.data import splits
+from lgd.training import checkpoints
 from tests import helpers
 
 SPEC = splits.Spec((2,), conditions.Labels(8))
@@ -65,6 +66,25 @@ class RunTest(helpers.WorkdirCase):
       again = search_trajectory.run(smoke_config(), workdir)
     np.testing.assert_array_equal(again, self.table)
     self.assertEqual(helpers.files_under(workdir / 'guidance'), before)
+
+  def test_older_than_the_jackknife(self):
+    """A weight of the smallest curve alone is not one of the default."""
+    load, new = checkpoints.load_config, ('omega_min', 'confidence', 'num_blocks')
+
+    def without(path):
+      stored = load(path)
+      section = {
+        k: v for k, v in stored['config']['trajectory'].items() if k not in new
+      }
+      return stored | {'config': stored['config'] | {'trajectory': section}}
+
+    older = {'omega_min': 0.0, 'confidence': 0.0, 'num_blocks': 0}
+    config = smoke_config(**{f'trajectory.{k}': v for k, v in older.items()})
+    with mock.patch.object(checkpoints, 'load_config', without):
+      with self.assertRaisesRegex(errors.InputError, 'trajectory.* was written with 0'):
+        search_trajectory.run(smoke_config(), self.root)
+      again = search_trajectory.run(config, self.copy())
+    np.testing.assert_array_equal(again, self.table)
 
   def test_cut_short_in_the_search(self):
     workdir = self.copy()

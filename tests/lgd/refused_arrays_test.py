@@ -55,6 +55,7 @@ def search(times):
     num_particles=2,
     omegas=ONE(2),
     fade=0.0,
+    confidence=0.0,
     lookahead=0.0,
     lookahead_churn=0.0,
   )

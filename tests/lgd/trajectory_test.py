@@ -74,7 +74,31 @@ class CurvesTest(parameterized.TestCase):
         *(a[c], b[c], reference[c], omegas),
         **{'std': std, 'alpha_s': 1.0 - s, 'sigma_s': s, 'beta': beta},
       )
-      np.testing.assert_allclose(curves[c], expected, rtol=2e-4)
+      np.testing.assert_allclose(curves[c, 0], expected, rtol=2e-4)
+
+  @parameterized.parameters('pixels', 'features')
+  def test_without_each_block(self, distance):
+    """As if the particles and data of the block had never been; data of two sizes."""
+    a, b, reference = draw((3,), n=7)
+    omegas, s, std, key = jnp.array([0.0, 0.7]), 0.0, 0.0, jax.random.key(0)
+    counts = np.array([5, 9])
+    make = functools.partial(trajectory.pixel_curves, schedule=FLOW, beta=1.0)
+    if distance == 'features':  # Without noise at s = 0.
+      make = functools.partial(
+        trajectory.feature_curves, lambda x, t: x, schedule=FLOW, beta=1.0
+      )
+    curve_fn = make(reference, num_references=counts, num_blocks=3)
+    curves = curve_fn(key, a, b, std, s, omegas)
+    self.assertEqual(curves.shape, (2, 4, 2))
+    for c in range(2):
+      for block in range(4):  # The first is of all.
+        x = [i for i in range(7) if i % 3 != block - 1 or not block]
+        y = [k for k in range(counts[c]) if k % 3 != block - 1 or not block]
+        expected = explicit_curve(
+          *(a[c, x], b[c, x], reference[c, y], omegas),
+          **{'std': 0.0, 'alpha_s': 1.0, 'sigma_s': 0.0, 'beta': 1.0},
+        )
+        np.testing.assert_allclose(curves[c, block], expected, rtol=2e-4)
 
   @parameterized.parameters('pixels', 'features')
   def test_a_rare_condition_takes_none_from_the_others(self, distance):
@@ -101,7 +125,7 @@ class CurvesTest(parameterized.TestCase):
         *(a[0], b[0], reference[0, :2], omegas),
         **{'std': std, 'alpha_s': 1.0 - s, 'sigma_s': s, 'beta': 1.0},
       )
-      np.testing.assert_allclose(curves[0], expected, rtol=2e-4)
+      np.testing.assert_allclose(curves[0, 0], expected, rtol=2e-4)
     else:  # As if the rest were more of the same.
       self.assertLess(np.abs(curves[0] - full[0]).max(), 5.0)
 
@@ -124,7 +148,7 @@ class CurvesTest(parameterized.TestCase):
     curves = trajectory.pixel_curves(reference, **settings)(
       keys[0], a, b, std, s, omegas
     )
-    self.assertEqual(curves.shape, (2, 3))
+    self.assertEqual(curves.shape, (2, 1, 3))
     error = np.abs(draws.mean(axis=0) - curves)
     np.testing.assert_array_less(error, 5.0 * draws.std(axis=0) / np.sqrt(3000))
 
@@ -144,7 +168,67 @@ class CurvesTest(parameterized.TestCase):
       to_data = np.linalg.norm(a[c][:, None] - reference[c], axis=-1).mean()
       within = np.linalg.norm(a[c][:, None] - a[c], axis=-1).mean()
       expected = to_data - 0.5 * within * 9 / 8
-      np.testing.assert_allclose(curves[c, 0], expected, rtol=1e-5)
+      np.testing.assert_allclose(curves[c, 0, 0], expected, rtol=1e-5)
+
+
+class ChooseTest(parameterized.TestCase):
+  """Curves that are parabolas with noisy slopes: every answer is known."""
+
+  OMEGAS = jnp.linspace(-1.0, 2.0, 301)
+  NUM_BLOCKS = 10
+
+  def curves(self, best, sd, *, num_conds=400, seed=0):
+    """Minima at `best [num_conds]`, whose errors have the standard deviation `sd`.
+
+    A curve is the mean of those of the blocks, and a replicate that of nine of ten.
+    """
+    rng = np.random.default_rng(seed)
+    best = np.broadcast_to(best, num_conds)[:, None]
+    noise = rng.normal(0.0, sd * np.sqrt(self.NUM_BLOCKS), (num_conds, self.NUM_BLOCKS))
+    mean = noise.mean(axis=1, keepdims=True)
+    replicates = (self.NUM_BLOCKS * mean - noise) / (self.NUM_BLOCKS - 1)
+    at = best + np.concatenate([mean, replicates], axis=1)
+    return jnp.asarray((np.asarray(self.OMEGAS) - at[:, :, None]) ** 2), at[:, 0]
+
+  def test_noise_at_0_is_not_guidance(self):
+    """One condition at a time: the tails of a t distribution; with a wall, a half."""
+    curves, at = self.curves(0.0, 0.2)
+    choose = functools.partial(trajectory.choose, omegas=self.OMEGAS, confidence=1.0)
+    omega = jax.vmap(lambda curve: choose(curve[None])[0])(curves)
+    expected = 2.0 * special.stdtr(self.NUM_BLOCKS - 1, -2.0)  # 7.7%, of both signs.
+    self.assertAlmostEqual(np.mean(omega != 0.0), expected, delta=0.04)
+    self.assertLess(abs(omega.mean()), 0.02)
+    wall = np.maximum(at, 0.0).mean()
+    self.assertGreater(wall, 0.07)  # 0.4 of the standard deviation.
+    self.assertLess(np.maximum(omega, 0.0).mean(), wall / 3.0)
+
+  def test_conditions_that_noise_alone_tells_apart_share_one_curve(self):
+    """All close to the common minimum, within the noise of 400 conditions."""
+    curves, at = self.curves(0.5, 0.2)
+    omega = trajectory.choose(curves, self.OMEGAS, confidence=1.0)
+    self.assertGreater(at.std(), 0.18)
+    np.testing.assert_allclose(omega, 0.5, atol=0.12)
+
+  def test_conditions_that_differ_keep_what_is_theirs(self):
+    """James-Stein: closer to the truth than each alone, and than the mean."""
+    best = np.random.default_rng(1).normal(0.8, 0.3, 400)
+    curves, at = self.curves(best, 0.2)
+    omega = trajectory.choose(curves, self.OMEGAS, confidence=0.0)
+    error = np.mean((omega - best) ** 2)
+    shrunk = 1.0 / (1.0 / 0.2**2 + 1.0 / 0.3**2)  # Bayes' risk, .0277 against .04.
+    self.assertAlmostEqual(error, shrunk, delta=0.005)
+    self.assertLess(error, np.mean((at - best) ** 2) - 0.005)
+
+  def test_what_is_clear_is_kept_and_its_sign(self):
+    curves, _ = self.curves(np.repeat([-0.8, 1.2], 200), 0.05)
+    omega = trajectory.choose(curves, self.OMEGAS, confidence=1.0)
+    np.testing.assert_allclose(omega, np.repeat([-0.8, 1.2], 200), atol=0.2)
+
+  def test_without_a_jackknife_the_minimum_is_taken(self):
+    curves, _ = self.curves(0.0, 0.2, num_conds=5)
+    omega = trajectory.choose(curves[:, :1], self.OMEGAS, confidence=1.0)
+    expected = self.OMEGAS[jnp.argmin(curves[:, 0], axis=1)]
+    np.testing.assert_allclose(omega, expected, atol=1e-6)
 
 
 MIXTURE = mixtures.ring(4, radius=2.0, std=0.5)
@@ -172,7 +256,7 @@ def draw_reference():
 class SearchTest(parameterized.TestCase):
   def search(self, denoiser, curve_fn, *, params=MIXTURE, **settings):
     default = {'churn': 0.0, 'lookahead': 0.0, 'lookahead_churn': 0.0}
-    default |= {'num_particles': 128, 'fade': 0.8}
+    default |= {'num_particles': 128, 'fade': 0.8, 'confidence': 0.0}
     run = functools.partial(
       trajectory.search,
       pair=denoiser_lib.classifier_free(denoiser, 4),
@@ -221,7 +305,7 @@ class SearchTest(parameterized.TestCase):
     """argmin takes the first NaN, which is no guidance; of one condition alone."""
 
     def curve_fn(key, a, b, std, s, omegas):
-      curves = jnp.broadcast_to(jnp.abs(omegas - 1.0), (4, len(omegas)))
+      curves = jnp.broadcast_to(jnp.abs(omegas - 1.0), (4, 1, len(omegas)))
       return curves.at[2].set(jnp.where(s < 0.5, jnp.nan, curves[2]))
 
     table = self.search(blunted(0.0), curve_fn, fade=0.0)
@@ -237,7 +321,7 @@ class SearchTest(parameterized.TestCase):
 
     def curve_fn(key, a, b, std, s, omegas):
       del key, a, b, std
-      c = jnp.arange(4.0)[:, None]
+      c = jnp.arange(4.0)[:, None, None]
       where = 1.0 + jnp.sin(40.0 * s + c) * (0.3 + 0.2 * c)
       return jnp.abs(omegas - where) * (1.0 + c)
 
@@ -259,7 +343,7 @@ class SearchTest(parameterized.TestCase):
       jax.experimental.io_callback(
         lambda *args: seen.append([np.asarray(x) for x in args]), None, a, b, std, s
       )
-      return jnp.abs(omegas - jnp.mean(a, axis=(1, 2))[:, None])
+      return jnp.abs(omegas - jnp.mean(a, axis=(1, 2))[:, None, None])
 
     def denoise(shift, xt, t, label):  # Linear, so that x_t follows from a.
       return 0.5 * xt + jnp.where(label == 4, 0.0, shift + label)[:, None]

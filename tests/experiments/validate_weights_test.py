@@ -1,0 +1,150 @@
+"""Verdicts: chosen by what held-out data say, and obeyed by whoever samples."""
+
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+
+from configs import mixture
+from experiments import builders
+from experiments import collect_statistics
+from experiments import evaluate
+from experiments import sample
+from experiments import sampling
+from experiments import train_denoiser
+from experiments import train_guidance
+from experiments import validate_weights
+from experiments import workdirs
+from lgd import errors
+from lgd import guidance
+from lgd import metrics
+from lgd import sampling as sampling_lib
+from lgd.storage import files
+from tests import helpers
+
+NAME = 'l2'
+
+
+def smoke_config(**overrides):
+  config = mixture.get_config('smoke')
+  config.guidance.objective = 'l2'
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
+class JudgeTest(absltest.TestCase):
+  def judge(self, *energies, confidence=1.0):
+    """Of distances with a jackknife each; their kappas are 0, .5 and 1."""
+    config = smoke_config(**{'verdict.confidence': confidence})
+    found = [{'energy': np.array(e), 'num_evaluations': 10.4} for e in energies]
+    return validate_weights.judge(config.verdict, found)
+
+  def test_the_smallest_distance(self):
+    """Gains of .2 and .3, whose replicates differ by .01 around them."""
+    verdict = self.judge([1.0, 1.0, 1.0], [0.8, 0.79, 0.81], [0.7, 0.69, 0.71])
+    self.assertEqual((verdict.kappa, verdict.kappas), (1.0, (0.0, 0.5, 1.0)))
+    np.testing.assert_allclose(verdict.gain, [0.0, 0.2, 0.3], atol=1e-12)
+    # sqrt((B - 1) / B sum (v_b - mean)^2), B = 2.
+    np.testing.assert_allclose(verdict.error, [0.0, 0.01, 0.01], atol=1e-12)
+    self.assertEqual(verdict.num_evaluations, 31)
+    self.assertEqual(str(verdict), 'kappa 1: gains 0.3000 +- 0.0100')
+
+  def test_what_is_within_its_noise_is_nothing(self):
+    noisy = [1.0, 1.0, 1.0], [0.95, 0.8, 1.1], [1.1, 1.0, 1.2]
+    self.assertEqual(self.judge(*noisy).kappa, 0.0)
+    self.assertEqual(self.judge(*noisy, confidence=0.0).kappa, 0.5)
+
+  def test_noise_that_both_share_does_not_count(self):
+    verdict = self.judge([1.0, 0.5, 1.5], [0.9, 0.41, 1.39], [2.0, 1.5, 2.5])
+    self.assertEqual(verdict.kappa, 0.5)
+    self.assertAlmostEqual(verdict.error[1], 0.01)
+
+
+class RunTest(helpers.WorkdirCase):
+  @classmethod
+  def fill(cls):
+    train_denoiser.run(smoke_config(), cls.root)
+    collect_statistics.run(smoke_config(), cls.root)
+    train_guidance.run(smoke_config(), cls.root)
+
+  def decree(self, workdir, kappa):
+    """A verdict that is made up."""
+    verdict = workdirs.verdicts.Verdict(kappa, (0.0, kappa), (1, 1), (0, 0), (0, 0), 7)
+    workdirs.verdicts.save(helpers.session(workdir, smoke_config()), NAME, verdict)
+
+  def test_distances(self):
+    """Of samples drawn by plain guidance, put together by hand."""
+    workdir = self.copy()
+    config = smoke_config(**{'verdict.samples_per_class': 6})
+    verdict = validate_weights.run(config, workdir)[NAME]
+    self.assertFalse((workdir / 'unfinished').exists())
+    session = helpers.session(workdir, config)
+    self.assertEqual(workdirs.verdicts.load(session, NAME), verdict)
+    params = workdirs.base_model.load_denoiser(session)
+    learned = workdirs.weights.load(session, NAME)
+    label, times = np.repeat(np.arange(8), 6), builders.models.time_grid(config)
+    data = builders.data.load(config)
+    for kappa, energy in zip((0.0, 0.5, 1.0), verdict.energy, strict=True):
+      denoise = guidance.guided(
+        builders.rules.pair(config, data.spec),
+        params,
+        lambda cond, s, t, kappa=kappa: kappa * learned(cond, s, t),
+      )
+      x = sampling_lib.sample(
+        sampling.sampler.sample_keys(config.seed, 1_000_000 + np.arange(48)),
+        denoise,
+        builders.models.schedule(config),
+        jnp.asarray(label),
+        (48, 2),
+        num_steps=config.evaluation.num_steps,
+        churn=0.0,
+        times=times,
+      )
+      sets = metrics.class_sets(x, label), metrics.class_sets(*data.validation)
+      expected = metrics.class_conditional_energy(*sets)
+      self.assertAlmostEqual(energy, expected, delta=1e-4)
+    again = validate_weights.run(config, workdir, names=[NAME])
+    self.assertEqual(again, {NAME: verdict})
+
+  def test_samplers_obey(self):
+    workdir = self.copy()
+    raw = sample.run(None, workdir, method=NAME, seed=0)
+    unguided = sample.run(None, workdir, method='unguided', seed=0)
+    self.assertGreater(np.abs(raw - unguided).max(), 0.01)
+    self.decree(workdir, 0.0)
+    with self.assertLogs() as logged:
+      none = sample.run(None, workdir, method=NAME, seed=0)
+    np.testing.assert_allclose(none, unguided, atol=1e-4)
+    self.assertIn('l2: kappa 0: no strength is better', '\n'.join(logged.output))
+    rows = [row for row in evaluate.run(None, workdir) if row['method'] == NAME]
+    strengths = {row['params'].get('kappa'): row for row in rows}
+    self.assertEqual(set(strengths), {None, 1.0, *smoke_config().evaluation.kappas})
+    self.assertEqual(strengths[None]['nfe'], 3.0)  # The null branch is left out.
+    self.assertGreater(strengths[1.0]['nfe'], 3.0)
+    cost = strengths[1.0]['learning_evaluations']
+    self.assertEqual(strengths[None]['learning_evaluations'], cost + 7)
+
+  def test_a_verdict_on_another_step_counts_no_more(self):
+    workdir = self.copy()
+    self.decree(workdir, 0.5)
+    session = helpers.session(workdir, smoke_config())
+    self.assertEqual(workdirs.weights.load(session, NAME).kappa, 0.5)
+    train_guidance.run(smoke_config(**{'guidance.num_steps': 25}), workdir)
+    with self.assertLogs(level='WARNING') as logged:
+      self.assertEqual(workdirs.weights.load(session, NAME).kappa, 1.0)
+    self.assertIn('is of another step', '\n'.join(logged.output))
+
+  def test_damage(self):
+    workdir = self.copy()
+    self.decree(workdir, 0.5)
+    path = workdir / 'verdicts' / f'{NAME}.json'
+    path.write_text(path.read_text().replace('0.5', '0.9', 1))
+    session = helpers.session(workdir, smoke_config())
+    with self.assertRaisesRegex(errors.InputError, f'{path}.* Remove '):
+      workdirs.verdicts.load(session, NAME)
+    files.write_sealed(path, {'denoiser_step': 20, 'guidance_step': 20})
+    with self.assertRaisesRegex(errors.InputError, 'kappa.* Remove '):
+      workdirs.verdicts.load(session, NAME)
+
+
+if __name__ == '__main__':
+  absltest.main()
