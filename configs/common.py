@@ -185,6 +185,9 @@ def get_default() -> config_dict.ConfigDict:
   # search_trajectory: weights chosen step by step along guided trajectories, with the
   # sampler of `evaluation`.
   config.trajectory = config_dict.ConfigDict()
+  # 'search': step by step. 'endpoint': the result of the search, refined by gradients
+  # of the final distance through the whole sampler; for small models.
+  config.trajectory.method = 'search'
   config.trajectory.distance = 'pixels'  # or 'features', of a noise-aware classifier.
   config.trajectory.reference = 'validation'  # or 'train', which the base has seen.
   config.trajectory.num_references = 512  # Data of each class to compare with, at most.
@@ -210,6 +213,18 @@ def get_default() -> config_dict.ConfigDict:
   config.trajectory.classifier_steps = 2000  # features: of its training.
   config.trajectory.fit_steps = 3000  # Of the network's fit to the table.
   config.trajectory.learning_rate = 2e-3  # Of the fit; it falls as a cosine.
+
+  # search_trajectory with trajectory.method='endpoint': the refinement.
+  config.endpoint = config_dict.ConfigDict()
+  config.endpoint.num_updates = 100
+  # What is added to the searched weights: linear in t between so many values, which all
+  # classes share. More freedom overfits small validation sets.
+  config.endpoint.num_knots = 6
+  config.endpoint.by_class = False  # True: each class has values of its own.
+  config.endpoint.learning_rate = 0.02  # Of Adam on the weights; it falls as a cosine.
+  config.endpoint.num_particles = 32  # Of each class, in an update.
+  config.endpoint.num_references = 64  # Data of each class, in an update, at most.
+  config.endpoint.held_out = 0.25  # Share of the data that chooses when to stop.
 
   # The training of small classifiers: of the one that judges samples, of the reward
   # 'classifier', and of the one whose features trajectories are compared in.
@@ -350,6 +365,7 @@ def get_smoke_overrides() -> dict:
       'classifier_steps': 20,
       'fit_steps': 20,
     },
+    'endpoint': {'num_updates': 10, 'num_particles': 4, 'num_references': 8},
     'sweep': {
       'beta': (1.0, 1.75),
       'gap': (0.1,),

@@ -3,12 +3,14 @@ r"""Chooses weights along guided trajectories, and fits a network to them.
   python -m experiments.search_trajectory --config=configs/digits.py \
       --workdir=runs/digits
   ... --config.trajectory.distance=features      # of a small noise-aware classifier
+  ... --config.trajectory.method=endpoint        # refined through the whole sampler
 
 Guides particles of every class with the sampler of `config.evaluation`, and picks each
 step's weight by a line search on held-out data. The tables of several searches are
 averaged. Writes guidance/trajectory_DISTANCE_table/, the average, and
-guidance/trajectory_DISTANCE/, a network that also serves other time grids. Each search
-is kept until the average is written: the same command resumes.
+guidance/trajectory_DISTANCE/, a network that also serves other time grids; 'endpoint'
+in place of 'trajectory_DISTANCE' for the refined ones. Each search is kept until the
+average is written: the same command resumes.
 """
 
 import functools
@@ -49,7 +51,9 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
       ' trajectories of first order; use --config.evaluation.order=1 here.'
     )
   # What the weight is learned with is stored; what has no part in it is as usual.
-  config.guidance.objective = f'trajectory_{config.trajectory.distance}'
+  refines = config.trajectory.method == 'endpoint'
+  searched = f'trajectory_{config.trajectory.distance}'
+  config.guidance.objective = 'endpoint' if refines else searched
   config.guidance.update(
     source='statistics',
     weight='network',
@@ -67,7 +71,14 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   params = workdirs.base_model.load_pair(session)
   if stored[0] is None:
     pieces = workdirs.open_pieces(session, 'search_trajectory')
+    if refines:
+      dataset, held_out = learning.endpoint.hold_out(session, dataset)
     values, num_evaluations = search(config, dataset, params, pieces)
+    if refines:
+      values, more = learning.endpoint.refine(
+        session, dataset, held_out, params, np.asarray(values)
+      )
+      num_evaluations += more
     table = {'values': values, 'times': builders.models.time_grid(config)}
     workdirs.weights.save_table(of_table, table, num_evaluations)
     pieces.remove()
@@ -89,6 +100,8 @@ def require_same_search(session: workdirs.Session) -> dict[str, Any] | None:
   sections = ['seed', 'trajectory', 'guidance']
   if config.trajectory.distance == 'features':
     sections.append('classifier')
+  if config.trajectory.method == 'endpoint':
+    sections.append('endpoint')
   wanted = workdirs.configs.config_to_json(config, *sections)
   wanted['rule'] = workdirs.identity.rule_identity(config)
   wanted |= workdirs.identity.clipping(config)

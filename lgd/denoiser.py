@@ -5,8 +5,9 @@
   (3)  autoguidance:     x0_hat_strong(x_t, t, c), x0_hat_weak(x_t, t, c)
 
 A denoiser is a pure function `(params, xt, t, cond) -> x0_hat`. Its parameters
-are an argument, never captured, and nothing differentiates through it: x_t does
-not depend on the guidance parameters, so (2) and (3) stop the gradient.
+are an argument, never captured, and nothing that learns from true x_t differentiates
+through it: x_t does not depend on the guidance parameters, so (2) and (3) stop the
+gradient. Only where a sampler is differentiated as a whole (`endpoint`) they must not.
 """
 
 import dataclasses
@@ -61,7 +62,8 @@ def from_network(
 class Pair:
   """The two predictions whose difference guidance extrapolates; a call gives both.
 
-  Gradients are stopped, towards the parameters and towards `xt`.
+  Gradients are stopped, towards the parameters and towards `xt`, unless it is made
+  otherwise.
 
   Attributes:
     conditional: the denoiser that omega = 0 samples from.
@@ -81,19 +83,23 @@ class Pair:
     return self.both(params, xt, t, cond)
 
 
-def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> Pair:
+def classifier_free(
+  denoiser: types.Denoiser, null_cond: types.Cond, *, stops_gradient: bool = True
+) -> Pair:
   """The pair (2), of one network with and without its condition.
 
   Args:
     denoiser: the frozen denoiser.
     null_cond: the null condition, without the batch axis.
+    stops_gradient: False lets gradients pass through the predictions.
 
   Raises (when called):
     ValueError: a null value that the dtype of the conditions cannot hold.
 
   Cost: `both` is one call of twice the batch.
   """
-  denoiser = _frozen(denoiser)
+  if stops_gradient:
+    denoiser = _frozen(denoiser)
 
   # The two branches of an element lie side by side, [batch, 2, ...] flattened, so
   # that a sharded batch axis stays where it is (halves end to end would not).
@@ -120,7 +126,9 @@ def classifier_free(denoiser: types.Denoiser, null_cond: types.Cond) -> Pair:
   return Pair(denoiser, null, both)
 
 
-def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> Pair:
+def autoguidance(
+  strong: types.Denoiser, weak: types.Denoiser, *, stops_gradient: bool = True
+) -> Pair:
   """The pair (3), of two networks at one condition (Karras et al. 2024).
 
   The second may be any model to be guided away from: a smaller or less trained one,
@@ -130,11 +138,13 @@ def autoguidance(strong: types.Denoiser, weak: types.Denoiser) -> Pair:
   Args:
     strong: the frozen denoiser that omega = 0 samples from.
     weak: the frozen denoiser to be guided away from.
+    stops_gradient: as in `classifier_free`.
 
   Returns:
     A pair whose parameters are `(strong_params, weak_params)`.
   """
-  strong, weak = _frozen(strong), _frozen(weak)
+  if stops_gradient:
+    strong, weak = _frozen(strong), _frozen(weak)
 
   def cond(params, xt, t, cond):
     return strong(params[0], xt, t, cond)

@@ -24,6 +24,7 @@ ROOMS = {
   'lgd.sampling': 'arrays checks transitions types',
   'lgd.rewards': 'arrays checks transitions types',
   'lgd.trajectory': 'arrays checks denoiser mmd noising transitions types',
+  'lgd.endpoint': 'arrays checks denoiser mmd sampling types',
   'lgd.guidance': 'arrays checks denoiser noising types',
   'lgd.statistics': 'checks mmd rewards transitions types',
   'lgd.objectives': (

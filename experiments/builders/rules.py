@@ -116,16 +116,19 @@ def pair(
   spec: splits.Spec,
   *,
   network: types.Denoiser | None = None,
+  stops_gradient: bool = True,
 ) -> denoiser_lib.Pair:
   """The base model's two predictions, along the direction of `rule` if it has one.
 
   Its parameters are the base model's; with a weak model, those of both. `network` takes
-  the place of `models.denoiser`.
+  the place of `models.denoiser`; `stops_gradient` is as in `denoiser.classifier_free`.
   """
   rule, network = of(config), network or models.denoiser(config, spec)
   if rule.has_weak_model:
-    return denoiser_lib.autoguidance(network, network)
-  plain = denoiser_lib.classifier_free(network, spec.conditions.null)
+    return denoiser_lib.autoguidance(network, network, stops_gradient=stops_gradient)
+  plain = denoiser_lib.classifier_free(
+    network, spec.conditions.null, stops_gradient=stops_gradient
+  )
   if rule.direction is None:
     return plain
   direction = rule.direction(**rule.arguments(config.rule))

@@ -44,6 +44,7 @@ def validate(config: config_dict.ConfigDict) -> splits.Spec:
     _statistics,
     _guidance,
     _trajectory,
+    _endpoint,
     _classifier,
     _sweep,
     _frontier,
@@ -72,6 +73,7 @@ def names() -> dict[str, Collection[str]]:
     'guidance.weight': ('network', 'table'),
     'guidance.objective': builders.objectives.OBJECTIVES,
     'guidance.prompts': ('tokens', 'clip'),
+    'trajectory.method': ('search', 'endpoint'),
     'trajectory.distance': ('pixels', 'features'),
     'trajectory.reference': ('validation', 'train'),
     'compare.match': ('', 'mean', 'nfe'),
@@ -501,6 +503,23 @@ def _trajectory(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   check.fraction('trajectory.lookahead')
   check('trajectory.lookahead_churn', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
   check('trajectory.beta', lambda v: 0.0 < v < 2.0, 'must be in (0, 2).')
+
+
+def _endpoint(config: config_dict.ConfigDict, check: checks.Checks) -> None:
+  """The refinement of `trajectory.method='endpoint'`."""
+  if config.trajectory.method == 'endpoint':
+    check(
+      'trajectory.distance',
+      lambda v: v == 'pixels',
+      "trajectory.method='endpoint' refines by the distance in pixels alone; use"
+      ' --config.trajectory.distance=pixels.',
+    )
+  check.positive('endpoint.learning_rate')
+  check('endpoint.num_updates', lambda v: v >= 10, 'needs at least 10.')
+  check('endpoint.num_knots', lambda v: v >= 2, 'a line needs at least 2.')
+  for key in ('num_particles', 'num_references'):
+    check(f'endpoint.{key}', lambda v: v >= 2, 'a distance needs at least 2.')
+  check('endpoint.held_out', lambda v: 0.0 < v < 1.0, 'must be in (0, 1).')
 
 
 def _classifier(config: config_dict.ConfigDict, check: checks.Checks) -> None:

@@ -14,10 +14,13 @@ from etils import epath
 from configs import mixture
 from experiments import app
 from experiments import builders
+from experiments import learning
 from experiments import search_trajectory
 from experiments import train_denoiser
 from experiments import workdirs
+from lgd import arrays
 from lgd import conditions
+from lgd import endpoint
 from lgd import errors
 from lgd.data import splits
 from lgd.training import checkpoints
@@ -66,6 +69,49 @@ class RunTest(helpers.WorkdirCase):
       again = search_trajectory.run(smoke_config(), workdir)
     np.testing.assert_array_equal(again, self.table)
     self.assertEqual(helpers.files_under(workdir / 'guidance'), before)
+
+  def test_endpoint(self):
+    """Never farther from the data that are held out than the search that it refines."""
+    workdir, found = self.copy(), []
+    config = smoke_config(**{'trajectory.method': 'endpoint'})
+    refine = learning.endpoint.refine
+
+    def spied(session, dataset, held_out, params, table):
+      found.append((table, *refine(session, dataset, held_out, params, table)))
+      found.append((params, held_out, dataset))
+      return found[0][1:]
+
+    with mock.patch.object(learning.endpoint, 'refine', spied):
+      table = search_trajectory.run(config, workdir)
+    (start, refined, cost), (params, held_out, used) = found
+    np.testing.assert_array_equal(table, refined)
+    self.assertEqual(cost, 2 * 4 * 8 * 6 * (4 * 10 + 4 * 11))
+    stored = workdirs.weights.load(helpers.session(workdir, config), 'endpoint_table')
+    self.assertEqual(stored.num_evaluations, cost + 2 * (2 * 4 * 6 * 8))
+    change = table - start  # Six knots, the same for all classes, but for the wall.
+    inside = (table > 0.0).all(axis=0)
+    np.testing.assert_allclose(np.ptp(change, axis=0)[inside], 0.0, atol=1e-5)
+    rows = np.concatenate([held_out.x, used.validation.x])
+    whole = builders.data.load(config).validation.x
+    np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(whole, axis=0))
+    self.assertLen(rows, len(whole))
+
+    def distance(omega):
+      return endpoint.loss(
+        arrays.stream(config.seed, 'endpoint'),
+        jnp.asarray(omega),
+        builders.rules.pair(config, SPEC, stops_gradient=False),
+        params,
+        builders.models.schedule(config),
+        jnp.arange(8),
+        np.stack([held_out.x[held_out.label == c] for c in range(8)]),
+        times=builders.models.time_grid(config),
+        churn=config.evaluation.churn,
+        num_particles=16,
+        beta=config.trajectory.beta,
+      )
+
+    self.assertLessEqual(distance(refined), distance(start) + 1e-6)
 
   def test_older_than_the_jackknife(self):
     """A weight of the smallest curve alone is not one of the default."""
