@@ -11,8 +11,8 @@
 Variants (`--config=configs/digits.py:VARIANT`), with the energy distance to test data
 that seed 0 gives, unguided / best constant / self-consistency / trajectory; both take 6
 minutes on 2 CPU cores:
-  under_trained  1000 steps, the default: guidance helps.  .1185 / .1024 / .1048 / .1009
-  well_trained   6000 steps: any constant weight hurts.    .0653 / .0686 / .0655 / .0657
+  under_trained  1000 steps, the default: guidance helps.  .1185 / .1024 / .1048 / .1011
+  well_trained   6000 steps: any constant weight hurts.    .0653 / .0686 / .0655 / .0652
   smoke          a minute on one core; its numbers mean nothing.
 """
 

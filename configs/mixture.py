@@ -14,7 +14,7 @@ dropped half of the time, so that the base learns its condition slowly.
 Variants (`--config=configs/mixture.py:VARIANT`), with the energy distance to test data
 that seed 0 gives, unguided / best constant / self-consistency / trajectory; both take 4
 minutes on 2 CPU cores:
-  under_trained  300 steps, the default: guidance helps.  3.1225 / .4101 / .4250 / .3416
+  under_trained  300 steps, the default: guidance helps.  3.1225 / .4101 / .4250 / .3482
   well_trained   6000 steps: any constant weight hurts.   .0014 / .0097 / .0014 / .0014
   smoke          a minute on one core; its numbers mean nothing.
 """

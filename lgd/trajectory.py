@@ -191,17 +191,23 @@ def _energies(
 
   Block b has every B-th particle and datum, from number b on.
   """
-  n = to_data.shape[0]
-  out = np.arange(n) % max(num_blocks, 1) == np.arange(num_blocks)[:, None]
-  keep_x = jnp.asarray(np.concatenate([np.ones((1, n), bool), ~out]), to_data.dtype)
-  r = to_data.shape[1]
-  out = np.arange(r) % max(num_blocks, 1) == np.arange(num_blocks)[:, None]
-  keep_y = np.concatenate([np.ones((1, r), bool), ~out]) & is_data
-  keep_y = keep_y.astype(to_data.dtype)
+
+  def kept(num):  # [1 + B, num]
+    out = np.arange(num) % max(num_blocks, 1) == np.arange(num_blocks)[:, None]
+    return np.concatenate([np.ones((1, num), bool), ~out])
+
+  n, r = to_data.shape
+  keep_x, keep_y = kept(n), kept(r) & is_data
+  if keep_x.sum(axis=1).min() < 2 or r < 2 <= num_blocks:
+    raise ValueError(
+      f'num_blocks={num_blocks}: without one of them at least 2 of the {n} particles'
+      f' and 1 of the {r} references must be left; take more of them.'
+    )
+  keep_x, keep_y = (jnp.asarray(keep, to_data.dtype) for keep in (keep_x, keep_y))
 
   def total(weight, values, other):  # Sum over the pairs that are kept.
-    kept = jnp.matmul(weight, values, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(kept * other, axis=1)
+    product = jnp.matmul(weight, values, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(product * other, axis=1)
 
   num_x, num_y = keep_x.sum(axis=1), keep_y.sum(axis=1)
   attraction = total(keep_x, to_data, keep_y) / (num_x * num_y)

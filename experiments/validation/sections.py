@@ -488,7 +488,6 @@ def _guidance(config: config_dict.ConfigDict, check: checks.Checks) -> None:
 
 def _trajectory(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   """The search along trajectories."""
-  del config
   for key in ('num_references', 'num_particles', 'num_candidates'):
     check(f'trajectory.{key}', lambda v: v >= 2, 'needs at least 2.')
   for key in (
@@ -496,6 +495,14 @@ def _trajectory(config: config_dict.ConfigDict, check: checks.Checks) -> None:
     'classifier_steps', 'fit_steps', 'learning_rate',
   ):  # fmt: skip
     check.positive(f'trajectory.{key}')
+  num_blocks = config.trajectory.num_blocks
+  if num_blocks >= 2:
+    check(
+      'trajectory.num_particles',
+      lambda v: v - -(-v // num_blocks) >= 2,
+      f'without one of trajectory.num_blocks={num_blocks} less than 2 would be left;'
+      ' take more.',
+    )
   check('trajectory.omega_min', lambda v: v <= 0.0, 'must not be above 0.')
   check('trajectory.confidence', lambda v: v >= 0.0, 'must not be negative.')
   check('trajectory.num_blocks', lambda v: v == 0 or v >= 2, 'must be 0 or at least 2.')

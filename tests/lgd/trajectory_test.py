@@ -100,6 +100,12 @@ class CurvesTest(parameterized.TestCase):
         )
         np.testing.assert_allclose(curves[c, block], expected, rtol=2e-4)
 
+  def test_blocks_that_leave_no_pair(self):
+    a, b, reference = draw((3,), n=3)
+    curve_fn = trajectory.pixel_curves(reference, schedule=FLOW, beta=1.0, num_blocks=2)
+    with self.assertRaisesRegex(ValueError, 'num_blocks=2: .* 2 of the 3 particles'):
+      curve_fn(jax.random.key(0), a, b, 0.0, 0.0, jnp.array([0.0, 0.7]))
+
   @parameterized.parameters('pixels', 'features')
   def test_a_rare_condition_takes_none_from_the_others(self, distance):
     """Each is compared with its own data alone, whatever fills the rest; bytes too."""

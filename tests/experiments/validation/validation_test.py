@@ -167,6 +167,7 @@ BAD = (
   ('trajectory.omega_min', 0.1, 'not be above 0'),
   ('trajectory.confidence', -1.0, 'not be negative'),
   ('trajectory.num_blocks', 1, '0 or at least 2'),
+  ('trajectory.num_particles', 2, 'less than 2 would be left'),
   ('trajectory.method', 'unknown', 'search, endpoint'),
   ('endpoint.num_updates', 9, 'at least 10'),
   ('endpoint.learning_rate', 0.0, 'positive'),
