@@ -57,7 +57,7 @@ _TINY = {
   'sweep.num_particles': (2,),
 }
 _OF_BASE = ('seed', 'schedule', 'log_every', 'checkpoint_every', 'mesh', 'data')
-_NOT_RUN = ('clip', 'compare', 'fid', 'frontier')
+_NOT_RUN = ('clip', 'compare', 'fid', 'frontier', 'verdict')
 # Integers that cost nothing when they are large.
 _FREE = ('seed', 'log_every', 'checkpoint_every', 'num_threads', 'warmup_steps')
 _LARGEST = 16  # Of any other integer that is run.
@@ -187,7 +187,7 @@ def _stages(config, changes):
       stages += [_collect, train_guidance.run]
   if 'evaluation' in sections:
     stages.append(sample_some)
-  if 'trajectory' in sections:
+  if {'trajectory', 'endpoint', 'classifier'} & sections:
     stages.append(search_trajectory.run)
   if 'sweep' in sections:
     stages += [_collect, sweep.run]
