@@ -17,7 +17,7 @@ self-consistency / trajectory:
   under_trained  1500 steps, the default: guidance helps.
                  1.2785 / 1.1959 / 1.2521 / 1.1651
   well_trained   15,000 steps.
-                 1.0581 / 1.0352 / 1.0507 / 1.0330
+                 1.0581 / 1.0352 / 1.0507 / 1.0350
   unet_under_trained  a U-Net of 0.63M parameters, 1500 steps: 10 minutes on 2 cores,
                  35 for all of it. Mean of 3 sampling seeds.
                  0.7934 / 0.4629 / 0.4704 / 0.3987
