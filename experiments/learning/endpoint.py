@@ -1,6 +1,6 @@
 """Refines a table of weights by gradients of the final distance through the sampler.
 
-  (1)  omega = max(table + knots, interpolated in t, 0)
+  (1)  omega = max(table + values at knots in t, linear between them; 0)
 
 Adam on the knots of (1), from new noise and other data in each update. Of ten averages
 along the way, and of the table that it starts from, the one is taken that is closest to

@@ -2,8 +2,8 @@
 
 verdicts/NAME.json    of `experiments.validate_weights`, sealed
 
-A verdict is of one step of the base model and of the weight. Where one of them has gone
-on since, it counts no more.
+A verdict is of one step of the base model, and of a weight as it was learned, with its
+step. Where one of them is another since, it counts no more.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ class Verdict(NamedTuple):
 def save(session: Session, name: str, verdict: Verdict) -> None:
   """Stores the verdict of the weight `name`."""
   if jax.process_index() == 0:
-    stored = {**verdict._asdict(), **_steps(session, name)}
+    stored = {**verdict._asdict(), **_made_of(session, name)}
     files.write_sealed(session.workdir.verdict(name), stored)
 
 
@@ -62,11 +62,11 @@ def load(session: Session, name: str) -> Verdict | None:
     return None
   try:
     stored = files.read_sealed(path)
-    now = _steps(session, name)
+    now = _made_of(session, name)
     if {key: stored.get(key) for key in now} != now:
       logging.warning(
-        '%s: is of another step of the base model or of the weight, and does not count;'
-        ' run validate_weights again.',
+        '%s: is of another step of the base model, or of another weight or step of it,'
+        ' and does not count; run validate_weights again.',
         path,
       )
       return None
@@ -76,9 +76,11 @@ def load(session: Session, name: str) -> Verdict | None:
   return Verdict(*(tuple(v) if isinstance(v, list) else v for v in fields))
 
 
-def _steps(session: Session, name: str) -> dict[str, Any]:
-  workdir = session.workdir
+def _made_of(session: Session, name: str) -> dict[str, Any]:
+  """The base model's step, and the record and step of the weight."""
+  path = session.workdir.guidance(name)
   return {
-    'denoiser_step': checkpoints.latest_step(workdir.denoiser),
-    'guidance_step': checkpoints.latest_step(workdir.guidance(name)),
+    'denoiser_step': checkpoints.latest_step(session.workdir.denoiser),
+    'guidance_step': checkpoints.latest_step(path),
+    'guidance': checkpoints.load_config(path),
   }

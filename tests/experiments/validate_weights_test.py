@@ -1,5 +1,7 @@
 """Verdicts: chosen by what held-out data say, and obeyed by whoever samples."""
 
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
@@ -133,6 +135,17 @@ class RunTest(helpers.WorkdirCase):
       self.assertEqual(workdirs.weights.load(session, NAME).kappa, 1.0)
     self.assertIn('is of another step', '\n'.join(logged.output))
 
+  def test_a_verdict_on_another_weight_counts_no_more(self):
+    """Removed and learned anew, otherwise, by as many steps."""
+    workdir = self.copy()
+    self.decree(workdir, 0.5)
+    shutil.rmtree(workdir / 'guidance' / NAME)
+    train_guidance.run(smoke_config(**{'guidance.learning_rate': 1e-4}), workdir)
+    with self.assertLogs(level='WARNING') as logged:
+      weight = workdirs.weights.load(helpers.session(workdir, smoke_config()), NAME)
+    self.assertEqual(weight.kappa, 1.0)
+    self.assertIn('or of another weight', '\n'.join(logged.output))
+
   def test_damage(self):
     workdir = self.copy()
     self.decree(workdir, 0.5)
@@ -141,7 +154,8 @@ class RunTest(helpers.WorkdirCase):
     session = helpers.session(workdir, smoke_config())
     with self.assertRaisesRegex(errors.InputError, f'{path}.* Remove '):
       workdirs.verdicts.load(session, NAME)
-    files.write_sealed(path, {'denoiser_step': 20, 'guidance_step': 20})
+    made_of = workdirs.verdicts._made_of(session, NAME)
+    files.write_sealed(path, made_of)
     with self.assertRaisesRegex(errors.InputError, 'kappa.* Remove '):
       workdirs.verdicts.load(session, NAME)
 
