@@ -235,19 +235,9 @@ def draw_reference(
   num_classes: int,
   section: config_dict.ConfigDict,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-  """Random data of each class, as many as it has, up to `num_references`.
-
-  Returns:
-    `[num_classes, n, *data]`, of the class with most; and `[num_classes]`, how many of
-    them are of the class, where the rest repeats; None where all classes have n.
-  """
-  counts = np.bincount(split.label, minlength=num_classes)
-  used = np.minimum(counts, section.num_references)
-  rows = [
-    np.resize(rng.permutation(np.flatnonzero(split.label == c))[: used[c]], used.max())
-    for c in range(len(counts))
-  ]
-  return split.x[np.stack(rows)], used if used.min() < used.max() else None
+  """`splits.draw_of_each` of `num_references`; None for counts that are all equal."""
+  x, used = splits.draw_of_each(rng, split, num_classes, section.num_references)
+  return x, used if used.min() < used.max() else None
 
 
 def fit(session: workdirs.Session, table: workdirs.weights.LearnedWeight) -> None:

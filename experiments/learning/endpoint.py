@@ -102,15 +102,14 @@ def refine(
   judge = jax.jit(
     functools.partial(distance, root, num_particles=_MORE * section.num_particles)
   )
-  most = int(np.bincount(held_out.label).max())
-  judged_by = _draw(rng, held_out, num_classes, most)
+  judged_by = splits.draw_of_each(rng, held_out, num_classes, len(held_out.label))
   knots = jnp.zeros((num_classes if section.by_class else 1, section.num_knots))
   mean, best, state = knots, knots, tx.init(knots)
   start = smallest = float(judge(knots, params, *judged_by))
   progress = reporting.Progress('endpoint', section.num_updates)
   every, num_checks = section.num_updates // _NUM_CHECKS, 1
   for i in range(1, section.num_updates + 1):
-    drawn = _draw(rng, split, num_classes, section.num_references)
+    drawn = splits.draw_of_each(rng, split, num_classes, section.num_references)
     key = jax.random.fold_in(root, i)
     knots, mean, state = update(knots, mean, state, key, params, *drawn)
     if i % every == 0:
@@ -127,12 +126,3 @@ def _basis(times, num_knots):
   """`[num_knots, num_steps]`: hats in t, between knots that are evenly spread."""
   t, knots = times[:-1], np.linspace(times[-1], times[0], num_knots)
   return np.stack([np.interp(t, knots, hat) for hat in np.eye(num_knots)])
-
-
-def _draw(rng, split, num_classes, num):
-  """Up to `num` data of every class: `[num_classes, num, *data]`, and how many."""
-  rows = [
-    rng.permutation(np.flatnonzero(split.label == c))[:num] for c in range(num_classes)
-  ]
-  counts = np.array([len(of_class) for of_class in rows])
-  return split.x[np.stack([np.resize(of_class, num) for of_class in rows])], counts

@@ -65,6 +65,23 @@ class Dataset(NamedTuple):
     return Spec(self.shape, self.conditions)
 
 
+def draw_of_each(
+  rng: np.random.Generator, split: Split, num_classes: int, num: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Random data of each class, as many as it has, up to `num`.
+
+  Returns:
+    `[num_classes, n, *data]`, n of the class with most; and `[num_classes]`, how many
+    of them are of the class: the first, the rest repeats.
+  """
+  used = np.minimum(np.bincount(split.label, minlength=num_classes), num)
+  rows = [
+    np.resize(rng.permutation(np.flatnonzero(split.label == c))[: used[c]], used.max())
+    for c in range(num_classes)
+  ]
+  return split.x[np.stack(rows)], used
+
+
 def group_rows(
   label: np.ndarray,
   group_size: int,
