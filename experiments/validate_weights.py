@@ -23,6 +23,7 @@ from experiments import builders
 from experiments import sampling
 from experiments import workdirs
 from lgd import errors
+from lgd import jackknife
 from lgd import metrics
 from lgd.data import splits
 
@@ -99,7 +100,7 @@ def judge(
   energies = [piece['energy'] for piece in found]
   differences = [energies[0] - energy for energy in energies]
   gain = tuple(float(each[0]) for each in differences)
-  error = tuple(metrics.jackknife_error(each) for each in differences)
+  error = tuple(float(jackknife.variance(each) ** 0.5) for each in differences)
   best = int(np.argmax(gain))
   is_clear = gain[best] > section.confidence * error[best]
   return workdirs.verdicts.Verdict(

@@ -48,6 +48,7 @@ import numpy as np
 from lgd import arrays
 from lgd import checks
 from lgd import denoiser as denoiser_lib
+from lgd import jackknife
 from lgd import mmd
 from lgd import noising
 from lgd import transitions
@@ -189,15 +190,11 @@ def _energies(
 ) -> jax.Array:
   """(2) from distances `[N, R]` and `[N, N]`: `[1 + B]`, of all and without each block.
 
-  Block b has every B-th particle and datum, from number b on.
+  Blocks of particles and of data are those of `jackknife.kept`.
   """
-
-  def kept(num):  # [1 + B, num]
-    out = np.arange(num) % max(num_blocks, 1) == np.arange(num_blocks)[:, None]
-    return np.concatenate([np.ones((1, num), bool), ~out])
-
   n, r = to_data.shape
-  keep_x, keep_y = kept(n), kept(r) & is_data
+  keep_x, keep_y = (jackknife.kept(num, num_blocks) for num in (n, r))
+  keep_y = keep_y & is_data
   if keep_x.sum(axis=1).min() < 2 or r < 2 <= num_blocks:
     raise ValueError(
       f'num_blocks={num_blocks}: without one of them at least 2 of the {n} particles'
@@ -240,25 +237,19 @@ def choose(curves: jax.Array, omegas: jax.Array, *, confidence: float) -> jax.Ar
   Returns:
     `[num_conds]`, of any sign; NaN where a curve is not a number.
   """
-  num_conds, num_blocks = curves.shape[0], curves.shape[1] - 1
-
-  def variance(x):  # The jackknife's: [..., 1 + B] -> [...].
-    if not num_blocks:
-      return jnp.zeros(x.shape[:-1])
-    return (num_blocks - 1) * jnp.var(x[..., 1:], axis=-1)
-
+  num_conds = curves.shape[0]
   pooled = jnp.nanmean(curves, axis=0)
   if num_conds > 1:
     k = jnp.clip(jnp.argmin(pooled[0]), 1, len(omegas) - 2)
     slope = curves[:, :, k + 1] - curves[:, :, k - 1]
-    noise = jnp.nanmean(variance(slope))
+    noise = jnp.nanmean(jackknife.variance(slope))
     spread = jnp.nanvar(slope[:, 0]) * num_conds / (num_conds - 1)
     rho = jnp.where(spread > noise, 1.0 - noise / jnp.where(spread > 0, spread, 1), 0.0)
     curves = pooled + rho * (curves - pooled)
   best = jnp.argmin(curves[:, 0], axis=1)
   at_best = jnp.take_along_axis(curves, best[:, None, None], axis=2)[:, :, 0]
   gain = curves[:, :, jnp.argmin(jnp.abs(omegas))] - at_best
-  is_clear = gain[:, 0] > confidence * jnp.sqrt(variance(gain))
+  is_clear = gain[:, 0] > confidence * jnp.sqrt(jackknife.variance(gain))
   omega = jnp.where(is_clear, omegas[best], 0.0)
   # Of NaN, argmin is the first candidate, without a word.
   return jnp.where(jnp.isnan(curves).any(axis=(1, 2)), jnp.nan, omega)

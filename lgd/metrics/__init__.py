@@ -5,7 +5,6 @@ from lgd.metrics.classification import classification
 from lgd.metrics.energy import class_conditional_energy
 from lgd.metrics.energy import class_sets
 from lgd.metrics.energy import ClassSets
-from lgd.metrics.energy import jackknife_error
 from lgd.metrics.energy import jackknifed_energy
 from lgd.metrics.estimate import Estimate
 from lgd.metrics.features import clip
@@ -49,7 +48,6 @@ __all__ = (
   'gaussian',
   'inception',
   'inception_score',
-  'jackknife_error',
   'jackknifed_energy',
   'kernel_distance',
   'load_gaussian',

@@ -6,10 +6,8 @@ with unbiased means over pairs: the estimate of `lgd.mmd` at beta = 1. It is 0 i
 mean when every class is matched, and it may be negative. X and X' are independent:
 samples that were drawn together, in groups, make pairs with other groups only.
 
-Its error comes from a jackknife: with (1) of all blocks but b, v_b, of B blocks of
-samples and data, the standard error of (1), or of any difference of two such, is
-
-  (2)  sqrt((B - 1) / B sum_b (v_b - mean v)^2)
+Its error, and that of a difference of two such, comes from the jackknife over blocks of
+samples and data (`lgd.jackknife`).
 """
 
 from typing import NamedTuple
@@ -17,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lgd import checks
+from lgd import jackknife
 from lgd.metrics import distances
 
 
@@ -102,7 +101,7 @@ def jackknifed_energy(
 ) -> np.ndarray:
   """(1), and what it would be without each block: `[1 + num_blocks]`.
 
-  Number i of a class, of the samples and of the data, is in block i mod num_blocks.
+  The samples of a class and its data are dealt into blocks as `jackknife.kept` does.
 
   Args:
     x: samples, `[n, *data]`.
@@ -129,24 +128,15 @@ def jackknifed_energy(
       raise ValueError(
         f'class {c} has {len(own)} samples and {len(data)} data: needs at least 3 each.'
       )
-    keep_x, keep_y = (_without_blocks(len(v), num_blocks) for v in (own, data))
+    keep_x, keep_y = (
+      jackknife.kept(len(v), num_blocks).astype(np.float64) for v in (own, data)
+    )
     total += (
       2.0 * _kept_mean(keep_x, own, keep_y, data)
       - _kept_mean(keep_x, own, keep_x, own, of_pairs=True)
       - _kept_mean(keep_y, data, keep_y, data, of_pairs=True)
     )
   return total / len(classes)
-
-
-def jackknife_error(values: np.ndarray) -> float:
-  """(2) of `[1 + B]`, as in `jackknifed_energy`, or of a difference of two such."""
-  return float(np.sqrt((len(values) - 2) * np.var(values[1:])))
-
-
-def _without_blocks(num: int, num_blocks: int) -> np.ndarray:
-  """`[1 + num_blocks, num]`: all, and all but each block."""
-  in_block = np.arange(num) % num_blocks == np.arange(num_blocks)[:, None]
-  return np.concatenate([np.ones((1, num), bool), ~in_block]).astype(np.float64)
 
 
 def _kept_mean(keep_x, x, keep_y, y, *, of_pairs=False):
