@@ -75,6 +75,7 @@ GIVEN: dict[str, tuple[tuple[str, ...], Callable[..., types.Weight]]] = {
   'clamp_linear': (('omega', 'floor'), guidance.clamp_linear),
 }
 
+HAND_MADE = (*FAMILIES, *(name for name in GIVEN if name not in FAMILIES))
 REWARDED = tuple(n for n, f in FAMILIES.items() if rules.RULES[f.rule].improve)
 
 

@@ -39,7 +39,7 @@ def sampling_identity(
     'denoiser_step': checkpoints.latest_step(workdir.denoiser),
   }
   name = method.partition(':')[0]
-  if name in (*builders.families.FAMILIES, *builders.families.GIVEN):
+  if name in builders.families.HAND_MADE:
     config = builders.families.with_rule(
       config, builders.families.rule_of(name, config)
     )

@@ -33,7 +33,7 @@ def resolve_method(
   name = method.partition(':')[0]
   if method == 'unguided':
     return None, session
-  if name in (*builders.families.FAMILIES, *builders.families.GIVEN):
+  if name in builders.families.HAND_MADE:
     weight = given_weight(config, method)
     omega = guidance.tabulate(weight, label, builders.models.time_grid(config))
     rule = builders.families.rule_of(name, config)

@@ -134,11 +134,11 @@ def statistics_identity(session: Session) -> dict[str, Any]:
   """The identity of a statistics pass."""
   config = session.config
   return {
+    **reward_identity(config),  # Its name before what it is made of.
     'seed': config.seed,
     'statistics': statistics_section(config),
     **clipping(config),
     'rule': rule_identity(config),
-    **reward_identity(config),
     'reward_model': reward_model_identity(session),
     **base_model_identity(session.workdir),
     'weak': weak_identity(config.rule),

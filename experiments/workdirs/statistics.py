@@ -154,9 +154,7 @@ def require_same(session: Session) -> None:
     )
   stored = configs.load_statistics_config(directory)
   refuse.require_made_here(session, stored, directory)
-  wanted = identity_lib.reward_identity(config)
-  wanted |= identity_lib.statistics_identity(session)
-  refuse.require_same(stored, wanted, directory)
+  refuse.require_same(stored, identity_lib.statistics_identity(session), directory)
 
 
 def load(session: Session) -> tuple[objectives.Store, int]:
