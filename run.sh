@@ -10,6 +10,7 @@
 #   ./run.sh emoji          prompts and a reward, on images with captions (DATA=FILE.npz)
 #   ./run.sh reward         a classifier as a reward on digits, and what it costs
 #   ./run.sh compare [mixture]  every rule and schedule on digits, at 10 to 100 steps
+#   ./run.sh verdicts       twenty bases, poor to exact: do verdicts hold on test data?
 #   ./run.sh sweep          720 guidance trainings on digits from one set of statistics
 #   ./run.sh smoke          train, evaluate and sample on shrunken configs
 #   ./run.sh benchmark      speed ratios
@@ -102,6 +103,7 @@ experiment() {
     binary search_trajectory --config="$config" --workdir="$workdir" "${flags[@]}" \
         --config.trajectory.distance="$distance"
   done
+  binary validate_weights --workdir="$workdir"
   if ((${#evaluation[@]})); then
     binary evaluate --config="$config" --workdir="$workdir" "${flags[@]}" \
         "${evaluation[@]}"
@@ -216,6 +218,38 @@ case $command in
       weak=$workdir
     done
     ;;
+  verdicts)
+    install "${REQUIREMENTS:-requirements.txt}"
+    evaluation=('--config.evaluation.constants=(0.1,)'
+                '--config.evaluation.interval_omegas=()'
+                '--config.evaluation.clamp_linear_omegas=()'
+                '--config.evaluation.kappas=()')
+    # judged NAME CONFIG [FLAGS]: one base, all its weights, their verdicts.
+    judged() {
+      experiment "configs/$2.py" "$runs/$1" "${@:3}"
+    }
+    for steps in 500 1000 2000 6000; do
+      for dropout in 0.1 0.5; do
+        judged "digits_${steps}_$dropout" digits --config.denoiser.num_steps="$steps" \
+            --config.denoiser.label_dropout="$dropout"
+      done
+    done
+    for steps in 1000 6000; do
+      judged "digits_${steps}_narrow" digits --config.denoiser.num_steps="$steps" \
+          --config.denoiser.width=64
+    done
+    judged mixture_exact mixture:exact
+    for steps in 300 1000 6000; do
+      judged "mixture_$steps" mixture --config.denoiser.num_steps="$steps"
+    done
+    judged mixture40_exact mixture40:exact
+    judged mixture40_64d_exact mixture40:exact --config.data.dim=64
+    for steps in 500 1000 3000 10000; do
+      judged "mixture40_$steps" mixture40 --config.denoiser.num_steps="$steps"
+    done
+    binary check_verdicts --workdir="$runs"
+    sed -n '/^| measure/,/^$/p' "$runs/verdicts.md"
+    ;;
   sweep)
     install "${REQUIREMENTS:-requirements.txt}"
     flags=(--config.statistics.num_particles=8
@@ -251,7 +285,7 @@ case $command in
     ;;
   *)
     echo "error: ./run.sh $command: must be nothing, digits, mixture, mixture40, mnist, mnist_unet," \
-         "emoji, reward, compare, sweep, smoke, benchmark or test." >&2
+         "emoji, reward, compare, verdicts, sweep, smoke, benchmark or test." >&2
     exit 2
     ;;
 esac

@@ -56,7 +56,8 @@ def get_default() -> config_dict.ConfigDict:
   # that predicts eps needs it (1.0 for images): near t = 1 its clean predictions are
   # far from all data.
   config.denoiser.clip = 0.0
-  config.denoiser.network = 'mlp'  # or 'unet', for images; 'mmdit', for prompts.
+  # 'mlp', 'unet' for images, 'mmdit' for prompts; 'exact', the denoiser of a mixture.
+  config.denoiser.network = 'mlp'
   config.denoiser.width = 256  # mlp, mmdit: of the residual stream.
   config.denoiser.depth = 3  # mlp, mmdit: number of blocks.
   config.denoiser.patch_size = 4  # mmdit: side of a patch.
@@ -163,6 +164,8 @@ def get_default() -> config_dict.ConfigDict:
   config.guidance.num_particles = 4  # m; at most statistics.num_particles.
   config.guidance.group_size = 64  # Marginal objectives: data of a group.
   config.guidance.num_bins = 20  # table: bins of t.
+  # table: a weight is 0 unless its gain over 0 is more than so many standard errors.
+  config.guidance.confidence = 1.0
   config.guidance.beta = 1.75  # Exponent of the energy kernel, in (0, 2).
   config.guidance.interaction = 1.0  # lambda: weight of the particles' own distances.
   config.guidance.gamma = 0.0  # Loss per unit of reward; 0.0 leaves the reward out.
@@ -188,11 +191,18 @@ def get_default() -> config_dict.ConfigDict:
   # 'search': step by step. 'endpoint': the result of the search, refined by gradients
   # of the final distance through the whole sampler; for small models.
   config.trajectory.method = 'search'
-  config.trajectory.distance = 'pixels'  # or 'features', of a noise-aware classifier.
+  # 'pixels', 'features' of a noise-aware classifier, or the 'sum' of both, each in
+  # units of its own size.
+  config.trajectory.distance = 'pixels'
+  config.trajectory.features_share = 0.5  # sum: of the features.
+  config.trajectory.seed = 0  # Added to `seed`: other searches on the same base.
   config.trajectory.reference = 'validation'  # or 'train', which the base has seen.
   config.trajectory.num_references = 512  # Data of each class to compare with, at most.
   config.trajectory.num_particles = 128  # Particles of each class.
-  config.trajectory.num_repeats = 2  # Searches, each from new noise; they are averaged.
+  # Searches, each from new noise, at most; they are averaged. They end as soon as the
+  # standard errors of the mean are below `tolerance` times the weights.
+  config.trajectory.num_repeats = 2
+  config.trajectory.tolerance = 0.0
   # Values of omega in [0, omega_max]: number i is omega_max (i / (n - 1))^power.
   config.trajectory.num_candidates = 33
   config.trajectory.candidate_power = 1.5  # Above 1: closer together near 0.
@@ -200,7 +210,7 @@ def get_default() -> config_dict.ConfigDict:
   # The same values below 0, down to this one: noise at 0 has two sides, as it must to
   # be 0 in the mean. A weight below 0 is returned as 0.
   config.trajectory.omega_min = -0.5
-  # A weight is 0 unless its gain over 0 is more than this many standard errors.
+  # A weight is 0 unless its gain over 0 is more than so many standard errors.
   config.trajectory.confidence = 1.0
   # Blocks of the jackknife that gives standard errors. 0: none; the smallest curve
   # decides alone, and classes share nothing.
@@ -284,6 +294,8 @@ def get_default() -> config_dict.ConfigDict:
 
   # validate_weights: the strength kappa at which a learned weight is used.
   config.verdict = config_dict.ConfigDict()
+  # In which samples are compared with data: 'pixels', or 'features' as of `trajectory`.
+  config.verdict.distance = 'pixels'
   config.verdict.kappas = (0.25, 0.5, 0.75, 1.0)  # Strengths to try, beside 0.
   config.verdict.samples_per_class = 200  # At each strength, from the same noise.
   config.verdict.num_blocks = 10  # Of the jackknife that gives standard errors.

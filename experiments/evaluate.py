@@ -45,7 +45,9 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
 
   pieces = workdirs.open_pieces(session, 'evaluate')
   judge = judges.classifiers.train_judge(config, dataset, pieces)
-  reference = report.class_metrics.make_reference(dataset, judge)
+  reference = report.class_metrics.make_reference(
+    dataset, judge, num_blocks=num_blocks(config, dataset)
+  )
   sampler = sampling.methods.ClassSampler(session, dataset, params)
   rows, samples = evaluate_methods(sampler, methods, judge, reference, pieces)
   rows = report.class_metrics.real_rows(dataset, judge, reference) + rows
@@ -116,6 +118,15 @@ def evaluate_methods(
   return rows, samples
 
 
+def num_blocks(config: config_dict.ConfigDict, dataset: splits.Dataset) -> int:
+  """Of the jackknife of every distance; 0 where a class is too small for one."""
+  smallest = min(
+    config.evaluation.samples_per_class,
+    *(np.bincount(split.label).min() for split in dataset[:3]),
+  )
+  return config.verdict.num_blocks if smallest >= 3 else 0
+
+
 def measure(
   sampler: sampling.methods.ClassSampler,
   method: sampling.methods.Method,
@@ -126,6 +137,8 @@ def measure(
   """The row of a method and seed, and with the first seed its samples by class."""
   config, label = sampler.config, sampler.label
   x, _ = sampler.sample(method, seed)
+  blocks = num_blocks(config, sampler.dataset)
+  by_class = metrics.class_sets(x, label, num_blocks=blocks)
   row = {
     'method': method.name,
     'params': method.params,
@@ -134,14 +147,15 @@ def measure(
     'num_steps': config.evaluation.num_steps,
     'nfe': sampler.count_nfe(method),
     'learning_evaluations': method.cost,
+    'omega': None if method.table is None else float(np.mean(method.table)),
     'metrics': report.class_metrics.compute_metrics(
-      x, label, metrics.class_sets(x, label), judge, reference
+      x, label, by_class, judge, reference
     ),
   }
   if seed != config.seed:
     return {'row': row}
-  by_class = x.reshape(sampler.dataset.num_classes, -1, *sampler.dataset.shape)
-  return {'row': row, 'x': by_class}
+  shape = (sampler.dataset.num_classes, -1, *sampler.dataset.shape)
+  return {'row': row, 'x': x.reshape(shape)}
 
 
 def real_samples(dataset: splits.Dataset) -> np.ndarray:

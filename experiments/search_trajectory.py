@@ -3,14 +3,15 @@ r"""Chooses weights along guided trajectories, and fits a network to them.
   python -m experiments.search_trajectory --config=configs/digits.py \
       --workdir=runs/digits
   ... --config.trajectory.distance=features      # of a small noise-aware classifier
+  ... --config.trajectory.distance=sum           # of both
   ... --config.trajectory.method=endpoint        # refined through the whole sampler
 
 Guides particles of every class with the sampler of `config.evaluation`, and picks each
 step's weight by a line search on held-out data. The tables of several searches are
-averaged. Writes guidance/trajectory_DISTANCE_table/, the average, and
-guidance/trajectory_DISTANCE/, a network that also serves other time grids; 'endpoint'
-in place of 'trajectory_DISTANCE' for the refined ones. Each search is kept until the
-average is written: the same command resumes.
+averaged, until their mean is steady. Writes guidance/trajectory_DISTANCE_table/, the
+average, and guidance/trajectory_DISTANCE/, a network that also serves other time grids;
+'endpoint' in place of 'trajectory_DISTANCE' for the refined ones. Each search is kept
+until the average is written: the same command resumes.
 """
 
 import functools
@@ -98,7 +99,7 @@ def require_same_search(session: workdirs.Session) -> dict[str, Any] | None:
   if stored is None:
     return None
   sections = ['seed', 'trajectory', 'guidance']
-  if config.trajectory.distance == 'features':
+  if config.trajectory.distance != 'pixels':
     sections.append('classifier')
   if config.trajectory.method == 'endpoint':
     sections.append('endpoint')
@@ -128,10 +129,11 @@ def search(
   section = config.trajectory
   counter = denoiser_lib.EvaluationCounter()
   searcher = make_search(config, dataset, counter)
-  root = arrays.stream(config.seed, f'trajectory/{section.distance}')
+  seed = config.seed + section.seed
+  root = arrays.stream(seed, f'trajectory/{section.distance}')
 
   def search_once(i):
-    before, rng = counter.count, np.random.default_rng((config.seed, i))
+    before, rng = counter.count, np.random.default_rng((seed, i))
     split = getattr(dataset, section.reference)
     reference = draw_reference(rng, split, dataset.num_classes, section)
     table = np.asarray(searcher(params, jax.random.fold_in(root, i), *reference))
@@ -147,11 +149,27 @@ def search(
     found.append(pieces.get(i, functools.partial(search_once, i)))
     mean, largest = found[i]['table'].mean(), found[i]['table'].max()
     progress.log(i + 1, f'omega_mean {mean:.4g}  omega_max {largest:.4g}')
+    if is_steady(np.stack([piece['table'] for piece in found]), section.tolerance):
+      break
   num_evaluations = sum(piece['num_evaluations'] for piece in found)
   logging.info('trajectory: %d denoiser evaluations', num_evaluations)
   tables = jnp.stack([piece['table'] for piece in found])
   learning.losses.warn_searched(config, tables)
   return jnp.mean(tables, axis=0), num_evaluations
+
+
+def is_steady(tables: np.ndarray, tolerance: float) -> bool:
+  """Whether the noise of the mean of searches is small against its size.
+
+  Args:
+    tables: `[num_searches, num_classes, num_steps]`.
+    tolerance: root mean square of the standard errors over that of the mean, at most;
+      tables that are all 0 are steady.
+  """
+  if len(tables) < 2:
+    return False
+  variance = tables.var(axis=0, ddof=1).mean() / len(tables)
+  return variance <= tolerance**2 * np.square(tables.mean(axis=0)).mean()
 
 
 def make_search(
@@ -166,7 +184,7 @@ def make_search(
   pair = builders.rules.pair(config, dataset.spec, network=network)
   omegas = candidates(section)
   features, features_params = None, None
-  if section.distance == 'features':
+  if section.distance != 'pixels':
     features, features_params = judges.classifiers.train_noisy_features(config, dataset)
 
   @jax.jit
@@ -177,11 +195,14 @@ def make_search(
       'num_references': counts,
       'num_blocks': section.num_blocks,
     }
-    if features is None:
-      curves = trajectory.pixel_curves(reference, **settings)
-    else:
+    if section.distance != 'features':
+      curves = pixels = trajectory.pixel_curves(reference, **settings)
+    if features is not None:
       embed = functools.partial(features, features_params)
       curves = trajectory.feature_curves(embed, reference, **settings)
+    if section.distance == 'sum':
+      shares = 1.0 - section.features_share, section.features_share
+      curves = trajectory.summed_curves((pixels, curves), shares)
     return trajectory.search(
       key,
       pair,

@@ -5,21 +5,26 @@
 
 Draws samples at every strength of `config.verdict.kappas` and without guidance, all
 from the same noise, and compares them with validation data by the class-conditional
-energy distance. A weight is used at the strength of the smallest distance, or not at
-all where its gain over no guidance is within its noise: a paired difference, whose
-standard error is a jackknife over samples and data. Writes verdicts/NAME.json, which
-evaluate, compare, fid and sample read. The same command again resumes.
+energy distance, in pixels or features. A weight is used at the strength of the smallest
+distance, or not at all where its gain over no guidance is within its noise: a paired
+difference, whose standard error is a jackknife over samples and data. Writes
+verdicts/NAME.json, which evaluate, compare, fid and sample read. The same command again
+resumes.
 """
 
 import functools
+from collections.abc import Callable
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from ml_collections import config_dict
 
 from experiments import app
 from experiments import builders
+from experiments import judges
 from experiments import sampling
 from experiments import workdirs
 from lgd import errors
@@ -42,6 +47,15 @@ def run(
   samplers = sampling.methods.Samplers(session, params)
   pieces = workdirs.open_pieces(session, 'validate_weights')
   progress = pieces.progress('validate', len(learned))
+  embed = make_embedding(config, dataset)
+  try:
+    validation = metrics.class_sets(
+      embed(dataset.validation.x),
+      dataset.validation.label,
+      num_blocks=config.verdict.num_blocks,
+    )
+  except ValueError as error:
+    raise errors.InputError(f'validation data: {error}') from error
   verdicts = {}
   for i, (name, weight) in enumerate(learned.items()):
     classes = np.arange(dataset.num_classes)
@@ -52,7 +66,7 @@ def run(
       method._replace(params={'kappa': kappa}, table=kappa * method.table)
       for kappa in config.verdict.kappas
     ]
-    measure = functools.partial(measure_strength, config, dataset, of_rule)
+    measure = functools.partial(measure_strength, config, embed, validation, of_rule)
     found = [pieces.get(m.identity, functools.partial(measure, m)) for m in strengths]
     verdicts[name] = judge(config.verdict, found)
     workdirs.verdicts.save(session, name, verdicts[name])
@@ -61,17 +75,27 @@ def run(
   return verdicts
 
 
+def make_embedding(
+  config: config_dict.ConfigDict, dataset: splits.Dataset
+) -> Callable[[np.ndarray], np.ndarray]:
+  """What `[n, *data]` are compared in: `verdict.distance`."""
+  if config.verdict.distance == 'pixels':
+    return lambda x: x
+  features, params = judges.classifiers.train_noisy_features(config, dataset)
+  compiled = jax.jit(features)
+  return lambda x: np.asarray(compiled(params, x, jnp.zeros(len(x))))
+
+
 def measure_strength(
   config: config_dict.ConfigDict,
-  dataset: splits.Dataset,
+  embed: Callable[[np.ndarray], np.ndarray],
+  validation: metrics.ClassSets,
   of_rule: sampling.sampler.RuleSampler,
   method: sampling.methods.Method,
 ) -> app.Piece:
   """Energy distance to validation data at one strength, and those of the jackknife."""
   section = config.verdict
-  label = sampling.sampler.balanced_labels(
-    dataset.num_classes, section.samples_per_class
-  )
+  label = sampling.sampler.balanced_labels(len(validation.x), section.samples_per_class)
   omega = None if method.table is None else method.table[label]
   batch_size = config.fid.batch_size
   x = of_rule.draw(
@@ -82,12 +106,8 @@ def measure_strength(
     numbers=_FIRST + np.arange(len(label)),
     batch_size=batch_size,
   )
-  try:
-    energy = metrics.jackknifed_energy(
-      x, label, *dataset.validation, num_blocks=section.num_blocks
-    )
-  except ValueError as error:
-    raise errors.InputError(f'validation data: {error}') from error
+  samples = metrics.class_sets(embed(x), label, num_blocks=section.num_blocks)
+  energy = metrics.jackknifed_energy(samples, validation)
   nfe = of_rule.count_nfe(omega, len(x), batch_size=batch_size)
   return {'energy': energy, 'num_evaluations': nfe * len(x)}
 
@@ -102,7 +122,7 @@ def judge(
   gain = tuple(float(each[0]) for each in differences)
   error = tuple(float(jackknife.variance(each) ** 0.5) for each in differences)
   best = int(np.argmax(gain))
-  is_clear = gain[best] > section.confidence * error[best]
+  is_clear = jackknife.is_clear(differences[best], section.confidence)
   return workdirs.verdicts.Verdict(
     kappa=kappas[best] if is_clear else 0.0,
     kappas=kappas,

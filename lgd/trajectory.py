@@ -25,10 +25,13 @@ condition c, its mean over conditions C, and var the jackknife's variance,
   (6)  omega_c = argmin C_c,  if C_c(0) - C_c(omega_c) > confidence sd(the same), or 0
 
 (4) is James and Stein's: conditions whose slopes differ by no more than their noise
-share one curve. (6) keeps noise from becoming guidance. Where C_c is a parabola, its
-gain is half of (slope at 0)^2 / curvature, and confidence 1 asks for a slope of two
-standard deviations. Weights below 0 are returned as 0: they are no more than what lets
-noise at 0 have two sides.
+share one curve. (6) is `jackknife`, (2): it keeps noise from becoming guidance. Weights
+below 0 are returned as 0: they are no more than what lets noise at 0 have two sides.
+
+Curves of several distances, as of pixels and of features, are added in units of their
+own size, which brings them to one scale at every step:
+
+  (7)  D = sum_i share_i D_i / mean_c D_ic(0)
 
 In pixels every candidate follows from inner products of {a_i}, {b_i} and the data, with
 z and the noise of y integrated out (`mmd`, (3)); in features f the candidates cost f
@@ -40,6 +43,7 @@ the minimum is taken, so that the particles follow the weights returned.
 import functools
 import math
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -185,6 +189,27 @@ def feature_curves(
   return curves
 
 
+def summed_curves(curve_fns: Sequence[CurveFn], shares: Sequence[float]) -> CurveFn:
+  """Curves (7), of several distances at once.
+
+  Args:
+    curve_fns: curves of the same conditions, with the same number of blocks.
+    shares: of each in the sum.
+  """
+
+  def curves(key, a, b, std, s, omegas):
+    zero = jnp.argmin(jnp.abs(omegas))
+    keys = jax.random.split(key, len(curve_fns))
+    each = [f(k, a, b, std, s, omegas) for f, k in zip(curve_fns, keys, strict=True)]
+    scales = [jnp.nanmean(curve[:, 0, zero]) for curve in each]
+    return sum(
+      share * curve / scale
+      for share, curve, scale in zip(shares, each, scales, strict=True)
+    )
+
+  return curves
+
+
 def _energies(
   to_data: jax.Array, to_each_other: jax.Array, is_data: jax.Array, num_blocks: int
 ) -> jax.Array:
@@ -249,8 +274,7 @@ def choose(curves: jax.Array, omegas: jax.Array, *, confidence: float) -> jax.Ar
   best = jnp.argmin(curves[:, 0], axis=1)
   at_best = jnp.take_along_axis(curves, best[:, None, None], axis=2)[:, :, 0]
   gain = curves[:, :, jnp.argmin(jnp.abs(omegas))] - at_best
-  is_clear = gain[:, 0] > confidence * jnp.sqrt(jackknife.variance(gain))
-  omega = jnp.where(is_clear, omegas[best], 0.0)
+  omega = jnp.where(jackknife.is_clear(gain, confidence), omegas[best], 0.0)
   # Of NaN, argmin is the first candidate, without a word.
   return jnp.where(jnp.isnan(curves).any(axis=(1, 2)), jnp.nan, omega)
 
@@ -280,8 +304,8 @@ def search(
     pair: of the frozen denoiser, such as `denoiser.classifier_free`.
     params: its parameters.
     schedule: noise schedule.
-    curve_fn: `pixel_curves` or `feature_curves`, of reference data in the order of
-      `cond`.
+    curve_fn: `pixel_curves`, `feature_curves` or `summed_curves`, of reference data in
+      the order of `cond`.
     cond: pytree of `[num_conds, ...]`.
     shape: of a datum.
     times: `[num_steps + 1]` decreasing times, the sampler's.

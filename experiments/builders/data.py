@@ -60,28 +60,26 @@ def spec(config: config_dict.ConfigDict) -> splits.Spec:
   return SOURCES[config.data.name].spec(config.data)
 
 
-def _load_mixture(config):
+def mixture(config: config_dict.ConfigDict) -> mixtures.Mixture:
+  """The distribution of the data 'mixture' or 'random_mixture'."""
   section = config.data
-  mixture = mixtures.ring(section.num_classes, radius=section.radius, std=section.std)
-  return _draw(config, mixture)
-
-
-def _load_random_mixture(config):
-  section = config.data
-  mixture = mixtures.random(
+  shape = {'radius': section.radius, 'std': section.std}
+  if section.name == 'mixture':
+    return mixtures.ring(section.num_classes, **shape)
+  return mixtures.random(
     arrays.stream(config.seed, 'mixture'),
     section.num_classes,
     dim=section.dim,
     components=section.components,
-    radius=section.radius,
-    std=section.std,
+    **shape,
   )
-  return _draw(config, mixture)
 
 
-def _draw(config, mixture):
+def _draw_mixture(config):
   return mixtures.dataset(
-    arrays.stream(config.seed, 'data'), mixture, num_per_class=config.data.num_per_class
+    arrays.stream(config.seed, 'data'),
+    mixture(config),
+    num_per_class=config.data.num_per_class,
   )
 
 
@@ -170,17 +168,18 @@ def _load_pairs(section):
     raise errors.InputError(f'data.file={section.file!r}: {error}{hint}') from error
 
 
+MIXTURES = ('mixture', 'random_mixture')
 SOURCES = {
   'digits': Source(
     lambda config: digits.load(),
     lambda section: splits.Spec((8, 8, 1), conditions.Labels(10)),
   ),
   'mixture': Source(
-    _load_mixture,
+    _draw_mixture,
     lambda section: splits.Spec((2,), conditions.Labels(section.num_classes)),
   ),
   'random_mixture': Source(
-    _load_random_mixture,
+    _draw_mixture,
     lambda section: splits.Spec((section.dim,), conditions.Labels(section.num_classes)),
   ),
   'pairs': Source(lambda config: _load_pairs(config.data).dataset, _pairs_spec),

@@ -1,5 +1,6 @@
 """Networks, schedules, samplers' times and optimisers, from a config."""
 
+import functools
 import types as types_lib
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import optax
 from flax import linen as nn
 from ml_collections import config_dict
 
+from experiments.builders import data
 from experiments.builders import user_functions
 from lgd import conditions
 from lgd import denoiser as denoiser_lib
@@ -20,6 +22,7 @@ from lgd import networks
 from lgd import sampling
 from lgd import schedules
 from lgd import types
+from lgd.data import mixtures
 from lgd.data import splits
 from lgd.training import sharding
 
@@ -56,24 +59,27 @@ class Network(NamedTuple):
   """A kind of base model.
 
   Attributes:
-    make: `(section, spec, dtype=) -> nn.Module`, from the section `denoiser`.
+    make: `(config, spec) -> nn.Module`, from the section `denoiser`.
     is_for_images: whether data must have the axes of an image.
+    is_exact: whether data must be a mixture, whose denoiser it is.
     reads_prompts: whether its conditions are prompts; else they are classes or vectors.
   """
 
   make: Callable[..., nn.Module]
   is_for_images: bool = False
+  is_exact: bool = False
   reads_prompts: bool = False
 
 
-def _mlp(section, spec, *, dtype):
-  del dtype
+def _mlp(config, spec):
+  section = config.denoiser
   return networks.ResidualMLP(
     num_classes=spec.conditions.num_classes, width=section.width, depth=section.depth
   )
 
 
-def _unet(section, spec, *, dtype):
+def _unet(config, spec):
+  section = config.denoiser
   return networks.UNet(
     num_classes=spec.conditions.num_classes,
     channels=section.channels,
@@ -81,12 +87,13 @@ def _unet(section, spec, *, dtype):
     num_blocks=section.num_blocks,
     attention_sizes=section.attention_sizes,
     head_dim=section.head_dim,
-    dtype=dtype,
+    dtype=jnp.dtype(section.dtype),
     remat=section.remat,
   )
 
 
-def _mmdit(section, spec, *, dtype):
+def _mmdit(config, spec):
+  section, dtype = config.denoiser, jnp.dtype(config.denoiser.dtype)
   return networks.MMDiT(
     encode=_text_encoder(section, spec.conditions, dtype),
     patch_size=section.patch_size,
@@ -109,18 +116,24 @@ def _text_encoder(section, of, dtype):
       return networks.EmbeddingEncoder(section.text_width, dtype)
 
 
+def _exact(config, spec):
+  del spec
+  return mixtures.ExactNetwork(
+    schedule(config), functools.partial(data.mixture, config)
+  )
+
+
 NETWORKS = {
   'mlp': Network(_mlp),
   'unet': Network(_unet, is_for_images=True),
   'mmdit': Network(_mmdit, is_for_images=True, reads_prompts=True),
+  'exact': Network(_exact, is_exact=True),
 }
 
 
 def network(config: config_dict.ConfigDict, spec: splits.Spec) -> nn.Module:
   """The base model's network."""
-  section = config.denoiser
-  make = NETWORKS[section.network].make
-  return make(section, spec, dtype=jnp.dtype(section.dtype))
+  return NETWORKS[config.denoiser.network].make(config, spec)
 
 
 def init_network(net: nn.Module, key: jax.Array, spec: splits.Spec) -> types.Params:

@@ -4,7 +4,8 @@ Both losses are a + b omega + c omega^2 for every particle, so that per class an
 
   (1)  omega = max(-sum numerators / sum denominators, 0)
 
-with the terms of `lgd.statistics`.
+with the terms of `lgd.statistics`; but 0 where its gain is not clear (`lgd.jackknife`,
+(2)), or noise around 0 would be guidance in the mean.
 """
 
 import jax
@@ -14,8 +15,11 @@ from ml_collections import config_dict
 from experiments import builders
 from experiments import workdirs
 from lgd import arrays
+from lgd import jackknife
 from lgd import objectives
 from lgd import statistics
+
+_NUM_BLOCKS = 8  # Of the jackknife.
 
 
 def solve(
@@ -40,13 +44,24 @@ def solve(
   terms = builders.objectives.of(config).terms(
     gram, s, store.t, section, builders.models.schedule(config)
   )
-  where = (store.cond, _bin(store.t, num_bins))
-  numerator, denominator = (
-    jnp.zeros((num_classes, num_bins)).at[where].add(term) for term in terms
+  shape = (num_classes, num_bins, _NUM_BLOCKS)
+  where = (
+    store.cond,
+    _bin(store.t, num_bins),
+    jnp.arange(len(store.t)) % _NUM_BLOCKS,
   )
-  omega = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
+  by_block = [jnp.zeros(shape).at[where].add(term) for term in terms]
+  numerator, denominator = (
+    jnp.concatenate([total, total - term], axis=2)
+    for term in by_block
+    for total in [term.sum(axis=2, keepdims=True)]
+  )
+  minimum = -numerator / jnp.where(denominator > 0.0, denominator, 1.0)
+  omega = minimum[:, :, :1]
+  gain = omega * minimum - 0.5 * omega**2  # In units of the curvature.
+  is_clear = jackknife.is_clear(gain, section.confidence)
   bins = _bin(builders.models.time_grid(config)[:-1], num_bins)
-  return jnp.maximum(omega, 0.0)[:, bins]
+  return jnp.where(is_clear, jnp.maximum(omega[:, :, 0], 0.0), 0.0)[:, bins]
 
 
 def _bin(t, num_bins):

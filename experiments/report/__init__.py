@@ -8,6 +8,7 @@ from experiments.report import prompts
 from experiments.report import rows
 from experiments.report import sweep
 from experiments.report import timing
+from experiments.report import verdicts
 
 __all__ = (
   'class_metrics',
@@ -18,4 +19,5 @@ __all__ = (
   'rows',
   'sweep',
   'timing',
+  'verdicts',
 )

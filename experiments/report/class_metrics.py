@@ -19,13 +19,13 @@ class Reference(NamedTuple):
 
 
 def make_reference(
-  dataset: splits.Dataset, judge: judges.classifiers.Judge
+  dataset: splits.Dataset, judge: judges.classifiers.Judge, *, num_blocks: int = 0
 ) -> Reference:
-  """The real data that every row is compared with."""
+  """The real data that every row is compared with, with blocks of a jackknife."""
   _, features = judge(dataset.test.x)
   return Reference(
     {
-      name: metrics.class_sets(*split)
+      name: metrics.class_sets(*split, num_blocks=num_blocks)
       for name, split in (
         ('test', dataset.test),
         ('validation', dataset.validation),
@@ -43,14 +43,19 @@ def compute_metrics(
   by_class: metrics.ClassSets,
   judge: judges.classifiers.Judge,
   reference: Reference,
-) -> dict[str, float]:
-  """All metrics of one set of samples; `by_class` holds the same ones."""
+) -> dict[str, Any]:
+  """All metrics of one set of samples; `by_class` holds the same ones.
+
+  'energy_test_jackknife' is `metrics.jackknifed_energy`, the rest are numbers.
+  """
   log_prob, features = judge(x)
+  energies = {
+    name: metrics.jackknifed_energy(by_class, split)
+    for name, split in reference.splits.items()
+  }
   return {
-    **{
-      f'energy_{name}': metrics.class_conditional_energy(by_class, split)
-      for name, split in reference.splits.items()
-    },
+    **{f'energy_{name}': float(energy[0]) for name, energy in energies.items()},
+    'energy_test_jackknife': energies['test'].tolist(),
     'frechet_pixels': metrics.frechet_distance(
       metrics.fit_gaussian(x), reference.pixels
     ),
@@ -72,6 +77,7 @@ def real_rows(
   )
   # The training set is no distance from itself; real against real is symmetric.
   real['energy_train'] = real['energy_test']
+  del real['energy_test_jackknife']  # Nothing is compared with it.
   return [
     {
       'method': 'real',

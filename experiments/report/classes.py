@@ -8,6 +8,7 @@ from etils import epath
 
 from experiments.report import figures
 from experiments.report import rows as rows_lib
+from experiments.report import verdicts
 
 COLUMNS = (
   ('energy_test', 'energy, test'),
@@ -135,7 +136,8 @@ def to_markdown(summaries: Sequence[rows_lib.Summary]) -> str:
     '',
     'Mean +- standard deviation over sampling seeds. energy: class-conditional energy'
     ' distance (unbiased, beta 1). Frechet distances are to test data. gain: energy'
-    ' distance to test data of unguided minus that of the method, same seeds.'
+    ' distance to test data of unguided minus that of the method, same seeds, +- its'
+    ' standard error by a jackknife over samples and test data.'
     ' omega = 0 is the conditional model; w = 1 + omega. NFE: denoiser evaluations of a'
     ' sample; evaluations to learn: all that learning the weights took.',
     '',
@@ -246,5 +248,5 @@ def _recovered(
 def _gain(summary: rows_lib.Summary, unguided: rows_lib.Summary) -> str:
   if summary.method in ('real', 'unguided'):
     return ''
-  gain = unguided.metrics['energy_test'] - summary.metrics['energy_test']
-  return rows_lib.mean_std(gain, 4)
+  gain, error = verdicts.gain_on_test(summary, unguided)
+  return f'{gain:.4f}' if np.isnan(error) else f'{gain:.4f} +- {error:.4f}'

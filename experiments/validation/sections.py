@@ -74,8 +74,9 @@ def names() -> dict[str, Collection[str]]:
     'guidance.objective': builders.objectives.OBJECTIVES,
     'guidance.prompts': ('tokens', 'clip'),
     'trajectory.method': ('search', 'endpoint'),
-    'trajectory.distance': ('pixels', 'features'),
+    'trajectory.distance': ('pixels', 'features', 'sum'),
     'trajectory.reference': ('validation', 'train'),
+    'verdict.distance': ('pixels', 'features'),
     'compare.match': ('', 'mean', 'nfe'),
     'fid.labels': ('balanced', 'data', 'test'),
     'fid.split': catalog.SPLITS,
@@ -194,6 +195,14 @@ def _denoiser(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   )
   if section.network == 'unet':
     _unet(config, check)
+  if builders.models.NETWORKS[section.network].is_exact:
+    check(
+      'denoiser.network',
+      lambda v: config.data.name in builders.data.MIXTURES,
+      f'is the denoiser of a mixture, one of {", ".join(builders.data.MIXTURES)}, and'
+      f' data.name={config.data.name!r} is none; use --config.denoiser.network=mlp.',
+    )
+    check('denoiser.prediction', lambda v: v == 'x0', "must be 'x0' for 'exact'.")
   has_prompts = check.spec.has_prompts
   readers = [k for k, kind in builders.models.NETWORKS.items() if kind.reads_prompts]
   check(
@@ -409,6 +418,7 @@ def _guidance(config: config_dict.ConfigDict, check: checks.Checks) -> None:
       ' --config.guidance.prompts=tokens.',
     )
   check.positive('guidance.num_bins')
+  check('guidance.confidence', lambda v: v >= 0.0, 'must not be negative.')
   check('guidance.depth', lambda v: v >= 2, 'needs an input and an output layer.')
   check.positive('guidance.num_particles')
   check(
@@ -503,8 +513,11 @@ def _trajectory(config: config_dict.ConfigDict, check: checks.Checks) -> None:
       f'without one of trajectory.num_blocks={num_blocks} less than 2 would be left;'
       ' take more.',
     )
+  check('trajectory.seed', lambda v: v >= 0, 'must not be negative.')
+  check('trajectory.features_share', lambda v: 0.0 <= v <= 1.0, 'must be in [0, 1].')
+  for key in ('tolerance', 'confidence'):
+    check(f'trajectory.{key}', lambda v: v >= 0.0, 'must not be negative.')
   check('trajectory.omega_min', lambda v: v <= 0.0, 'must not be above 0.')
-  check('trajectory.confidence', lambda v: v >= 0.0, 'must not be negative.')
   check('trajectory.num_blocks', lambda v: v == 0 or v >= 2, 'must be 0 or at least 2.')
   check.fraction('trajectory.memory')
   check.fraction('trajectory.lookahead')

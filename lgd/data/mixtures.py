@@ -12,11 +12,13 @@ components. The score of (2) follows from (3): (alpha E[x_0 | x_t, c] - x_t) / s
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from lgd import conditions
 from lgd import types
@@ -113,6 +115,30 @@ def denoiser(schedule: types.Schedule) -> types.Denoiser:
     return jnp.einsum('bk,bkd->bd', responsibility, posterior_mean)
 
   return denoise
+
+
+class ExactNetwork(nn.Module):
+  """(3) as a base network that predicts x0: `(xt [batch, dim], t [batch], label)`.
+
+  The mixture is its parameters; they have no gradients, so that training leaves them.
+
+  Attributes:
+    schedule: noise schedule.
+    make_mixture: makes the mixture.
+  """
+
+  schedule: types.Schedule
+  make_mixture: Callable[[], Mixture]
+
+  @nn.compact
+  def __call__(self, xt: jax.Array, t: jax.Array, label: jax.Array) -> jax.Array:
+    params = [
+      self.param(name, lambda _, name=name: getattr(self.make_mixture(), name))
+      for name in Mixture._fields
+    ]
+    return denoiser(self.schedule)(
+      Mixture(*jax.lax.stop_gradient(params)), xt, t, label
+    )
 
 
 def log_density(

@@ -65,7 +65,8 @@ class ClosedFormTest(parameterized.TestCase):
     config = mixture.get_config()
     config.data.num_classes = NUM_CLASSES
     config.guidance.update(objective=objective, weight='table', num_bins=NUM_BINS)
-    config.guidance.update(s_min=0.05, gap=0.1, zeta=0.02, **settings)
+    config.guidance.update(s_min=0.05, gap=0.1, zeta=0.02, confidence=0.0)
+    config.guidance.update(settings)
     config.evaluation.num_steps = 37  # Its times are not edges of bins.
     return config
 

@@ -19,6 +19,7 @@ def make_row(method, seed, test, validation, **params):
   names |= {'log_inverse_prob_low', 'log_inverse_prob_high'}
   values = dict.fromkeys(names, 0.5)
   values |= {'energy_test': test, 'energy_validation': validation}
+  values['energy_test_jackknife'] = [test, test - 0.1, test + 0.1]
   return {
     'method': method,
     'params': params,

@@ -101,7 +101,7 @@ class ClassConditionalEnergyTest(parameterized.TestCase):
         for j in range(9)
         if i // 3 != j // 3
       ]
-      self.assertAlmostEqual(sets.within[c], np.mean(pairs), places=5)
+      self.assertAlmostEqual(sets.within[c][0], np.mean(pairs), places=5)
     with self.assertRaisesRegex(ValueError, 'group_size=4 at least 2 whole ones'):
       metrics.class_sets(x, label, group_size=4)
 
