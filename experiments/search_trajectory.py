@@ -77,7 +77,7 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
     values, num_evaluations = search(config, dataset, params, pieces)
     if refines:
       values, more = learning.endpoint.refine(
-        session, dataset, held_out, params, np.asarray(values)
+        session, dataset, held_out, params, values
       )
       num_evaluations += more
     table = {'values': values, 'times': builders.models.time_grid(config)}
@@ -124,7 +124,7 @@ def search(
   dataset: splits.Dataset,
   params: types.Params,
   pieces: app.Pieces,
-) -> tuple[jax.Array, int]:
+) -> tuple[np.ndarray, int]:
   """The averaged table and the denoiser evaluations that it took."""
   section = config.trajectory
   counter = denoiser_lib.EvaluationCounter()
@@ -147,29 +147,31 @@ def search(
   found, progress = [], pieces.progress('trajectory', section.num_repeats)
   for i in range(section.num_repeats):
     found.append(pieces.get(i, functools.partial(search_once, i)))
-    mean, largest = found[i]['table'].mean(), found[i]['table'].max()
-    progress.log(i + 1, f'omega_mean {mean:.4g}  omega_max {largest:.4g}')
-    if is_steady(np.stack([piece['table'] for piece in found]), section.tolerance):
+    tables = np.stack([piece['table'] for piece in found])
+    error, size = noise(tables)
+    progress.log(
+      i + 1,
+      f'omega_mean {tables.mean():.4g}  omega_max {tables[-1].max():.4g}'
+      f'  standard_error {error:.3g} of {size:.3g}',
+    )
+    if error <= section.tolerance * size:
       break
   num_evaluations = sum(piece['num_evaluations'] for piece in found)
   logging.info('trajectory: %d denoiser evaluations', num_evaluations)
-  tables = jnp.stack([piece['table'] for piece in found])
   learning.losses.warn_searched(config, tables)
-  return jnp.mean(tables, axis=0), num_evaluations
+  return tables.mean(axis=0), num_evaluations
 
 
-def is_steady(tables: np.ndarray, tolerance: float) -> bool:
-  """Whether the noise of the mean of searches is small against its size.
+def noise(tables: np.ndarray) -> tuple[float, float]:
+  """Root mean squares, of the standard errors of a mean of searches and of that mean.
 
   Args:
-    tables: `[num_searches, num_classes, num_steps]`.
-    tolerance: root mean square of the standard errors over that of the mean, at most;
-      tables that are all 0 are steady.
+    tables: `[num_searches, num_classes, num_steps]`; of one the error is infinite.
   """
+  size = np.sqrt(np.square(tables.mean(axis=0)).mean())
   if len(tables) < 2:
-    return False
-  variance = tables.var(axis=0, ddof=1).mean() / len(tables)
-  return variance <= tolerance**2 * np.square(tables.mean(axis=0)).mean()
+    return np.inf, size
+  return np.sqrt(tables.var(axis=0, ddof=1).mean() / len(tables)), size
 
 
 def make_search(

@@ -61,6 +61,46 @@ class RunTest(helpers.WorkdirCase):
       np.testing.assert_allclose(omega, self.table[:, i], atol=1e-5)
     self.assertEqual(weight.num_evaluations, 2 * (2 * 4 * 6 * 8))
 
+  def test_stops_when_the_mean_is_steady(self):
+    """Each search as it is told to be, 3 and 3.5 apart; at most `num_repeats`."""
+    tables = [np.full((8, 6), omega) for omega in (3.0, 3.5, 3.2, 3.25)]
+    settings = {'trajectory.num_repeats': 4, 'trajectory.tolerance': 0.06}
+    config = smoke_config(**settings)
+    # Standard errors of means: .25 of 3.25, .145 of 3.233 (4.5%).
+    for tolerance, num in ((0.08, 2), (0.06, 3), (0.001, 4)):
+      config.trajectory.tolerance = tolerance
+      pieces = app.Pieces(epath.Path(self.create_tempdir().full_path), tolerance)
+      with mock.patch.object(search_trajectory, 'make_search') as make:
+        make.return_value.side_effect = tables
+        table, _ = search_trajectory.search(
+          config, builders.data.load(config), None, pieces
+        )
+      np.testing.assert_allclose(table, np.mean(tables[:num], axis=0), rtol=1e-6)
+    np.testing.assert_allclose(
+      search_trajectory.noise(np.stack(tables[:2])), (0.25, 3.25)
+    )
+    self.assertEqual(search_trajectory.noise(np.ones((1, 8, 6))), (np.inf, 1.0))
+
+  def test_other_searches_on_the_same_base(self):
+    workdir = self.copy()
+    config = smoke_config(**{'trajectory.seed': 1})
+    with self.assertRaisesRegex(errors.InputError, r'trajectory\.seed=1: .*with 0'):
+      search_trajectory.run(config, workdir)
+    shutil.rmtree(workdir / 'guidance')
+    other = search_trajectory.run(config, workdir)
+    self.assertGreater(np.abs(other - self.table).max(), 0.1)
+
+  def test_distances(self):
+    """Each in a place of its own; of the sum the share decides."""
+    workdir, tables = self.copy(), {}
+    for distance, share in (('features', 0.5), ('sum', 0.0), ('sum', 1.0)):
+      shutil.rmtree(workdir / 'guidance')
+      settings = {'trajectory.distance': distance, 'trajectory.features_share': share}
+      tables[distance, share] = search_trajectory.run(smoke_config(**settings), workdir)
+      self.assertTrue((workdir / f'guidance/trajectory_{distance}_table').exists())
+    far = np.abs(tables['sum', 0.0] - tables['sum', 1.0]).mean()
+    self.assertGreater(far, 0.01)
+
   def test_again(self):
     """The same command again searches nothing and changes nothing."""
     workdir = self.copy()

@@ -101,6 +101,28 @@ class ClosedFormTest(parameterized.TestCase):
     )
     self.assert_table(table, expected)
 
+  def test_what_is_within_its_noise_is_nothing(self):
+    """Weights above 2 confidence standard errors, by loops over eight parts."""
+    config = self.config('score_matching', confidence=1.5)
+    usable = np.flatnonzero((self.t > 0.05 + 0.1) & (self.t <= 1.0 - 0.02))
+    expected, num_dropped = np.zeros((NUM_CLASSES, NUM_BINS)), 0
+    for cell, items in self.cells().items():
+      part = np.searchsorted(usable, items) % 8
+
+      def best(keep, items=items):
+        delta, residual = self.delta[items[keep]], self.residual[items[keep]]
+        return -np.sum(delta * residual) / max(np.sum(delta**2), 1e-9)
+
+      if len(items):
+        omega = best(part >= 0)
+        others = np.array([best(part != i) for i in range(8)])
+        error = np.sqrt(7 / 8 * np.sum((others - others.mean()) ** 2))
+        expected[cell] = omega if omega > 3.0 * error else 0.0
+        num_dropped += 0.0 < omega <= 3.0 * error
+    table = learning.closed_form.solve(config, NUM_CLASSES, self.store)
+    self.assert_table(table, expected)
+    self.assertGreater(num_dropped, 0)
+
   def test_times_at_the_edges_of_bins(self):
     """A transition from t = k / 30 takes the bin that starts there."""
     config = self.config('score_matching')

@@ -1,6 +1,8 @@
 """Verdicts: chosen by what held-out data say, and obeyed by whoever samples."""
 
+import pathlib
 import shutil
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,10 @@ from absl.testing import absltest
 
 from configs import mixture
 from experiments import builders
+from experiments import check_verdicts
 from experiments import collect_statistics
 from experiments import evaluate
+from experiments import judges
 from experiments import sample
 from experiments import sampling
 from experiments import train_denoiser
@@ -107,6 +111,30 @@ class RunTest(helpers.WorkdirCase):
     again = validate_weights.run(config, workdir, names=[NAME])
     self.assertEqual(again, {NAME: verdict})
 
+  def test_features(self):
+    """What is compared are the features of samples and of data, at time 0."""
+    workdir = self.copy()
+    seen = []
+
+    def train(config, dataset):
+      del config, dataset
+      return lambda params, x, t: params * x[:, :1] + t[:, None], jnp.float32(3.0)
+
+    def spy(x, label, **settings):
+      seen.append(np.asarray(x))
+      return class_sets(x, label, **settings)
+
+    class_sets, config = metrics.class_sets, smoke_config()
+    config.verdict.distance = 'features'
+    with (
+      mock.patch.object(judges.classifiers, 'train_noisy_features', train),
+      mock.patch.object(metrics, 'class_sets', spy),
+    ):
+      validate_weights.run(config, workdir)
+    data = builders.data.load(config).validation.x
+    np.testing.assert_allclose(seen[0], 3.0 * data[:, :1], rtol=1e-6)
+    self.assertEqual([x.shape for x in seen[1:]], [(32, 1)] * 3)
+
   def test_samplers_obey(self):
     workdir = self.copy()
     raw = sample.run(None, workdir, method=NAME, seed=0)
@@ -124,6 +152,39 @@ class RunTest(helpers.WorkdirCase):
     self.assertGreater(strengths[1.0]['nfe'], 3.0)
     cost = strengths[1.0]['learning_evaluations']
     self.assertEqual(strengths[None]['learning_evaluations'], cost + 7)
+
+  def test_check_verdicts(self):
+    """Gains by hand, from the rows of evaluate; the verdict, kappa .5, is made up."""
+    root = pathlib.Path(self.create_tempdir().full_path)
+    workdir = pathlib.Path(shutil.copytree(self.root, root / 'base'))
+    verdict = workdirs.verdicts.Verdict(
+      0.5, (0.0, 0.5, 1.0), (1.0, 0.9, 0.8), (0.0, 0.1, 0.2), (0.0, 0.01, 0.02), 7
+    )
+    workdirs.verdicts.save(helpers.session(workdir, smoke_config()), NAME, verdict)
+    rows = evaluate.run(None, workdir)
+    (row,) = check_verdicts.run(root)
+
+    def replicates(method, kappa=None):
+      of = [r for r in rows if r['method'] == method]
+      of = [r for r in of if r['params'].get('kappa') == kappa]
+      return np.mean([r['metrics']['energy_test_jackknife'] for r in of], axis=0)
+
+    for kappa, gain, error in (
+      (1.0, row.gain, row.gain_error), (None, row.used, row.used_error)
+    ):  # fmt: skip
+      expected = replicates('unguided') - replicates(NAME, kappa)
+      self.assertAlmostEqual(gain, expected[0])
+      # Two blocks: sqrt((B - 1) / B sum (v_b - mean)^2).
+      self.assertAlmostEqual(error, abs(expected[1] - expected[2]) / 2.0)
+    self.assertEqual((row.workdir, row.name, row.kappa), ('base', NAME, 0.5))
+    self.assertEqual((row.promised, row.promised_error), (0.2, 0.02))
+    learned = workdirs.weights.load(helpers.session(workdir, smoke_config()), NAME)
+    times = builders.models.time_grid(smoke_config())
+    table = guidance.tabulate(learned, np.arange(8), times)
+    self.assertAlmostEqual(row.omega, float(table.mean()), places=5)
+    self.assertIn(f'| base | {NAME} |', (root / 'verdicts.md').read_text())
+    with self.assertRaisesRegex(errors.InputError, 'holds no work directory'):
+      check_verdicts.run(workdir)
 
   def test_a_verdict_on_another_step_counts_no_more(self):
     workdir = self.copy()

@@ -100,6 +100,20 @@ class CurvesTest(parameterized.TestCase):
         )
         np.testing.assert_allclose(curves[c, block], expected, rtol=2e-4)
 
+  def test_sum_of_two_distances(self):
+    """(7) by hand, blocks and all: each over its mean over conditions at omega 0."""
+    a, b, reference = draw((3,), n=7)
+    omegas, key = jnp.array([-0.5, 0.0, 0.7]), jax.random.key(0)
+    settings = {'schedule': FLOW, 'beta': 1.0, 'num_blocks': 3}
+    pixels = trajectory.pixel_curves(reference, **settings)
+    doubled = trajectory.pixel_curves(reference, **{**settings, 'beta': 1.5})
+    both = trajectory.summed_curves((pixels, doubled), (0.25, 0.75))
+    args = key, a, b, jnp.float32(0.2), jnp.float32(0.3), omegas
+    one, two = np.float64(pixels(*args)), np.float64(doubled(*args))
+    expected = 0.25 * one / np.mean([one[0, 0, 1], one[1, 0, 1]])
+    expected += 0.75 * two / np.mean([two[0, 0, 1], two[1, 0, 1]])
+    np.testing.assert_allclose(both(*args), expected, rtol=1e-5)
+
   def test_blocks_that_leave_no_pair(self):
     a, b, reference = draw((3,), n=3)
     curve_fn = trajectory.pixel_curves(reference, schedule=FLOW, beta=1.0, num_blocks=2)

@@ -233,5 +233,20 @@ class MixturesTest(parameterized.TestCase):
     np.testing.assert_array_equal(again.validation.x, data.validation.x)
 
 
+class ExactNetworkTest(absltest.TestCase):
+  def test_is_the_denoiser_and_does_not_learn(self):
+    mixture, flow = _mixture(3), schedules.RectifiedFlow()
+    net = mixtures.ExactNetwork(flow, lambda: mixture)
+    key = jax.random.key(0)
+    xt, t = jax.random.normal(key, (4, 3)), jnp.array([0.1, 0.4, 0.8, 1.0])
+    label = jnp.array([0, 1, 2, 3])
+    params = net.init(key, xt, t, label)
+    x0 = net.apply(params, xt, t, label)
+    np.testing.assert_array_equal(x0, mixtures.denoiser(flow)(mixture, xt, t, label))
+    gradient = jax.grad(lambda p: jnp.sum(net.apply(p, xt, t, label) ** 2))(params)
+    for leaf in jax.tree.leaves(gradient):
+      np.testing.assert_array_equal(leaf, 0.0 * leaf)
+
+
 if __name__ == '__main__':
   absltest.main()
