@@ -220,7 +220,8 @@ case $command in
     ;;
   verdicts)
     install "${REQUIREMENTS:-requirements.txt}"
-    evaluation=('--config.evaluation.constants=(0.1,)'
+    evaluation=('--config.evaluation.num_seeds=2'
+                '--config.evaluation.constants=(0.1,)'
                 '--config.evaluation.interval_omegas=()'
                 '--config.evaluation.clamp_linear_omegas=()'
                 '--config.evaluation.kappas=()')

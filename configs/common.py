@@ -296,7 +296,7 @@ def get_default() -> config_dict.ConfigDict:
   config.verdict = config_dict.ConfigDict()
   # In which samples are compared with data: 'pixels', or 'features' as of `trajectory`.
   config.verdict.distance = 'pixels'
-  config.verdict.kappas = (0.25, 0.5, 0.75, 1.0)  # Strengths to try, beside 0.
+  config.verdict.kappas = (0.5, 1.0)  # Strengths to try, beside 0.
   config.verdict.samples_per_class = 200  # At each strength, from the same noise.
   config.verdict.num_blocks = 10  # Of the jackknife that gives standard errors.
   # Kappa is 0 unless the gain over 0 is more than this many standard errors.
@@ -388,7 +388,7 @@ def get_smoke_overrides() -> dict:
       'batch_size': 8,
       'samples_per_class': 4,
     },
-    'verdict': {'kappas': (0.5, 1.0), 'samples_per_class': 4, 'num_blocks': 2},
+    'verdict': {'samples_per_class': 4, 'num_blocks': 2},
     'evaluation': {
       'num_seeds': 2,
       'samples_per_class': 4,

@@ -68,7 +68,7 @@ def get_config(variant: str = 'under_trained'):
       'clamp_linear_omegas': (0.4,),
       'kappas': (0.5,),
     },
-    'verdict': {'kappas': (0.5, 1.0), 'samples_per_class': 30},
+    'verdict': {'samples_per_class': 30},
   }
   longer_unet = {**unet, 'num_steps': 4000, 'ema_decay': 0.999}
   variants = {
