@@ -227,26 +227,26 @@ case $command in
                 '--config.evaluation.kappas=()')
     # judged NAME CONFIG [FLAGS]: one base, all its weights, their verdicts.
     judged() {
-      experiment "configs/$2.py" "$runs/$1" "${@:3}"
+      experiment "configs/$2" "$runs/$1" "${@:3}"
     }
     for steps in 500 1000 2000 6000; do
       for dropout in 0.1 0.5; do
-        judged "digits_${steps}_$dropout" digits --config.denoiser.num_steps="$steps" \
+        judged "digits_${steps}_$dropout" digits.py --config.denoiser.num_steps="$steps" \
             --config.denoiser.label_dropout="$dropout"
       done
     done
     for steps in 1000 6000; do
-      judged "digits_${steps}_narrow" digits --config.denoiser.num_steps="$steps" \
+      judged "digits_${steps}_narrow" digits.py --config.denoiser.num_steps="$steps" \
           --config.denoiser.width=64
     done
-    judged mixture_exact mixture:exact
+    judged mixture_exact mixture.py:exact
     for steps in 300 1000 6000; do
-      judged "mixture_$steps" mixture --config.denoiser.num_steps="$steps"
+      judged "mixture_$steps" mixture.py --config.denoiser.num_steps="$steps"
     done
-    judged mixture40_exact mixture40:exact
-    judged mixture40_64d_exact mixture40:exact --config.data.dim=64
+    judged mixture40_exact mixture40.py:exact
+    judged mixture40_64d_exact mixture40.py:exact --config.data.dim=64
     for steps in 500 1000 3000 10000; do
-      judged "mixture40_$steps" mixture40 --config.denoiser.num_steps="$steps"
+      judged "mixture40_$steps" mixture40.py --config.denoiser.num_steps="$steps"
     done
     binary check_verdicts --workdir="$runs"
     sed -n '/^| measure/,/^$/p' "$runs/verdicts.md"
