@@ -49,20 +49,22 @@ def make_row(
   """The row of a weight, from its verdict and the rows of `evaluate`."""
   summaries = rows_lib.summarise(results)
   unguided = next(s for s in summaries if s.method == 'unguided')
-  of_weight = {
-    s.params.get('kappa', verdict.kappa): s for s in summaries if s.method == name
-  }
-  omegas = [row['omega'] for row in results if row['method'] == name]
+  at = {s.params.get('kappa', verdict.kappa): s for s in summaries if s.method == name}
+  omega = next(
+    row['omega']
+    for row in results
+    if row['method'] == name and row['params'].get('kappa', verdict.kappa) == 1.0
+  )
   at_1 = verdict.kappas.index(1.0)
   return Row(
     workdir,
     name,
     verdict.kappa,
-    max(omegas) / max(of_weight),
+    omega,
     verdict.gain[at_1],
     verdict.error[at_1],
-    *gain_on_test(of_weight[1.0], unguided),
-    *gain_on_test(of_weight[verdict.kappa], unguided),
+    *gain_on_test(at[1.0], unguided),
+    *(gain_on_test(at[verdict.kappa], unguided) if verdict.kappa else (0.0, 0.0)),
   )
 
 
