@@ -5,7 +5,7 @@
 Reads what `validate_weights` and then `evaluate` left in each: of every learned weight
 the gain over no guidance that validation data promise at strength 1, that which test
 data show, from other noise, and that at the strength of the verdict. Writes
-verdicts.json and verdicts.md.
+verdicts.json, verdicts.md and verdicts.png.
 """
 
 from typing import Any
@@ -33,6 +33,7 @@ def run(path: epath.PathLike) -> list[report.verdicts.Row]:
       f'--workdir={path}: holds no work directory with verdicts and results; run'
       ' validate_weights and evaluate in some first.'
     )
+  report.verdicts.draw(directory / 'verdicts.png', rows)
   files.write_text(directory / 'verdicts.md', report.verdicts.to_markdown(rows))
   files.write_json(directory / 'verdicts.json', [row._asdict() for row in rows])
   return rows

@@ -338,6 +338,34 @@ def reward_frontier(
   save(fig, path)
 
 
+def promised_gains(path: epath.PathLike, points: dict[str, np.ndarray]) -> None:
+  """Gains on test data against promised ones, with standard errors, beside equality.
+
+  Axes are linear around 0, and logarithmic from there on.
+
+  Args:
+    path: of the PNG.
+    points: group -> `[n, 4]`: promised gain and its error, gain on test and its error.
+  """
+  values = np.concatenate(list(points.values()))[:, [0, 2]]
+  linear = max(np.quantile(np.abs(values), 0.25), 1e-4)
+  ends = np.array([values.min(), values.max()])
+  fig, ax = plt.subplots(figsize=(5.0, 4.6))
+  for i, (name, group) in enumerate(points.items()):
+    ax.errorbar(
+      group[:, 0], group[:, 2], xerr=group[:, 1], yerr=group[:, 3],
+      fmt='o', color=plt.cm.tab10(i), markersize=4, elinewidth=0.7, label=name,
+    )  # fmt: skip
+  ax.plot(ends, ends, 'k--', linewidth=0.8)
+  ax.axhline(0.0, color='grey', linewidth=0.6)
+  ax.axvline(0.0, color='grey', linewidth=0.6)
+  ax.set_xscale('symlog', linthresh=linear)
+  ax.set_yscale('symlog', linthresh=linear)
+  ax.set(xlabel='promised gain, validation data', ylabel='gain, test data')
+  ax.legend(fontsize=7, title='strength of the verdict', title_fontsize=7)
+  save(fig, path)
+
+
 def _plain(prompt: str) -> str:
   """Letter by letter: between two dollars matplotlib reads mathematics."""
   return prompt.replace('$', r'\$')

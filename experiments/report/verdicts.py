@@ -5,8 +5,10 @@ from typing import Any
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from experiments import workdirs
+from experiments.report import figures
 from experiments.report import rows as rows_lib
 from lgd import jackknife
 
@@ -79,6 +81,15 @@ def gain_on_test(
   gain = np.mean(unguided.metrics[name] - summary.metrics[name], axis=0)
   error = jackknife.variance(gain) ** 0.5 if len(gain) > 1 else np.nan
   return float(gain[0]), float(error)
+
+
+def draw(path: epath.PathLike, rows: Sequence[Row]) -> None:
+  """Gains on test data against promised ones, by the strength of the verdict."""
+  points = {}
+  for row in sorted(rows, key=lambda row: row.kappa):
+    point = (row.promised, row.promised_error, row.gain, row.gain_error)
+    points.setdefault(f'kappa {row.kappa:g}', []).append(point)
+  figures.promised_gains(path, {name: np.array(each) for name, each in points.items()})
 
 
 def to_markdown(rows: Sequence[Row]) -> str:

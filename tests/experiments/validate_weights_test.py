@@ -183,6 +183,7 @@ class RunTest(helpers.WorkdirCase):
     table = guidance.tabulate(learned, np.arange(8), times)
     self.assertAlmostEqual(row.omega, float(table.mean()), places=5)
     self.assertIn(f'| base | {NAME} |', (root / 'verdicts.md').read_text())
+    self.assertTrue((root / 'verdicts.png').exists())
     with self.assertRaisesRegex(errors.InputError, 'holds no work directory'):
       check_verdicts.run(workdir)
 
