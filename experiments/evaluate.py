@@ -58,6 +58,7 @@ def run(config: config_dict.ConfigDict | None, workdir: str) -> list[dict[str, A
       samples={'real': real_samples(dataset), **samples},
       tables={m.name: np.asarray(m.table) for m in learned if not m.params},
       gammas=report.rows.gammas(weights),
+      verdicts={name: w.kappa for name, w in weights.items() if w.verdict is not None},
       times=np.asarray(builders.models.time_grid(config))[:-1],
     )
   pieces.remove()

@@ -8,7 +8,7 @@ from etils import epath
 
 from experiments.report import figures
 from experiments.report import rows as rows_lib
-from experiments.report import verdicts
+from experiments.report import verdicts as verdicts_lib
 
 COLUMNS = (
   ('energy_test', 'energy, test'),
@@ -35,6 +35,7 @@ def write(
   samples: dict[str, np.ndarray],
   tables: dict[str, np.ndarray],
   gammas: dict[str, tuple[str, float]],
+  verdicts: dict[str, float],
   times: np.ndarray,
 ) -> None:
   """Writes everything that `evaluate` leaves behind.
@@ -45,6 +46,7 @@ def write(
     samples: row key, and 'real' -> `[num_classes, n, *data]` of the first seed.
     tables: learned method -> `[num_classes, num_steps]`.
     gammas: as from `rows.gammas`.
+    verdicts: learned method -> the strength of its verdict, of those that have one.
     times: `[num_steps]` times denoised from.
   """
   summaries = rows_lib.summarise(rows)
@@ -55,7 +57,7 @@ def write(
       titles = {'energy_test': 'energy distance to test data', 'accuracy': 'accuracy'}
       rows_lib.plot_frontier(path / 'plots' / 'rewards.png', summaries, gammas, titles)
 
-  rows_lib.write(path, rows, to_markdown(summaries), draw)
+  rows_lib.write(path, rows, to_markdown(summaries, verdicts), draw)
 
 
 def _draw(directory, summaries, samples, tables, times):
@@ -115,7 +117,9 @@ def _plot_frontier(
   )
 
 
-def to_markdown(summaries: Sequence[rows_lib.Summary]) -> str:
+def to_markdown(
+  summaries: Sequence[rows_lib.Summary], verdicts: dict[str, float]
+) -> str:
   """The table of methods, what learning recovers, and the whole grids."""
   unguided = next(s for s in summaries if s.method == 'unguided')
   every_learned = [
@@ -128,7 +132,7 @@ def to_markdown(summaries: Sequence[rows_lib.Summary]) -> str:
     (next(s for s in summaries if s.method == 'real'), ''),
     (unguided, ''),
     *((s, ', chosen on validation') for s in chosen),
-    *((s, '') for s in learned),
+    *((s, _of_verdict(verdicts.get(s.method))) for s in learned),
     *((s, ', best on test: upper bound') for s in upper_bounds),
   ]
   lines = [
@@ -222,6 +226,10 @@ def to_markdown(summaries: Sequence[rows_lib.Summary]) -> str:
   return '\n'.join(lines) + '\n'
 
 
+def _of_verdict(kappa):
+  return '' if kappa is None else f', kappa {kappa:g} by its verdict'
+
+
 def _best_of_grids(summaries, grids, metric):
   """The best point of each grid that has any."""
   present = {s.method for s in summaries}
@@ -248,5 +256,5 @@ def _recovered(
 def _gain(summary: rows_lib.Summary, unguided: rows_lib.Summary) -> str:
   if summary.method in ('real', 'unguided'):
     return ''
-  gain, error = verdicts.gain_on_test(summary, unguided)
+  gain, error = verdicts_lib.gain_on_test(summary, unguided)
   return f'{gain:.4f}' if np.isnan(error) else f'{gain:.4f} +- {error:.4f}'

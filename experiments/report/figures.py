@@ -348,7 +348,7 @@ def promised_gains(path: epath.PathLike, points: dict[str, np.ndarray]) -> None:
     points: group -> `[n, 4]`: promised gain and its error, gain on test and its error.
   """
   values = np.concatenate(list(points.values()))[:, [0, 2]]
-  linear = max(np.quantile(np.abs(values), 0.25), 1e-4)
+  linear = max(np.quantile(np.abs(values), 0.25), 1e-3)
   ends = np.array([values.min(), values.max()])
   fig, ax = plt.subplots(figsize=(5.0, 4.6))
   for i, (name, group) in enumerate(points.items()):

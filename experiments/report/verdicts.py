@@ -98,7 +98,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
   gain, error, promised = table['gain'], table['gain_error'], table['promised']
   acts, is_clear = gain != 0.0, np.abs(gain) > error
   agrees = np.sign(promised) == np.sign(gain)
-  off = (promised - gain) / np.hypot(table['promised_error'], error)
+  off = (promised - gain)[acts] / np.hypot(table['promised_error'], error)[acts]
 
   def loses(gain, error, times):
     return f'{np.sum(gain < -times * error)} of {len(rows)}'

@@ -81,6 +81,7 @@ class ResultsTest(absltest.TestCase):
       samples={key: np.zeros((3, 4, 8, 8, 1)) for key in keys},
       tables={'self_consistency': np.ones((3, 2)), 'l2_table': np.ones((3, 2))},
       gammas={},
+      verdicts={'self_consistency': 0.5},
       times=np.array([1.0, 0.5]),
     )
     self.assertEqual(json.loads((path / 'results.json').read_text()), rows)
@@ -89,6 +90,8 @@ class ResultsTest(absltest.TestCase):
     self.assertIn('constant(omega=0.25), chosen on validation | 1.25 |', table)
     # Gains are paired by seed: the shift common to both drops out.
     self.assertIn('| 0.3000 +- 0.0000 | 4 | 7,168 |', table)
+    self.assertIn('| self_consistency, kappa 0.5 by its verdict |', table)
+    self.assertIn('| l2_table |', table)  # Has none.
     # Strengths other than 1 have a table of their own, and recover nothing.
     self.assertLen(re.findall(r'\| self_consistency\(kappa=0.5\) \|', table), 1)
     self.assertLen(re.findall('recovers', table), 2)
