@@ -99,7 +99,7 @@ class EndToEndTest(parameterized.TestCase):
     self.assertCountEqual(methods, 2 * keys)  # Two seeds.
     for row in rows[1:]:
       self.assertEqual(row['num_samples'], 4 * num_classes)
-      self.assertTrue(all(np.isfinite(v) for v in row['metrics'].values()), row)
+      self.assertTrue(all(np.isfinite(v).all() for v in row['metrics'].values()), row)
       # The null branch is left out at t = 1 of 1, 2/3, 1/3, where two of them are 0.
       self.assertEqual(row['num_steps'], 3)
       given = {'unguided': 3, 'constant': 6, 'interval': 5, 'clamp_linear': 5}
