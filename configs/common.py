@@ -450,6 +450,11 @@ def apply_variant(
   return config
 
 
+def get_exact_recipe() -> dict:
+  """Overrides of `denoiser`: that of the mixture itself, which does not learn."""
+  return {'network': 'exact', 'prediction': 'x0', 'num_steps': 1, 'ema_decay': 0.0}
+
+
 def get_image_default() -> config_dict.ConfigDict:
   """The default, with the U-Net of `get_image_recipe` and mirrored images."""
   config = get_default()

@@ -16,7 +16,7 @@ that seed 0 gives, unguided / best constant / self-consistency / trajectory; bot
 minutes on 2 CPU cores:
   under_trained  300 steps, the default: guidance helps.  3.1225 / .4101 / .4250 / .3482
   well_trained   6000 steps: any constant weight hurts.   .0014 / .0097 / .0014 / .0014
-  exact          the denoiser of the mixture itself: its weights are known to be 0.
+  exact          the denoiser of the mixture itself: its weights should be 0.
   smoke          a minute on one core; its numbers mean nothing.
 """
 
@@ -41,10 +41,9 @@ def get_config(variant: str = 'under_trained'):
   config.compare.omegas = (0.02, 0.1, 0.5, 2.0, 4.0, 6.0, 10.0, 15.0)
   config.compare.rates = (0.1, 1.0, 10.0, 100.0)
   well_trained = {'denoiser': {'num_steps': 6000}}
-  exact = {'network': 'exact', 'prediction': 'x0', 'num_steps': 1, 'ema_decay': 0.0}
   variants = {
     'under_trained': {},
     'well_trained': well_trained,
-    'exact': {'denoiser': exact},
+    'exact': {'denoiser': common.get_exact_recipe()},
   }
   return common.apply_variant(config, variant, variants)

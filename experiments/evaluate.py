@@ -138,7 +138,7 @@ def measure(
   """The row of a method and seed, and with the first seed its samples by class."""
   config, label = sampler.config, sampler.label
   x, _ = sampler.sample(method, seed)
-  blocks = num_blocks(config, sampler.dataset)
+  blocks = reference.splits['test'].num_blocks
   by_class = metrics.class_sets(x, label, num_blocks=blocks)
   row = {
     'method': method.name,

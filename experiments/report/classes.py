@@ -257,4 +257,4 @@ def _gain(summary: rows_lib.Summary, unguided: rows_lib.Summary) -> str:
   if summary.method in ('real', 'unguided'):
     return ''
   gain, error = verdicts_lib.gain_on_test(summary, unguided)
-  return f'{gain:.4f}' if np.isnan(error) else f'{gain:.4f} +- {error:.4f}'
+  return f'{gain:.4f}' if np.isnan(error) else rows_lib.with_error(gain, error)

@@ -127,6 +127,11 @@ def mean_std(values: np.ndarray, digits: int) -> str:
   return f'{np.mean(values):.{digits}f} +- {std:.{digits}f}'
 
 
+def with_error(value: float, error: float) -> str:
+  """A value and its standard error, as tables show them."""
+  return f'{value:.4f} +- {error:.4f}'
+
+
 def gammas(
   learned: Mapping[str, workdirs.weights.LearnedWeight],
 ) -> dict[str, tuple[str, float]]:

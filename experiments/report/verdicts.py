@@ -142,10 +142,10 @@ def to_markdown(rows: Sequence[Row]) -> str:
           row.workdir,
           row.name,
           f'{row.omega:.4f}',
-          f'{row.promised:.4f} +- {row.promised_error:.4f}',
-          f'{row.gain:.4f} +- {row.gain_error:.4f}',
+          rows_lib.with_error(row.promised, row.promised_error),
+          rows_lib.with_error(row.gain, row.gain_error),
           f'{row.kappa:g}',
-          f'{row.used:.4f} +- {row.used_error:.4f}',
+          rows_lib.with_error(row.used, row.used_error),
         )
         for row in rows
       ],

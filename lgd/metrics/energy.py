@@ -27,6 +27,11 @@ class ClassSets(NamedTuple):
   kept: dict[int, np.ndarray]  # class -> [1 + B, n] of 0 and 1: all, all but a block
   within: dict[int, np.ndarray]  # class -> [1 + B] mean distance of the pairs kept
 
+  @property
+  def num_blocks(self) -> int:
+    """B, the same for all classes."""
+    return len(next(iter(self.kept.values()))) - 1
+
 
 def class_sets(
   x: np.ndarray, label: np.ndarray, *, group_size: int = 1, num_blocks: int = 0
@@ -88,9 +93,9 @@ def jackknifed_energy(x: ClassSets, y: ClassSets) -> np.ndarray:
   """
   if x.x.keys() != y.x.keys():
     raise ValueError(f'classes {sorted(x.x)} and {sorted(y.x)}: must be the same.')
-  blocks = {len(kept) - 1 for sets in (x, y) for kept in sets.kept.values()}
-  if len(blocks) > 1:
-    raise ValueError(f'sets with num_blocks={sorted(blocks)}: must be the same.')
+  if x.num_blocks != y.num_blocks:
+    blocks = sorted((x.num_blocks, y.num_blocks))
+    raise ValueError(f'sets with num_blocks={blocks}: must be the same.')
   of_class = []
   for c in x.x:
     num_pairs = x.kept[c].sum(axis=1) * y.kept[c].sum(axis=1)
