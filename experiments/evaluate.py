@@ -148,6 +148,7 @@ def measure(
     'num_steps': config.evaluation.num_steps,
     'nfe': sampler.count_nfe(method),
     'learning_evaluations': method.cost,
+    'kappa': method.kappa,
     'omega': None if method.table is None else float(np.mean(method.table)),
     'metrics': report.class_metrics.compute_metrics(
       x, label, by_class, judge, reference

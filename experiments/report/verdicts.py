@@ -10,6 +10,7 @@ from etils import epath
 from experiments import workdirs
 from experiments.report import figures
 from experiments.report import rows as rows_lib
+from lgd import errors
 from lgd import jackknife
 
 
@@ -48,25 +49,42 @@ def make_row(
   verdict: workdirs.verdicts.Verdict,
   results: Sequence[dict[str, Any]],
 ) -> Row:
-  """The row of a weight, from its verdict and the rows of `evaluate`."""
-  summaries = rows_lib.summarise(results)
-  unguided = next(s for s in summaries if s.method == 'unguided')
-  at = {s.params.get('kappa', verdict.kappa): s for s in summaries if s.method == name}
-  omega = next(
-    row['omega']
-    for row in results
-    if row['method'] == name and row['params'].get('kappa', verdict.kappa) == 1.0
-  )
+  """The row of a weight, from its verdict and the rows of `evaluate`.
+
+  Raises:
+    errors.InputError: a verdict that did not try strength 1, or results without a
+      strength that is needed, as they are older than the verdict.
+  """
+  if 1.0 not in verdict.kappas:
+    raise errors.InputError(
+      f'{workdir}: the verdict of {name} tried kappa {verdict.kappas} and not 1.0, at'
+      ' which weights are compared; run validate_weights with 1.0 among'
+      ' --config.verdict.kappas.'
+    )
+  at: dict[float, list[dict[str, Any]]] = {}
+  for row in results:
+    if row['method'] == name:
+      at.setdefault(row.get('kappa'), []).append(row)
+  missing = {1.0, verdict.kappa} - {0.0, *at}
+  if missing:
+    raise errors.InputError(
+      f'{workdir}/results.json: has {name} at kappa {sorted(at)} and not at'
+      f' {min(missing):g}, which its verdict needs; run evaluate again.'
+    )
+  unguided = next(s for s in rows_lib.summarise(results) if s.method == 'unguided')
+  gains = {
+    kappa: gain_on_test(rows_lib.summarise(of)[0], unguided) for kappa, of in at.items()
+  }
   at_1 = verdict.kappas.index(1.0)
   return Row(
     workdir,
     name,
     verdict.kappa,
-    omega,
+    at[1.0][0]['omega'],
     verdict.gain[at_1],
     verdict.error[at_1],
-    *gain_on_test(at[1.0], unguided),
-    *(gain_on_test(at[verdict.kappa], unguided) if verdict.kappa else (0.0, 0.0)),
+    *gains[1.0],
+    *(gains[verdict.kappa] if verdict.kappa else (0.0, 0.0)),
   )
 
 

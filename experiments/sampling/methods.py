@@ -29,6 +29,7 @@ class Method(NamedTuple):
   # A row of num_steps for every class, or prompt; None leaves the null branch out.
   table: np.ndarray | None
   cost: int = 0  # Denoiser evaluations spent on learning it, or on its search.
+  kappa: float | None = None  # The strength of a learned weight in `table`.
 
   @property
   def key(self) -> str:
@@ -169,4 +170,5 @@ def learned_method(
     params = {'kappa': kappa}
   elif weight.verdict is not None:
     cost += weight.verdict.num_evaluations
-  return Method(name, params, weight.rule, np.asarray(table), cost)
+  used = weight.kappa if kappa is None else kappa
+  return Method(name, params, weight.rule, np.asarray(table), cost, used)

@@ -187,6 +187,32 @@ class RunTest(helpers.WorkdirCase):
     with self.assertRaisesRegex(errors.InputError, 'holds no work directory'):
       check_verdicts.run(workdir)
 
+    session = helpers.session(workdir, smoke_config())
+    new = verdict._replace(kappa=2.0, kappas=(0.0, 1.0, 2.0))
+    workdirs.verdicts.save(session, NAME, new)
+    with self.assertRaisesRegex(errors.InputError, 'not at 2, .* run evaluate again'):
+      check_verdicts.run(root)
+    workdirs.verdicts.save(session, NAME, verdict._replace(kappas=(0.0, 0.5, 2.0)))
+    with self.assertRaisesRegex(errors.InputError, 'with 1.0 among --config.verdict'):
+      check_verdicts.run(root)
+
+  def test_results_older_than_the_verdict(self):
+    """What was drawn at strength 1 is of strength 1, whatever is decreed since."""
+    root = pathlib.Path(self.create_tempdir().full_path)
+    workdir = pathlib.Path(shutil.copytree(self.root, root / 'base'))
+    rows = evaluate.run(None, workdir)
+    kappas = {row['kappa'] for row in rows if row['method'] == NAME}
+    self.assertEqual(kappas, {1.0, *smoke_config().evaluation.kappas})
+    self.assertEqual({r['kappa'] for r in rows if r['method'] == 'constant'}, {None})
+    self.decree(workdir, 1.0)
+    (expected,) = check_verdicts.run(root)
+    self.assertNotEqual(expected.gain, 0.0)
+    session = helpers.session(workdir, smoke_config())
+    off = workdirs.verdicts.Verdict(0.0, (0.0, 1.0), (1, 1), (0, 0), (0, 0), 7)
+    workdirs.verdicts.save(session, NAME, off)
+    (row,) = check_verdicts.run(root)
+    self.assertEqual((row.gain, row.used), (expected.gain, 0.0))
+
   def test_a_verdict_on_another_step_counts_no_more(self):
     workdir = self.copy()
     self.decree(workdir, 0.5)
