@@ -11,16 +11,8 @@ from absl.testing import parameterized
 
 from lgd import schedules
 from lgd import transitions
+from tests import paths
 
-# Name, schedule, and (alpha, sigma) in float64.
-CASES = (
-  ('rectified_flow', schedules.RectifiedFlow(), lambda t: (1.0 - t, t)),
-  (
-    'cosine',
-    schedules.Cosine(),
-    lambda t: (math.cos(0.5 * math.pi * t), math.sin(0.5 * math.pi * t)),
-  ),
-)
 PAIRS = np.asarray(
   [(s, t) for s, t in itertools.product(np.linspace(0, 1, 21), repeat=2) if s < t]
   + [(0.0, 1e-3), (1e-3, 2e-3), (0.5, 0.501), (0.998, 0.999), (0.999, 1.0)],
@@ -36,19 +28,23 @@ def _coefficients(schedule, churn):
 
 
 class TransitionsTest(parameterized.TestCase):
-  @parameterized.product(case=CASES, churn=CHURNS)
+  @parameterized.product(case=paths.CASES, churn=CHURNS)
   def test_preserves_forward_marginal(self, case, churn):
-    """x_t ~ q(.|x0), then x_s ~ p(.|x_t, x0), must give q(x_s|x0) in float64."""
-    _, schedule, reference = case
-    for s, t, coef_xt, coef_x0, std in zip(
-      *PAIRS.T.tolist(), *np.float64(_coefficients(schedule, churn)), strict=True
-    ):
-      (alpha_s, sigma_s), (alpha_t, sigma_t) = reference(s), reference(t)
-      self.assertAlmostEqual(coef_xt * alpha_t + coef_x0, alpha_s, delta=1e-6)
-      variance = coef_xt**2 * sigma_t**2 + std**2
-      self.assertAlmostEqual(variance, sigma_s**2, delta=1e-6)
+    """x_t ~ q(.|x0), then x_s ~ p(.|x_t, x0), must give q(x_s|x0) in float64.
 
-  @parameterized.named_parameters(*CASES)
+    To 1e-6, of the variance too where that is up to 6400; alpha and sigma are what the
+    schedule makes of float32 times.
+    """
+    schedule = case[1]
+    coef_xt, coef_x0, std = np.float64(_coefficients(schedule, churn))
+    alpha_s, alpha_t = np.float64(schedule.alpha(jnp.asarray(PAIRS.T)))
+    sigma_s, sigma_t = np.float64(schedule.sigma(jnp.asarray(PAIRS.T)))
+    np.testing.assert_allclose(coef_xt * alpha_t + coef_x0, alpha_s, atol=1e-6)
+    variance = coef_xt**2 * sigma_t**2 + std**2
+    error = np.abs(variance - sigma_s**2) / np.maximum(sigma_s**2, 1.0)
+    self.assertLess(error.max(), 1e-6)
+
+  @parameterized.named_parameters(*paths.CASES)
   def test_churn_0_is_ddim(self, schedule, reference):
     """Song et al. 2021: x_s = alpha_s x0 + sigma_s eps, eps solved from x_t."""
     coef_xt, coef_x0, std = _coefficients(schedule, 0.0)
@@ -61,7 +57,7 @@ class TransitionsTest(parameterized.TestCase):
         float(coef_xt[i]) * xt + float(coef_x0[i]) * x0, expected, delta=2e-6
       )
 
-  @parameterized.named_parameters(*CASES)
+  @parameterized.named_parameters(*paths.CASES)
   def test_churn_1_is_the_ddpm_posterior(self, schedule, reference):
     """Gaussian conditioning in float64, on the Markov chain x_0 -> x_s -> x_t.
 
@@ -76,9 +72,10 @@ class TransitionsTest(parameterized.TestCase):
       variance = sigma_s**2 - gain * ratio * sigma_s**2
       self.assertAlmostEqual(float(coef_xt[i]), gain, delta=1e-6)
       self.assertAlmostEqual(float(coef_x0[i]), alpha_s - gain * alpha_t, delta=1e-6)
-      self.assertAlmostEqual(float(std[i]) ** 2, variance, delta=1e-6)
+      delta = 1e-6 * max(1.0, 2.0 * sigma_s**2)
+      self.assertAlmostEqual(float(std[i]) ** 2, variance, delta=delta)
 
-  @parameterized.named_parameters(*CASES)
+  @parameterized.named_parameters(*paths.CASES)
   def test_paper_form(self, schedule, reference):
     """Eq. (2) with r_ij = (alpha ratio)^i (sigma ratio)^j, in float64."""
     churn = 0.6
@@ -91,9 +88,10 @@ class TransitionsTest(parameterized.TestCase):
         alpha_s * (1.0 - e * (a * b) ** 2 - (1.0 - e) * a * b),
         sigma_s * math.sqrt(max(1.0 - (e * a * b + 1.0 - e) ** 2, 0.0)),
       )
-      np.testing.assert_allclose(coefficients[:, i], expected, atol=2e-6)
+      error = np.abs(coefficients[:, i] - expected)
+      np.testing.assert_array_less(error, 2e-6 * np.asarray([1, 1, max(1, sigma_s)]))
 
-  @parameterized.named_parameters(*CASES)
+  @parameterized.named_parameters(*paths.CASES)
   def test_finite_everywhere(self, schedule, reference):
     """Also for steps of one float32 spacing, under jit, with a traced churn."""
     del reference
@@ -142,7 +140,7 @@ class TransitionsTest(parameterized.TestCase):
       key_t, (n, 1)
     )
     clean = jnp.full((n, 1), x0)
-    alpha_s, sigma_s = CASES[1][2](0.3)
+    alpha_s, sigma_s = paths.PATHS['cosine'].scales(0.3)
     for churn in (0.0, 0.5, 1.0):
       xs = transitions.sample(key_s, schedule, clean, xt, 0.3, 0.7, churn)
       self.assertLess(abs(np.mean(xs) - alpha_s * x0), 5.0 * sigma_s / math.sqrt(n))
