@@ -11,7 +11,9 @@ def get_default() -> config_dict.ConfigDict:
   """All keys of an experiment."""
   config = config_dict.ConfigDict()
   config.seed = 0  # Of everything that is drawn.
-  config.schedule = 'rectified_flow'  # The noise schedule, or 'cosine'.
+  # The noise schedule; or 'cosine', 'ddpm' (linear betas), 'ddpm_cosine',
+  # 'stable_diffusion' (scaled-linear betas), 'karras' (EDM's noise levels).
+  config.schedule = 'rectified_flow'
 
   # Devices: batches are split over all of them.
   config.mesh = config_dict.ConfigDict()
@@ -274,7 +276,7 @@ def get_default() -> config_dict.ConfigDict:
   config.evaluation.num_steps = 50  # Transitions of the sampler.
   config.evaluation.t_max = 1.0  # Where sampling starts; below 1 if eps is predicted.
   config.evaluation.churn = 0.0  # 0 is DDIM, 1 is DDPM.
-  config.evaluation.order = 1  # or 2: DPM-Solver++ (2M), at churn 0.
+  config.evaluation.solver = 'first_order'  # Or, at churn 0, '2m' or 'heun'.
   # The null branch runs only for samples whose weight is not 0 at that step. Their
   # number is rounded up to a multiple of 1 / plan_levels of the batch.
   config.evaluation.plan_levels = 4

@@ -146,7 +146,7 @@ def measure_planned(
       num_steps=num_steps,
       churn=config.evaluation.churn,
       times=times,
-      order=config.evaluation.order,
+      solver=config.evaluation.solver,
     )
 
   def plain(omega):

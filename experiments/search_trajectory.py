@@ -46,10 +46,10 @@ def run(config: config_dict.ConfigDict, workdir: str) -> np.ndarray:
   config = config.copy_and_resolve_references()
   config.guidance.num_steps = config.trajectory.fit_steps  # Its rules hold, too.
   session = workdirs.open_to_learn(config, workdir)
-  if config.evaluation.order != 1:
+  if config.evaluation.solver != 'first_order':
     raise errors.InputError(
-      f'evaluation.order={config.evaluation.order}: weights are searched along'
-      ' trajectories of first order; use --config.evaluation.order=1 here.'
+      f'evaluation.solver={config.evaluation.solver!r}: weights are searched along'
+      ' trajectories of first order; use --config.evaluation.solver=first_order here.'
     )
   # What the weight is learned with is stored; what has no part in it is as usual.
   refines = config.trajectory.method == 'endpoint'

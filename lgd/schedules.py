@@ -172,7 +172,7 @@ class DiscreteBetas:
     return cls.of(np.cumprod(np.maximum(f[1:] / f[:-1], 1.0 - largest)))
 
   def with_zero_terminal_snr(self) -> 'DiscreteBetas':
-    """sqrt(abar) moved and scaled until its last is 0 (Lin et al. 2024, Algorithm 1)."""
+    """sqrt(abar) moved and scaled until its last is 0 (Lin et al. 2024, Alg. 1)."""
     root = np.sqrt(self.alphas_cumprod)
     return self.of(((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2)
 
@@ -237,9 +237,7 @@ class DiscreteBetas:
       case 'linspace':
         index = np.rint(np.linspace(self.num - 1, 0, num_steps))
       case _:
-        raise ValueError(
-          f'spacing={spacing!r}: must be trailing, leading or linspace.'
-        )
+        raise ValueError(f'spacing={spacing!r}: must be trailing, leading or linspace.')
     return np.append(self.from_model_time(index), last)
 
 
@@ -317,5 +315,5 @@ class Karras:
     )
 
   def grid(self, num_steps: int) -> np.ndarray:
-    """`[num_steps + 1]` times of Eq. 5 there: noise levels down to sigma_min, then 0."""
+    """`[num_steps + 1]` times of their Eq. (5): down to sigma_min, and then 0."""
     return np.append(np.linspace(1.0, self.t_low, num_steps), 0.0)

@@ -94,7 +94,8 @@ def require_usable(name: str, config: config_dict.ConfigDict) -> None:
 
   Raises:
     errors.InputError: CFG++ at churn, beta-CFG from t = 1, autoguidance without a weak
-      model, MPGD at second order, or a Stein step on groups of several classes.
+      model, MPGD at second order, APG with momentum under Heun's method, or a Stein
+      step on groups of several classes.
   """
   section, rule = config.evaluation, rules.RULES[_rule_name(name)]
   if name == 'cfg_plus_plus' and section.churn != 0.0:
@@ -102,7 +103,8 @@ def require_usable(name: str, config: config_dict.ConfigDict) -> None:
       f'evaluation.churn={section.churn}: CFG++ is a weight at churn 0 only; use that,'
       ' or other methods than cfg_plus_plus.'
     )
-  if rule.act and rule.space == 'eps' and section.t_max == 1.0:
+  at_noise = section.t_max == 1.0 and models.hides_data(config)
+  if rule.act and rule.space == 'eps' and at_noise:
     raise errors.InputError(
       f'evaluation.t_max=1.0: {name} acts on eps, which leaves x0 undetermined at t ='
       ' 1; use --config.evaluation.t_max=0.99, or other methods.'
@@ -112,10 +114,16 @@ def require_usable(name: str, config: config_dict.ConfigDict) -> None:
       f"rule.weak_workdir='': {name} needs the work directory of a less trained base"
       ' model; give one, or other methods.'
     )
-  if rule.is_first_order and section.order != 1:
+  if rule.is_first_order and section.solver != 'first_order':
     raise errors.InputError(
-      f'evaluation.order={section.order}: {name} is a step of first order, whose moves'
-      ' the second extrapolates; use --config.evaluation.order=1, or other methods.'
+      f'evaluation.solver={section.solver!r}: {name} is a step of first order, whose'
+      ' moves the second extrapolates; use --config.evaluation.solver=first_order, or'
+      ' other methods.'
+    )
+  if rule.has_memory and section.solver == 'heun':
+    raise errors.InputError(
+      f"evaluation.solver='heun': {name} remembers one prediction of a step, and Heun's"
+      ' method makes two; use --config.evaluation.solver=2m, or other methods.'
     )
   together = rules.samples_together(rule_of(name, config))
   if section.samples_per_class % together:

@@ -26,7 +26,14 @@ from lgd.data import mixtures
 from lgd.data import splits
 from lgd.training import sharding
 
-SCHEDULES = {'rectified_flow': schedules.RectifiedFlow, 'cosine': schedules.Cosine}
+SCHEDULES = {
+  'rectified_flow': schedules.RectifiedFlow,
+  'cosine': schedules.Cosine,
+  'ddpm': schedules.DiscreteBetas.linear,
+  'ddpm_cosine': schedules.DiscreteBetas.cosine,
+  'stable_diffusion': schedules.DiscreteBetas.scaled_linear,
+  'karras': schedules.Karras,
+}
 REWARDS = ('classifier', 'clip')  # Beside 'module:function'.
 
 # (params of the reward, x0_hat, cond) -> [batch]
@@ -53,6 +60,11 @@ def overridden(section: config_dict.ConfigDict, overrides: dict[str, Any]):
 def schedule(config: config_dict.ConfigDict) -> types.Schedule:
   """The noise schedule."""
   return SCHEDULES[config.schedule]()
+
+
+def hides_data(config: config_dict.ConfigDict) -> bool:
+  """Whether x_1 is noise alone, so that eps leaves x0 undetermined at t = 1."""
+  return float(schedule(config).alpha(1.0)) == 0.0
 
 
 class Network(NamedTuple):

@@ -29,12 +29,13 @@ class Rule(NamedTuple):
       function below. They identify what is learned and sampled with the rule, and the
       function sees no others.
     direction: from the constants to the direction of a linear rule.
-    act: from the constants to a rule that is not linear, with memory or without.
+    act: from the constants to a rule that is not linear.
     improve: `(denoise, reward, rate, schedule=, churn=, **constants) -> denoise`, of a
       rule that raises a reward.
     space: what the direction or the rule acts on, one of `noising.PREDICTIONS`.
     acts_at_zero: whether the null branch has an effect where omega is 0, now or later.
     has_weak_model: whether the other prediction is that of `rule.weak_workdir`.
+    has_memory: whether `act` gives a `types.MemoryRule`.
     is_first_order: whether the sampler must be of first order.
     together: the constant that says how many consecutive samples depend on each other.
   """
@@ -46,6 +47,7 @@ class Rule(NamedTuple):
   space: str = 'x0'
   acts_at_zero: bool = False
   has_weak_model: bool = False
+  has_memory: bool = False
   is_first_order: bool = False
   together: str | None = None
 
@@ -79,6 +81,7 @@ RULES = {
     },
     act=guidance.ApgMomentum,
     acts_at_zero=True,
+    has_memory=True,
   ),
   'angle_domain': Rule(act=lambda: guidance.angle_domain),
   'power_normalized': Rule(
@@ -175,7 +178,7 @@ def guided(
   settings = {'rule': act}
   if rule.act is not None:
     settings |= {'space': rule.space, 'schedule': models.schedule(config)}
-  if hasattr(act, 'init'):
+  if rule.has_memory:
     make = functools.partial(guidance.guided_with_memory, pair, params, **settings)
     return _at_steps(make), act.init(shape)
   if rule.acts_at_zero:

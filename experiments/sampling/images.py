@@ -30,7 +30,7 @@ def sampling_identity(
     'sampling_steps': evaluation.num_steps,  # The key num_steps is free elsewhere.
     't_max': evaluation.t_max,
     'churn': evaluation.churn,
-    'order': evaluation.order,
+    'solver': evaluation.solver,
     'tolerance': evaluation.tolerance,
     **workdirs.identity.clipping(config),
     'method': method,

@@ -69,7 +69,7 @@ def make_sample_fn(
       num_steps=section.num_steps,
       churn=section.churn,
       times=times,
-      order=section.order,
+      solver=section.solver,
       inputs=None if plan is None else plan.steps,
       memory=memory,
     )

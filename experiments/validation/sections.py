@@ -16,6 +16,7 @@ from experiments import builders
 from experiments.validation import checks
 from lgd import errors
 from lgd import noising
+from lgd import sampling
 from lgd.data import splits
 from lgd.data.prompts import embeddings
 from lgd.data.tfds import catalog
@@ -63,6 +64,7 @@ def names() -> dict[str, Collection[str]]:
     'schedule': builders.models.SCHEDULES,
     'data.name': builders.data.SOURCES,
     'denoiser.prediction': noising.PREDICTIONS,
+    'evaluation.solver': sampling.SOLVERS,
     'denoiser.network': builders.models.NETWORKS,
     'denoiser.dtype': ('float32', 'bfloat16'),
     'denoiser.weighting': ('uniform', 'sigmoid'),
@@ -379,7 +381,7 @@ def _statistics(config: config_dict.ConfigDict, check: checks.Checks) -> None:
       f'must be a multiple of statistics.group_size={section.group_size}.',
     )
   check('statistics.t_max', lambda v: 0.0 < v <= 1.0, 'must be in (0, 1].')
-  if config.denoiser.prediction == 'eps':
+  if config.denoiser.prediction == 'eps' and builders.models.hides_data(config):
     check(
       'statistics.t_max',
       lambda v: v < 1.0,
@@ -487,7 +489,7 @@ def _guidance(config: config_dict.ConfigDict, check: checks.Checks) -> None:
       f'the statistics have no t above statistics.t_max={stored.t_max}; zeta must be'
       ' at least 1 - t_max.',
     )
-  if config.denoiser.prediction == 'eps':
+  if config.denoiser.prediction == 'eps' and builders.models.hides_data(config):
     check(
       'guidance.zeta',
       lambda v: v > 0.0,
@@ -584,10 +586,9 @@ def _evaluation(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   )
   check('evaluation.num_prompts', lambda v: v >= 2, 'a distance needs at least 2.')
   check.positive('evaluation.plan_levels')
-  check('evaluation.order', lambda v: v in (1, 2), 'must be 1 or 2.')
   check(
-    'evaluation.order',
-    lambda v: v == 1 or config.evaluation.churn == 0.0,
+    'evaluation.solver',
+    lambda v: v == 'first_order' or config.evaluation.churn == 0.0,
     f'the second order is of evaluation.churn=0.0, not {config.evaluation.churn}.',
   )
   check('evaluation.tolerance', lambda v: v >= 0.0, 'must not be negative.')
@@ -595,14 +596,21 @@ def _evaluation(config: config_dict.ConfigDict, check: checks.Checks) -> None:
   # Times of float32 that are no smaller stay apart, and are not taken for 0.
   check('evaluation.t_max', lambda v: 1e-6 <= v <= 1.0, 'must be in [1e-6, 1].')
   rule = builders.rules.of(config)
-  if rule.act and rule.space == 'eps':
+  if rule.has_memory:
+    check(
+      'evaluation.solver',
+      lambda v: v != 'heun',
+      f'predicts twice a step, and rule.name={config.rule.name!r} remembers one'
+      " prediction of each; use '2m' or 'first_order'.",
+    )
+  if rule.act and rule.space == 'eps' and builders.models.hides_data(config):
     check(
       'evaluation.t_max',
       lambda v: v < 1.0,
       f'rule.name={config.rule.name!r} acts on eps, which leaves x0 undetermined at t ='
       ' 1; start sampling at --config.evaluation.t_max=0.99.',
     )
-  if config.denoiser.prediction == 'eps':
+  if config.denoiser.prediction == 'eps' and builders.models.hides_data(config):
     check(
       'evaluation.t_max',
       lambda v: v < 1.0,

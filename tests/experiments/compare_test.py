@@ -31,7 +31,6 @@ from lgd import metrics
 from lgd import networks
 from lgd import rewards
 from lgd import sampling as sampling_lib
-from lgd import schedules
 from lgd.training import checkpoints
 from lgd.training import sharding
 from tests import helpers
@@ -111,7 +110,7 @@ class StoredConfigTest(absltest.TestCase):
   def test_keys_that_the_file_lacks(self):
     config = digits.get_config('well_trained')
     tree = json.loads(json.dumps(config.to_dict()))
-    del tree['rule'], tree['evaluation']['order']
+    del tree['rule'], tree['evaluation']['solver']
     self.assertEqual(workdirs.configs.config_from_json(tree), config)
 
 
@@ -241,7 +240,9 @@ class RunTest(helpers.WorkdirCase):
     self.assertGreater(np.abs(x - other).max(), 1e-2)
 
   @parameterized.parameters(
-    ({'evaluation.order': 2}, {'order': 2}),
+    ({'evaluation.solver': '2m'}, {'solver': '2m'}),
+    ({'evaluation.solver': 'heun'}, {'solver': 'heun'}),
+    ({'schedule': 'karras', 'evaluation.t_max': 0.9}, {}),
     ({'evaluation.plan_levels': 1}, {}),
     ({'evaluation.tolerance': 0.6}, {'omega': (1.0, 0.0, 0.7, 0.0)}),
     ({'rule.name': 'power_normalized', 'evaluation.t_max': 0.9}, {'space': 'eps'}),
@@ -257,7 +258,10 @@ class RunTest(helpers.WorkdirCase):
       method, 0
     )
     omega = np.tile(expected.get('omega', omega), (len(x), 1))
-    times, schedule = builders.models.time_grid(config), schedules.RectifiedFlow()
+    times, schedule = (
+      builders.models.time_grid(config),
+      builders.models.schedule(config),
+    )
     rule = guidance.linear
     if 'space' in expected:
       rule = guidance.power_normalized(config.rule.power)
@@ -278,7 +282,7 @@ class RunTest(helpers.WorkdirCase):
       num_steps=4,
       churn=0.0,
       times=times,
-      order=expected.get('order', 1),
+      solver=expected.get('solver', 'first_order'),
     )
     np.testing.assert_allclose(x, plain, atol=1e-4)
 
@@ -405,8 +409,12 @@ class RunTest(helpers.WorkdirCase):
   @parameterized.parameters(
     ({'compare.match': 'mean', 'compare.reference': 'l2'}, "reference='l2': must be"),
     (
-      {'compare.methods': ('mpgd',), 'evaluation.order': 2},
-      'evaluation.order=2: mpgd is a step of first order',
+      {'compare.methods': ('mpgd',), 'evaluation.solver': '2m'},
+      "evaluation.solver='2m': mpgd is a step of first order",
+    ),
+    (
+      {'compare.methods': ('apg_momentum',), 'evaluation.solver': 'heun'},
+      "evaluation.solver='heun': apg_momentum remembers",
     ),
     (
       {'compare.methods': ('cfg_plus_plus',), 'evaluation.churn': 1.0},

@@ -12,6 +12,7 @@ from lgd import noising
 from lgd import schedules
 from tests import paths
 
+
 def _path(scales, t, x0, eps):
   """x_t in float64."""
   alpha, sigma = scales(t)
@@ -30,7 +31,8 @@ class NoisingTest(parameterized.TestCase):
     x0, eps = _draw((5, 3, 2))
     t = jnp.asarray([0.0, 0.2, 0.5, 0.9, 1.0])
     expected = [
-      _path(scales, float(t[i]), np.float64(x0[i]), np.float64(eps[i])) for i in range(5)
+      _path(scales, float(t[i]), np.float64(x0[i]), np.float64(eps[i]))
+      for i in range(5)
     ]
     for fn in (noising.add_noise, jax.jit(noising.add_noise, static_argnums=0)):
       xt = fn(schedule, x0, eps, t)
@@ -48,8 +50,7 @@ class NoisingTest(parameterized.TestCase):
 
   @parameterized.named_parameters(*paths.CASES)
   def test_velocity_is_the_time_derivative(self, schedule, scales):
-    """Central differences of the path in float64, between the levels of one that is
-    linear between them."""
+    """Central differences of the path in float64, where no table of it has a kink."""
     x0, eps = _draw((6, 4))
     t = np.linspace(0.0205, 0.9995, 6)
     h = 1e-6
@@ -58,7 +59,9 @@ class NoisingTest(parameterized.TestCase):
     )
     for i in range(6):
       a, b = np.float64(x0[i]), np.float64(eps[i])
-      expected = (_path(scales, t[i] + h, a, b) - _path(scales, t[i] - h, a, b)) / (2.0 * h)
+      expected = (_path(scales, t[i] + h, a, b) - _path(scales, t[i] - h, a, b)) / (
+        2.0 * h
+      )
       np.testing.assert_allclose(velocity[i], expected, rtol=3e-6, atol=3e-6)
 
   @parameterized.product(

@@ -10,6 +10,7 @@ import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from lgd import arrays
 from lgd import denoiser as denoiser_lib
 from lgd import guidance
 from lgd import mmd
@@ -99,7 +100,7 @@ class OrderTest(parameterized.TestCase):
       (3, 2),
       num_steps=5,
       churn=0.0,
-      order=2,
+      solver='2m',
       times=jnp.asarray(times),
       return_trajectory=True,
     )
@@ -121,7 +122,7 @@ class OrderTest(parameterized.TestCase):
       previous = prediction
       np.testing.assert_allclose(trajectory[i + 1], x, rtol=1e-4, atol=1e-4)
 
-  def _errors(self, denoise, schedule, shape, cond, solution, order, span, steps):
+  def _errors(self, denoise, schedule, shape, cond, solution, solver, span, steps):
     """Root mean square distance to the solution of the probability-flow equation."""
     errors = []
     for num_steps in steps:
@@ -133,7 +134,7 @@ class OrderTest(parameterized.TestCase):
         shape,
         num_steps=num_steps,
         churn=0.0,
-        order=order,
+        solver=solver,
         times=sampling.time_grid(num_steps, t_max=span[0], t_min=span[1]),
         return_trajectory=True,
       )
@@ -163,14 +164,16 @@ class OrderTest(parameterized.TestCase):
       return alpha_end * MEAN + std_end / std * (x - alpha * MEAN)
 
     steps = (64, 128)
-    first, second = (
-      self._errors(denoise, schedule, (16, 1), None, solution, order, span, steps)
-      for order in (1, 2)
+    first, second, heun = (
+      self._errors(denoise, schedule, (16, 1), None, solution, solver, span, steps)
+      for solver in sampling.SOLVERS
     )
     np.testing.assert_allclose(first[:-1] / first[1:], 2.0, atol=0.1)
     if to_data:
       self.assertLess(second[-1], first[-1] / 9.0)
+      self.assertLess(heun[-1], first[-1] / 9.0)
     else:
+      np.testing.assert_allclose(heun[:-1] / heun[1:], 4.0, atol=0.6)
       np.testing.assert_allclose(second[:-1] / second[1:], 4.0, atol=0.6)
 
   def test_error_for_a_guided_mixture(self):
@@ -204,29 +207,118 @@ class OrderTest(parameterized.TestCase):
 
     pair = denoiser_lib.classifier_free(mixtures.denoiser(SCHEDULE), 3)
     denoise = guidance.guided(pair, mixture, lambda c, s, t: 1.5 * jnp.sin(3.0 * t))
-    for order, ratio, tolerance in ((1, 2.0, 0.1), (2, 4.0, 0.6)):
+    for solver, order in (('first_order', 1), ('2m', 2), ('heun', 2)):
       errors = self._errors(
-        denoise, SCHEDULE, (12, 2), jnp.asarray(label), solution, order, span, (32, 64)
+        denoise, SCHEDULE, (12, 2), jnp.asarray(label), solution, solver, span, (32, 64)
       )
-      np.testing.assert_allclose(errors[:-1] / errors[1:], ratio, atol=tolerance)
+      np.testing.assert_allclose(errors[:-1] / errors[1:], 2.0**order, rtol=0.15)
 
   @parameterized.parameters(1, 2)
   def test_one_and_two_steps_are_finite(self, num_steps):
     """From t = 1 to t = 0, where every h is infinite: first order, and no inf / inf."""
     run = functools.partial(_sample_gaussian, jax.random.key(0), 8, num_steps, 0.0)
     with jax.debug_nans(True):
-      x0 = run(order=2)
-    np.testing.assert_array_equal(x0, run(order=1))
+      second, heun = run(solver='2m'), run(solver='heun')
+    np.testing.assert_array_equal(second, run(solver='first_order'))
+    np.testing.assert_array_equal(heun, second)
 
-  @parameterized.parameters((3, 0.0, 'order=3'), (2, 0.5, 'order=2 with churn=0.5'))
-  def test_errors(self, order, churn, message):
+  @parameterized.parameters(
+    ('euler', 0.0, {}, "solver='euler'"),
+    ('2m', 0.5, {}, "solver='2m' with churn=0.5"),
+    ('heun', 0.0, {'memory': jnp.zeros(2)}, "solver='heun' with memory"),
+    ('heun', 0.0, {'noise': jnp.zeros((2, 2))}, r'noise.shape=\(2, 2\)'),
+  )
+  def test_errors(self, solver, churn, settings, message):
     with self.assertRaisesRegex(ValueError, message):
-      _sample_gaussian(jax.random.key(0), 2, 2, churn, order=order)
+      _sample_gaussian(jax.random.key(0), 2, 2, churn, solver=solver, **settings)
+
+
+class KarrasTest(parameterized.TestCase):
+  """A guided mixture on EDM's path, in its own form and rescaled."""
+
+  @parameterized.product(data_std=(0.5, math.inf), solver=('first_order', '2m', 'heun'))
+  def test_is_the_sampler_of_edm(self, data_std, solver):
+    """Algorithm 1 of Karras et al. 2022 without churn, its Euler and 2M, in float64.
+
+    On x + sigma eps from sigma 80 on, whatever form the path is written in.
+    """
+    karras = schedules.Karras(data_std=data_std)
+    mixture = mixtures.random(jax.random.key(3), 3, dim=2, components=2, std=0.4)
+    means, label, num_steps = np.float64(mixture.means), np.arange(6) % 3, 10
+    sigmas = [
+      (80 ** (1 / 7) + i / 9 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+      for i in range(num_steps)
+    ] + [0.0]
+    omega = np.linspace(1.0, 0.1, num_steps)
+
+    def mean(x, sigma, mask):  # mask [6, 3]: the classes in the mixture.
+      total = 0.4**2 + sigma**2
+      diff = x[:, None, None] - means  # [6, class, component, 2]
+      log_weight = -0.5 * np.sum(diff**2, -1) / total + np.log(mask + 1e-300)[..., None]
+      weight = np.exp(log_weight - log_weight.max((1, 2), keepdims=True))
+      weight /= np.sum(weight, (1, 2), keepdims=True)
+      return np.sum(weight[..., None] * (means + 0.4**2 / total * diff), (1, 2))
+
+    def guided(x, i):
+      cond, null = (mean(x, sigmas[i], m) for m in (np.eye(3)[label], np.ones((6, 3))))
+      return cond + omega[i] * (cond - null)
+
+    noise = np.float32(np.random.default_rng(0).normal(size=(6, 2)))
+    x, previous = sigmas[0] * np.float64(noise), None
+    for i in range(num_steps):
+      prediction = guided(x, i)
+      slope = (x - prediction) / sigmas[i]
+      following = x + (sigmas[i + 1] - sigmas[i]) * slope
+      if solver == 'heun' and i + 1 < num_steps:
+        other = (following - guided(following, i + 1)) / sigmas[i + 1]
+        following = x + (sigmas[i + 1] - sigmas[i]) * (slope + other) / 2.0
+      if solver == '2m' and 0 < i < num_steps - 1:
+        h, last_h = np.log(sigmas[i] / sigmas[i + 1]), np.log(sigmas[i - 1] / sigmas[i])
+        combined = prediction + h / (2.0 * last_h) * (prediction - previous)
+        ratio = sigmas[i + 1] / sigmas[i]
+        following = ratio * x + (1.0 - ratio) * combined
+      x, previous = following, prediction
+
+    pair = denoiser_lib.classifier_free(mixtures.denoiser(karras), 3)
+    times = karras.grid(num_steps)
+    weight = guidance.table(np.tile(omega, (3, 1)), times)
+    samples = sampling.sample(
+      jax.random.key(0),
+      guidance.guided(pair, mixture, weight),
+      karras,
+      jnp.asarray(label),
+      (6, 2),
+      num_steps=num_steps,
+      churn=0.0,
+      solver=solver,
+      times=jnp.asarray(times, jnp.float32),
+      noise=noise,
+    )
+    np.testing.assert_allclose(samples, x, atol=1e-4 * np.abs(x).max())
+
+  @parameterized.parameters((1, 1), (8, 15))
+  def test_evaluations_of_heun(self, num_steps, expected):
+    """One for every time but the last, and one more for every step but the last."""
+    counter = denoiser_lib.EvaluationCounter()
+    denoise = counter.wrap(lambda params, xt, t, cond: xt)
+    karras = schedules.Karras()
+    sampling.sample(
+      jax.random.key(0),
+      lambda xt, s, t, cond: denoise(None, xt, t, cond),
+      karras,
+      None,
+      (3, 1),
+      num_steps=num_steps,
+      churn=0.0,
+      solver='heun',
+      times=karras.grid(num_steps),
+    )
+    self.assertEqual(counter.count, 3 * expected)
 
 
 class MemoryTest(parameterized.TestCase):
-  @parameterized.parameters(1, 2)
-  def test_memory_is_carried_through_the_steps(self, order):
+  @parameterized.parameters('first_order', '2m')
+  def test_memory_is_carried_through_the_steps(self, solver):
     """A tree that counts calls and adds up predictions; x_s by float64, first order.
 
     In second order the memory is of the denoiser's own predictions, so only the last
@@ -246,7 +338,7 @@ class MemoryTest(parameterized.TestCase):
       (3, 2),
       num_steps=4,
       churn=0.0,
-      order=order,
+      solver=solver,
       inputs={'shift': shift},
       memory={'calls': jnp.float32(7.0), 'sum': jnp.full((3, 2), 0.1)},
       return_trajectory=True,
@@ -256,7 +348,7 @@ class MemoryTest(parameterized.TestCase):
       x, t, s = np.float64(trajectory[i]), 1.0 - i / 4.0, 0.75 - i / 4.0
       x0_hat = 0.5 * x + total + 7.0 + i + shift[i][:, None]
       total = total + x0_hat
-      if order == 1 or i == 3:
+      if solver == 'first_order' or i == 3:
         expected = (1.0 - s) * x0_hat + s / t * (x - (1.0 - t) * x0_hat)
         np.testing.assert_allclose(trajectory[i + 1], expected, rtol=1e-5)
 
@@ -363,6 +455,14 @@ class SampleTest(parameterized.TestCase):
       eps = (np.float64(trajectory[i]) - (1.0 - t) * (10.0 * t + s)) / t
       expected = (1.0 - s) * (10.0 * t + s) + s * eps
       np.testing.assert_allclose(trajectory[i + 1], expected, rtol=1e-5)
+
+  def test_starts_from_given_noise(self):
+    """Samples of the noise that a key draws are those of the key."""
+    key, shape = jax.random.key(0), (5, 1)
+    noise = arrays.normal(arrays.fold_in(key, 0), shape)
+    run = functools.partial(_sample_gaussian, key, 5, 4, 0.0)
+    np.testing.assert_array_equal(run(noise=noise), run())
+    self.assertGreater(np.abs(run(noise=noise[::-1]) - run()).max(), 0.1)
 
   def test_starts_from_noise_of_the_first_time(self):
     """Standard deviation sigma(t_max), within 5 standard errors."""

@@ -218,7 +218,7 @@ BAD = (
   ('compare.methods', ('constant', 'constant'), 'twice'),
   ('compare.match', 'w', 'mean, nfe'),
   ('compare.reference', '', 'name a learned weight'),
-  ('evaluation.order', 3, '1 or 2'),
+  ('evaluation.solver', 'euler', 'first_order'),
   ('evaluation.plan_levels', 0, 'positive'),
   ('evaluation.tolerance', -0.1, 'negative'),
   ('evaluation.churn', 2.0, r'\[0, 1\]'),
@@ -391,9 +391,26 @@ class ValidateTest(parameterized.TestCase):
 
   def test_second_order_is_deterministic(self):
     config = digits.get_config()
-    config.evaluation.update(order=2, churn=0.5)
-    with self.assertRaisesRegex(errors.InputError, 'evaluation.order=2: .*churn=0.0'):
+    config.evaluation.update(solver='2m', churn=0.5)
+    with self.assertRaisesRegex(
+      errors.InputError, "evaluation.solver='2m': .*churn=0.0"
+    ):
       validation.validate(config)
+
+  def test_memory_and_two_predictions_a_step(self):
+    config = digits.get_config()
+    config.evaluation.solver = 'heun'
+    validation.validate(config)
+    config.rule.name = 'apg_momentum'
+    with self.assertRaisesRegex(errors.InputError, "solver='heun': predicts twice"):
+      validation.validate(config)
+
+  def test_eps_where_noise_is_not_all(self):
+    """Betas end with some signal: eps may be read at t = 1."""
+    config = digits.get_config()
+    config.denoiser.prediction = 'eps'
+    config.schedule = 'ddpm'
+    validation.validate(config)
 
   def test_rules_that_cannot_be_learned_for(self):
     config = digits.get_config()

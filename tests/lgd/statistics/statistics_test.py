@@ -22,6 +22,7 @@ from lgd import noising
 from lgd import objectives
 from lgd import schedules
 from lgd import statistics
+from tests import paths
 
 OPTIMIZED = True
 
@@ -373,6 +374,49 @@ class SelfConsistencyTest(parameterized.TestCase):
     if directions == 1:
       flat, _ = evaluate(jnp.float32(omega[:, 0]), s, t, churn, beta, interaction)
       np.testing.assert_allclose(flat, losses, rtol=1e-6)
+
+  @parameterized.parameters('ddpm', 'zero_snr', 'karras', 'variance_exploding')
+  def test_other_paths(self, name):
+    """Up to t = 1, where sigma is 80 or alpha 0."""
+    schedule, scales = paths.PATHS[name]
+    vectors = _draw((4, 3, 5))
+    omega = np.linspace(-0.5, 2.0, 4)[:, None]
+    s, t = np.float32([0.01, 0.2, 0.5, 0.7]), np.float32([0.3, 0.25, 0.9, 1.0])
+    evaluate = functools.partial(
+      _evaluate, statistics.self_consistency, vectors, schedule=schedule, dim=5
+    )
+    reference = np.vectorize(scales, otypes='dd')
+    for churn in (0.0, 0.6, 1.0):
+      attraction, repulsion = _losses(
+        vectors, omega, s=s, t=t, reference=reference, churn=churn, beta=1.75
+      )
+      losses, _ = evaluate(jnp.float32(omega), s, t, churn, 1.75, 1.0)
+      np.testing.assert_allclose(losses, attraction - 0.5 * repulsion, rtol=1e-4)
+
+  @parameterized.parameters(0.5, 1.75)
+  def test_rescaled_path(self, beta):
+    """EDM's own x_s is 1 / alpha_s times the rescaled one; the loss its power beta."""
+    vectors, omega = _draw((4, 3, 5)), jnp.linspace(-0.5, 2.0, 4)
+    s, t = np.float32([0.01, 0.2, 0.5, 0.9]), np.float32([0.3, 0.25, 0.9, 1.0])
+    rescaled, own = (
+      _evaluate(
+        statistics.self_consistency,
+        vectors,
+        omega,
+        s,
+        t,
+        1.0,
+        beta,
+        1.0,
+        schedule=paths.PATHS[name].schedule,
+        dim=5,
+      )[0]
+      for name in ('karras', 'variance_exploding')
+    )
+    scales = paths.PATHS['karras'].scales
+    ratio = [scales(float(u))[0] ** -beta for u in s]
+    self.assertGreater(ratio[-1], 5.0)
+    np.testing.assert_allclose(own / rescaled, ratio, rtol=1e-4)
 
   @parameterized.parameters(64, 3072)
   def test_precision(self, dim):
