@@ -73,10 +73,11 @@ def to_x0(
   """
   if kind == 'x0':
     return prediction
-  alpha, sigma, alpha_dot, sigma_dot = _scales(schedule, t, xt)
+  alpha, sigma = _scales(schedule, t, xt)
   if kind == 'eps':
     return (xt - sigma * prediction) / alpha
   if kind == 'velocity':
+    alpha_dot, sigma_dot = _rates(schedule, t, xt)
     return (sigma_dot * xt - sigma * prediction) / (
       alpha * sigma_dot - sigma * alpha_dot
     )
@@ -99,7 +100,7 @@ def from_x0(
   """
   if kind == 'x0':
     return x0
-  alpha, sigma, _, _ = _scales(schedule, t, xt)
+  alpha, sigma = _scales(schedule, t, xt)
   return target(schedule, x0, (xt - alpha * x0) / sigma, t, kind)
 
 
@@ -122,22 +123,30 @@ def target(
   if kind == 'eps':
     return eps
   if kind == 'velocity':
-    _, _, alpha_dot, sigma_dot = _scales(schedule, t, x0)
+    alpha_dot, sigma_dot = _rates(schedule, t, x0)
     return alpha_dot * x0 + sigma_dot * eps
   if kind == 'v':
-    alpha, sigma, _, _ = _scales(schedule, t, x0)
+    alpha, sigma = _scales(schedule, t, x0)
     return alpha * eps - sigma * x0
   raise ValueError(f'prediction={kind!r}: must be one of {PREDICTIONS}.')
 
 
 def _scales(schedule: types.Schedule, t: jax.Array, x: jax.Array):
-  """alpha, sigma and their time derivatives, shaped to broadcast on `x`."""
+  """alpha and sigma, shaped to broadcast on `x`."""
+  t = _exact(t, x)
+  return tuple(arrays.expand_right(fn(t), x) for fn in (schedule.alpha, schedule.sigma))
 
-  def with_derivative(fn: Callable[[jax.Array], jax.Array]):
-    return jax.jvp(fn, (t,), (jnp.ones_like(t),))
 
+def _rates(schedule: types.Schedule, t: jax.Array, x: jax.Array):
+  """Their derivatives in time, likewise."""
+  t = _exact(t, x)
+
+  def derivative(fn: Callable[[jax.Array], jax.Array]):
+    return arrays.expand_right(jax.jvp(fn, (t,), (jnp.ones_like(t),))[1], x)
+
+  return derivative(schedule.alpha), derivative(schedule.sigma)
+
+
+def _exact(t, x):
   # A time in bfloat16, or in the integers of an image, would be another time.
-  t = jnp.asarray(t, jnp.promote_types(x.dtype, jnp.float32))
-  alpha, alpha_dot = with_derivative(schedule.alpha)
-  sigma, sigma_dot = with_derivative(schedule.sigma)
-  return tuple(arrays.expand_right(v, x) for v in (alpha, sigma, alpha_dot, sigma_dot))
+  return jnp.asarray(t, jnp.promote_types(x.dtype, jnp.float32))

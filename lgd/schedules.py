@@ -11,7 +11,7 @@ so it can be a static argument of `jit`.
 
 A model that others trained is told something else than t: `to_model_time` says what,
 `from_model_time` inverts it, and `grid` are the times of the sampler that such models
-come with. They are of NumPy, in float64: nothing of them is traced.
+come with. `to_model_time` may be traced; of NumPy's arrays all three are in float64.
 """
 
 import dataclasses
@@ -23,6 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgd import checks
+
+
+def _floats(t):
+  """JAX's arrays as they are, all else in float64."""
+  return t if isinstance(t, jax.Array) else np.asarray(t, np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +60,9 @@ class RectifiedFlow:
     """`log alpha^2 / sigma^2`: +inf at t = 0, -inf at t = 1."""
     return 2.0 * (jnp.log1p(-t) - jnp.log(t) - math.log(self.noise_scale))
 
-  def to_model_time(self, t: np.ndarray) -> np.ndarray:
+  def to_model_time(self, t: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
     """`timestep_scale t`."""
-    return self.timestep_scale * np.asarray(t, np.float64)
+    return self.timestep_scale * _floats(t)
 
   def from_model_time(self, timestep: np.ndarray) -> np.ndarray:
     """t, of what the model is told."""
@@ -107,9 +112,9 @@ class Cosine:
     """`log alpha^2 / sigma^2`: +inf at t = 0, -inf at t = 1."""
     return 2.0 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
-  def to_model_time(self, t: np.ndarray) -> np.ndarray:
+  def to_model_time(self, t: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
     """t itself."""
-    return np.asarray(t, np.float64)
+    return _floats(t)
 
   from_model_time = to_model_time
 
@@ -203,11 +208,12 @@ class DiscreteBetas:
     first, step = (jnp.asarray(a, t.dtype)[level] for a in (angle[:-1], np.diff(angle)))
     return first + (position - level) * step
 
-  def to_model_time(self, t: np.ndarray) -> np.ndarray:
+  def to_model_time(self, t: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
     """N t - 1, a whole number where t is one of the N levels, whatever its rounding."""
-    index = self.num * np.asarray(t, np.float64) - 1.0
-    whole = np.rint(index)
-    return np.where(np.abs(index - whole) < 1e-3, whole, index)
+    np_ = jnp if isinstance(t, jax.Array) else np
+    index = self.num * _floats(t) - 1.0
+    whole = np_.rint(index)
+    return np_.where(np_.abs(index - whole) < 1e-3, whole, index)
 
   def from_model_time(self, timestep: np.ndarray) -> np.ndarray:
     """t, of an index, which need not be whole."""
@@ -278,7 +284,7 @@ class Karras:
 
   def noise(self, t: jax.Array) -> jax.Array:
     """`sigma / alpha`, (5)."""
-    return self._noise(t, jnp)
+    return self.to_model_time(jnp.asarray(t))
 
   def alpha(self, t: jax.Array) -> jax.Array:
     return 1.0 / jnp.sqrt(1.0 + (self.noise(t) / self.data_std) ** 2)
@@ -290,16 +296,13 @@ class Karras:
     """`-2 log noise(t)`: +inf at t = 0, finite at t = 1."""
     return -2.0 * jnp.log(self.noise(t))
 
-  def _noise(self, t, np_):
+  def to_model_time(self, t: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
+    """noise(t)."""
+    np_, t = jnp if isinstance(t, jax.Array) else np, _floats(t)
     low, high = self.sigma_min ** (1.0 / self.rho), self.sigma_max ** (1.0 / self.rho)
-    t = np_.asarray(t)
     u = np_.maximum(t - self.t_low, 0.0) / (1.0 - self.t_low)
     curve = (low + u * (high - low)) ** self.rho
     return np_.where(t < self.t_low, self.sigma_min / self.t_low * t, curve)
-
-  def to_model_time(self, t: np.ndarray) -> np.ndarray:
-    """noise(t)."""
-    return self._noise(np.asarray(t, np.float64), np)
 
   def from_model_time(self, timestep: np.ndarray) -> np.ndarray:
     """t, of a noise level from 0 to sigma_max."""

@@ -86,9 +86,9 @@ class DocsTest(parameterized.TestCase):
 
   def test_a_checkpoint_that_others_trained(self):
     """A third of the condition is lost: omega 1/2 mends it, and the verdict says so."""
-    (program,) = blocks('docs/public_checkpoints.md')
+    (program,) = blocks('docs/models.md')
     names = {}
-    exec(compile(program, 'docs/public_checkpoints.md', 'exec'), names)
+    exec(compile(program, 'docs/models.md', 'exec'), names)
     # Where the classes are told apart, to a step of the candidates.
     np.testing.assert_allclose(names['table'][:, :12], 0.5, atol=0.11)
     self.assertEqual(names['kappa'], 1.0)

@@ -21,6 +21,8 @@ ROOMS = {
   'lgd.mmd': 'checks',
   'lgd.noising': 'arrays checks types',
   'lgd.denoiser': 'noising types',
+  'lgd.adapters': 'arrays denoiser noising schedules types',
+  'lgd.probe': 'adapters schedules types',
   'lgd.transitions': 'arrays checks types',
   'lgd.sampling': 'arrays checks transitions types',
   'lgd.rewards': 'arrays checks transitions types',
