@@ -283,7 +283,10 @@ case $command in
     "$venv/bin/ruff" format --check .
     case ${1:-} in
       quick) set -- "${quick_tests[@]}" "${@:2}" ;;
-      slow) set -- -m slow "${@:2}" ;;
+      slow)
+        install requirements-torch.txt
+        set -- -m slow "${@:2}"
+        ;;
     esac
     "$venv/bin/python" -m pytest -n 2 --dist loadscope "$@"
     ;;

@@ -142,16 +142,12 @@ class Convention:
     """`encode` inverted."""
     return x / self._per_channel(self.scale, x) + self._per_channel(self.shift, x)
 
-  def guided_channels(self, x0_cond: Any, x0_null: Any) -> Any:
-    """`x0_null` where channels are guided, else `x0_cond`."""
-    if self.num_guided is None:
-      return x0_null
-    is_first = (self.data_layout or self.layout) == 'NCHW'
-    axis = 1 if is_first else x0_cond.ndim - 1
-    index = jnp.arange(x0_cond.shape[axis]).reshape(
-      (-1,) + (1,) * (x0_cond.ndim - 1 - axis)
-    )
-    return jnp.where(index < self.num_guided, x0_null, x0_cond)
+  def guided_mask(self, shape: tuple[int, ...]) -> np.ndarray:
+    """1 where channels of data of `shape` are guided, else 0; broadcasts on them."""
+    axis = 1 if (self.data_layout or self.layout) == 'NCHW' else len(shape) - 1
+    num = shape[axis] if self.num_guided is None else self.num_guided
+    mask = (np.arange(shape[axis]) < num).astype(np.float32)
+    return mask.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
   @property
   def _first(self):
@@ -236,13 +232,15 @@ def pair(
   if convention.num_guided is None:
     return both
 
+  def unguided_kept(x0_cond, x0_null):
+    return jnp.where(convention.guided_mask(x0_cond.shape) > 0.0, x0_null, x0_cond)
+
   def null_of(params, xt, t, cond, x0_cond):
-    x0_null = both.null(params, xt, t, cond, x0_cond)
-    return convention.guided_channels(x0_cond, x0_null)
+    return unguided_kept(x0_cond, both.null(params, xt, t, cond, x0_cond))
 
   def predictions(params, xt, t, cond):
     x0_cond, x0_null = both(params, xt, t, cond)
-    return x0_cond, convention.guided_channels(x0_cond, x0_null)
+    return x0_cond, unguided_kept(x0_cond, x0_null)
 
   return denoiser_lib.Pair(both.conditional, null_of, predictions)
 

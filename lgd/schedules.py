@@ -17,6 +17,7 @@ come with. `to_model_time` may be traced; of NumPy's arrays all three are in flo
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -245,6 +246,14 @@ class DiscreteBetas:
       case _:
         raise ValueError(f'spacing={spacing!r}: must be trailing, leading or linspace.')
     return np.append(self.from_model_time(index), last)
+
+
+def snap(schedule: Any, t: np.ndarray) -> np.ndarray:
+  """The times that a model of the schedule knows, each the next at or above t."""
+  if not isinstance(schedule, DiscreteBetas):
+    return t
+  level = np.ceil(np.asarray(t, np.float64) * schedule.num - 1e-3)
+  return (np.maximum(level, 1.0) / schedule.num).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,6 +55,8 @@ def pytest_configure(config):
 # oracles of many draws, meshes, processes, and networks at full width.
 SLOW = re.compile(
   r'objectives_test.py::OracleTableTest::test_library(?!0$|5$|10$)'
+  r'|passes_test.py::PassTest::test_is_the_pass_in_torch'  # Installed for these.
+  r'|probe_test.py::TrainedTest'
   r'|statistics_test.py::UnbiasedTest::test_(marginal1|self_consistency[023])$'
   r'|statistics_test.py::UnbiasedTest::test_\w+_with_nothing_shared0$'
   r'|statistics_test.py::UnbiasedTest::test_exact_prediction0$'

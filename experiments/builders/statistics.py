@@ -8,10 +8,8 @@ from ml_collections import config_dict
 
 from experiments.builders import data
 from lgd import errors
+from lgd import passes
 from lgd.data import splits
-
-# t of item i is frac((i + 1) * this): evenly spread after any number of items.
-_GOLDEN_RATIO = 0.6180339887498949
 
 
 def group_size(config: config_dict.ConfigDict) -> int:
@@ -90,12 +88,11 @@ class Plan:
     items = np.resize(items, self.items_per_batch)
     per_pass = len(self._rows_of_pass(0))
     rows = np.stack([self._rows_of_pass(i // per_pass)[i % per_pass] for i in items])
-    t = np.modf((items + 1.0) * _GOLDEN_RATIO)[0] * self._config.statistics.t_max
     return (
       items.astype(np.uint32),
       self._data.x[rows],
       self._data.label[rows],
-      t.astype(np.float32),
+      passes.times(items, self._config.statistics.t_max),
     )
 
   def _rows_of_pass(self, epoch: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from lgd.objectives.direct import consistency_objective
 from lgd.objectives.direct import guidance_loss
 from lgd.objectives.direct import Objective
 from lgd.objectives.direct import score_matching_objective
+from lgd.objectives.particles import draw_noise
 from lgd.objectives.particles import draw_particles
 from lgd.objectives.particles import guided_particles
 from lgd.objectives.particles import Particles
@@ -37,6 +38,7 @@ __all__ = (
   'Store',
   'consistency_objective',
   'denoising',
+  'draw_noise',
   'draw_particles',
   'group_marginal',
   'guidance_loss',

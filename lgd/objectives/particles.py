@@ -107,6 +107,18 @@ def sample_s(
   return jnp.clip(s, s_min, t - gap)
 
 
+def draw_noise(
+  key: jax.Array, shape: tuple[int, ...], *, num_particles: int, antithetic: bool
+) -> jax.Array:
+  """`[batch, m, *data]` noise of the particles of data of `shape`, (3).
+
+  One key or `[batch]` keys; antithetic as `statistics` defines it.
+  """
+  own = statistics.num_independent(num_particles) if antithetic else num_particles
+  eps = arrays.normal(key, (shape[0], own, *shape[1:]))
+  return jnp.concatenate([eps, -eps[:, : num_particles - own]], axis=1)
+
+
 def predict(
   key: jax.Array,
   pair: denoiser_lib.Pair,
@@ -128,9 +140,7 @@ def predict(
   one call.
   """
   shape = (x0.shape[0], num_particles, *x0.shape[1:])
-  own = statistics.num_independent(num_particles) if antithetic else num_particles
-  eps = arrays.normal(key, (shape[0], own, *shape[2:]))
-  eps = jnp.concatenate([eps, -eps[:, : num_particles - own]], axis=1)
+  eps = draw_noise(key, x0.shape, num_particles=num_particles, antithetic=antithetic)
   xt = noising.add_noise(schedule, x0[:, None], eps, t)
 
   def per_particle(a):  # [batch, ...] -> [batch * m, ...]

@@ -9,6 +9,10 @@ import numpy as np
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from configs import digits
+from experiments import builders
+from experiments import train_denoiser
+from experiments import workdirs
 from lgd import adapters
 from lgd import noising
 from lgd import probe
@@ -118,6 +122,35 @@ class RightTest(parameterized.TestCase):
     trivial = np.minimum((t / (1.0 - t)) ** 2, variance).mean()
     self.assertAlmostEqual(report.quarters[0].trivial, trivial, places=2)
     self.assertIn('0.08 to 0.2', str(report))
+
+
+class TrainedTest(parameterized.TestCase):
+  @parameterized.product(
+    prediction=noising.PREDICTIONS,
+    schedule=('rectified_flow', 'cosine'),
+    num_steps=(100, 300),
+  )
+  def test_hardly_trained_networks(self, prediction, schedule, num_steps):
+    """Of digits, with every second label dropped; none is refused."""
+    config = digits.get_config()
+    config.schedule = schedule
+    config.denoiser.update(prediction=prediction, num_steps=num_steps)
+    for section in ('evaluation', 'statistics'):
+      config[section].t_max = 0.99
+    workdir = self.create_tempdir().full_path
+    train_denoiser.run(config, workdir)
+    session = workdirs.open_trained(None, workdir)
+    params = workdirs.base_model.load_denoiser(session)
+    apply = jax.jit(builders.models.network(session.config, session.spec).apply)
+    path = builders.models.schedule(config)
+    x0, label = builders.data.load(config).validation
+    report = probe.run(
+      lambda x, t, label: apply(params, x, t, label),
+      adapters.Convention(path, prediction, null=10),
+      x0[:256],
+      label[:256],
+    )
+    report.require()
 
 
 # Kind, what is believed of it, and what the probe must name.
