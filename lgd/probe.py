@@ -40,7 +40,7 @@ _MAX_LOGSNR = 5.0
 # good: of a network of a hundred steps some other reading looks better, and is bad.
 _CLEARLY = 0.85
 _IS_GOOD = 0.45
-_IS_NOISE = 0.85  # The score that no training gives; that of trivial errors is .5.
+_IS_NOISE = 0.8  # The score that no training gives; that of trivial errors is .5.
 _LOOKS_RIGHT = 0.35  # The score up to which nothing else is tried.
 _USUAL_STD = 0.25, 2.0  # Of data as networks know them.
 
