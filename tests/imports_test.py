@@ -36,6 +36,7 @@ ROOMS = {
   'lgd.passes': (
     'adapters arrays data errors noising objectives schedules statistics types'
   ),
+  'lgd.exchange': 'errors',
   'lgd.networks': 'arrays types',
   'lgd.networks.published': 'errors networks storage types',
   'lgd.data': 'conditions types',
@@ -154,6 +155,7 @@ class ImportsTest(parameterized.TestCase):
       'experiments/clip_parity.py',
       'experiments/inception_parity.py',
       'experiments/judges/text_encoders.py',
+      'lgd/exchange/torch_net.py',
       'lgd/networks/published/inception.py',
       'lgd/passes.py',
     }

@@ -202,6 +202,7 @@ class WeightModel(NamedTuple):
 
   init: Callable[[jax.Array], types.Params]  # From a key.
   apply: Callable[..., jax.Array]  # (params, cond, s, t) -> omega [batch]
+  network: guidance.GuidanceNet | None = None  # None for a table.
 
 
 def weight_model(config: config_dict.ConfigDict, spec: splits.Spec) -> WeightModel:
@@ -223,7 +224,9 @@ def weight_model(config: config_dict.ConfigDict, spec: splits.Spec) -> WeightMod
     depth=section.depth,
   )
   half = jnp.full(1, 0.5)
-  return WeightModel(lambda key: net.init(key, read.zeros(1), half, half), net.apply)
+  return WeightModel(
+    lambda key: net.init(key, read.zeros(1), half, half), net.apply, net
+  )
 
 
 def _embedding(of: conditions.Conditions, width: int) -> nn.Module:

@@ -103,6 +103,11 @@ def labels(session: workdirs.Session, prompts: Sequence[str] = ()) -> np.ndarray
   return builders.data.load(session.config).test.label[:NUM_VECTORS]
 
 
+def method_stem(method: str) -> str:
+  """A method as a part of file names."""
+  return method.replace(':', '_').replace(',', '_')
+
+
 def file_stem(method: str, seed: int) -> str:
   """The stem of files that hold samples of a method, or their features."""
-  return method.replace(':', '_').replace(',', '_') + f'_seed{seed}'
+  return f'{method_stem(method)}_seed{seed}'
