@@ -52,10 +52,13 @@ def open_to_learn(
   validation.require_learnable(config)
   base = refuse.require_base_of(session)
   step = checkpoints.latest_step(session.workdir.denoiser)
-  if finished and step < base.denoiser.num_steps:
+  # A run that was ended early is finished for whoever asks for no more steps of it.
+  num_steps = min(base.denoiser.num_steps, config.denoiser.num_steps)
+  if finished and step < num_steps:
     raise errors.InputError(
-      f'{session.workdir.denoiser}: is at step {step} of {base.denoiser.num_steps};'
-      ' run train_denoiser again to finish it first.'
+      f'{session.workdir.denoiser}: is at step {step} of {num_steps}; run'
+      ' train_denoiser again to finish it, or take it as it is by'
+      f' --config.denoiser.num_steps={step}.'
     )
   refuse.require_encoded(session.workdir.denoiser, config)
   return session

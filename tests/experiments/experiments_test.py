@@ -29,6 +29,7 @@ from experiments import search_trajectory
 from experiments import sweep
 from experiments import train_denoiser
 from experiments import train_guidance
+from experiments import workdirs
 from lgd import errors
 from lgd.storage import files
 from lgd.training import checkpoints
@@ -444,6 +445,8 @@ class RefusalTest(parameterized.TestCase):
       self.assert_refused(
         'is at step 2 of 4; run train_denoiser again', binary.run, config, self.workdir
       )
+    config.denoiser.num_steps = 2  # As the message offers.
+    workdirs.open_to_learn(config, self.workdir)
 
   def test_weight_of_another_config(self):
     config = self.train_guidance()
