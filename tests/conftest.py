@@ -56,7 +56,7 @@ def pytest_configure(config):
 SLOW = re.compile(
   r'objectives_test.py::OracleTableTest::test_library(?!0$|5$|10$)'
   r'|passes_test.py::PassTest::test_is_the_pass_in_torch'  # Installed for these.
-  r'|exchange_test.py::ReadersTest::test_torch'
+  r'|exchange_test.py::ReadersTest::test_torch|diffusers_test.py::'
   r'|probe_test.py::TrainedTest'
   r'|statistics_test.py::UnbiasedTest::test_(marginal1|self_consistency[023])$'
   r'|statistics_test.py::UnbiasedTest::test_\w+_with_nothing_shared0$'
