@@ -155,6 +155,7 @@ class ImportsTest(parameterized.TestCase):
       'experiments/clip_parity.py',
       'experiments/inception_parity.py',
       'experiments/judges/text_encoders.py',
+      'lgd/exchange/diffusers_guider.py',
       'lgd/exchange/torch_hook.py',
       'lgd/exchange/torch_net.py',
       'lgd/networks/published/inception.py',

@@ -20,6 +20,7 @@ NUM = 10
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(size=(3, 4, 4, 4)).astype(np.float32)
 OMEGA = RNG.uniform(0.0, 2.0, size=(3, NUM)).astype(np.float32)  # Of each sample.
+OMEGA[:, 6] = 0.0
 LABEL = np.asarray([0, 1, 2])
 SD = {
   'beta_start': 0.00085,
@@ -91,16 +92,20 @@ LOOPS = {
 
 
 class LoopTest(parameterized.TestCase):
-  @parameterized.parameters(*LOOPS)
-  def test_is_our_sampler(self, name):
+  @parameterized.product(name=tuple(LOOPS), by=('hook', 'guider'))
+  def test_is_our_sampler(self, name, by):
     """From the same noise, with a weight for every sample and step; to 1e-4."""
     import diffusers  # noqa: PLC0415 Where it is installed.
     import torch  # noqa: PLC0415
 
+    from lgd.exchange import diffusers_guider  # noqa: PLC0415
     from lgd.exchange import torch_hook  # noqa: PLC0415
+
+    calls = []
 
     class Net(torch.nn.Module):
       def forward(self, sample, timestep, encoder_hidden_states):
+        calls.append(len(sample))
         told = torch.as_tensor(timestep, dtype=torch.float32).expand(len(sample))
         out = network(sample, told, encoder_hidden_states, tanh=torch.tanh)
         return types.SimpleNamespace(sample=out)
@@ -116,13 +121,30 @@ class LoopTest(parameterized.TestCase):
     net, scale = Net(), 5.0
     x = torch.from_numpy(NOISE) * getattr(scheduler, 'init_noise_sigma', 1.0)
     scaled = getattr(scheduler, 'scale_model_input', lambda x, timestep: x)
-    both = torch.as_tensor([3.0, 3.0, 3.0, 0.0, 1.0, 2.0])  # Nulls first.
-    with torch_hook.GuidanceHook(net, OMEGA, scheduler.timesteps, scale=scale):
-      for timestep in scheduler.timesteps:  # As a pipeline does.
-        given = scaled(torch.cat([x, x]), timestep)
-        null, cond = net(given, timestep, both).sample.chunk(2)
-        prediction = null + scale * (cond - null)
-        x = scheduler.step(prediction, timestep, x).prev_sample
+    labels = torch.as_tensor([0.0, 1.0, 2.0]), torch.full((3,), 3.0)
+    if by == 'hook':
+      both = torch.cat(labels[::-1])  # Nulls first.
+      with torch_hook.GuidanceHook(net, OMEGA, scheduler.timesteps, scale=scale):
+        for timestep in scheduler.timesteps:  # As a pipeline does.
+          given = scaled(torch.cat([x, x]), timestep)
+          null, cond = net(given, timestep, both).sample.chunk(2)
+          prediction = null + scale * (cond - null)
+          x = scheduler.step(prediction, timestep, x).prev_sample
+    else:
+      folder = self.create_tempdir().full_path
+      timesteps = scheduler.timesteps.tolist()
+      made = diffusers_guider.LearnedGuidance(OMEGA.tolist(), timesteps)
+      made.save_pretrained(folder)
+      guider = diffusers_guider.LearnedGuidance.from_pretrained(folder)
+      self.assertEqual(guider.num_conditions, 2)  # So that nulls are encoded.
+      for i, timestep in enumerate(scheduler.timesteps):  # As a modular pipeline does.
+        guider.set_state(step=i, num_inference_steps=NUM, timestep=timestep)
+        state = guider.prepare_inputs({'labels': labels})
+        for each in state:
+          guider.prepare_models(net)
+          each.noise_pred = net(scaled(x, timestep), timestep, each.labels).sample
+        x = scheduler.step(guider(state)[0], timestep, x).prev_sample
+      self.assertLen(calls, 2 * NUM - 1)
 
     pair = adapters.pair(
       lambda params, x, told, label: network(x, told, label, tanh=jnp.tanh), convention
@@ -146,7 +168,7 @@ class LoopTest(parameterized.TestCase):
     x = x.numpy()
     self.assertGreater(np.abs(x - NOISE).max(), 0.1)
     error = np.abs(ours - x).max() / np.abs(x).max()
-    print(name, 'largest difference over largest value', error)
+    print(name, by, 'largest difference over largest value', error)
     self.assertLess(error, 1e-4)
 
 
@@ -181,11 +203,21 @@ class HookTest(parameterized.TestCase):
   def test_errors(self):
     import torch  # noqa: PLC0415
 
+    from lgd.exchange import diffusers_guider  # noqa: PLC0415
     from lgd.exchange import torch_hook  # noqa: PLC0415
 
     net = torch.nn.Identity()
     with self.assertRaisesRegex(ValueError, 'scale=1.0: must be above 1'):
       torch_hook.GuidanceHook(net, OMEGA, np.arange(NUM), scale=1.0)
+    with self.assertRaisesRegex(ValueError, r'must be \[n, N\] and \[N\]'):
+      diffusers_guider.LearnedGuidance([[0.0, 1.0]], [3.0])
+    guider = diffusers_guider.LearnedGuidance([[0.0, 1.0]] * 2, [3.0, 2.0])
+    guider.set_state(step=0, num_inference_steps=2, timestep=55)
+    with self.assertRaisesRegex(ValueError, 'timestep 55: omega is for'):
+      guider.prepare_inputs({})
+    guider.set_state(step=0, num_inference_steps=2, timestep=2)
+    with self.assertRaisesRegex(ValueError, '2 rows for 3 samples'):
+      guider.forward(torch.zeros(3, 1), torch.zeros(3, 1))
     with self.assertRaisesRegex(ValueError, r'must be \[n, N\] and \[N\]'):
       torch_hook.GuidanceHook(net, OMEGA, np.arange(3), scale=2.0)
 
