@@ -60,6 +60,11 @@ def run(
   session = workdirs.open_trained(config, workdir)
   stem = sampling.resolve.method_stem(method) + (f'_{label}' if label else '')
   if format_name == NETWORK:
+    if label is not None:
+      raise errors.InputError(
+        f'--label={label}: a network is of all conditions; leave it, or take another'
+        ' format.'
+      )
     suffix, data = '.network.npz', None
     arrays = network_arrays(session, method)
   else:
@@ -87,11 +92,7 @@ def make_schedule(
     )
   classes = np.arange(of.num_classes)
   omega, session = sampling.resolve.resolve_method(session, method, classes)
-  if session.config.rule.name != 'linear':
-    raise errors.InputError(
-      f'--method={method}: is of the rule {session.config.rule.name!r}, and samplers'
-      ' elsewhere guide by x0_cond + omega (x0_cond - x0_null); give another.'
-    )
+  _require_linear(method, session.config.rule)
   schedule = builders.models.schedule(session.config)
   times = np.float64(builders.models.time_grid(session.config))
   omega = np.zeros((len(classes), len(times) - 1)) if omega is None else omega
@@ -99,13 +100,21 @@ def make_schedule(
   return exchange.WeightSchedule(
     times[:-1],
     times[1:],
-    schedule.to_model_time(times[:-1]),
+    times[:-1],  # Networks that are trained here are told t.
     logsnr[:-1],
     logsnr[1:],
     _of_label(dict(zip(map(str, classes), np.float64(omega), strict=True)), label),
     {'sha256': sha256_of(workdirs.base_model.load_denoiser(session))},
     {'project': 'lgd', 'method': method, 'data': session.config.data.name},
   )
+
+
+def _require_linear(method, rule):
+  if rule.name != 'linear':
+    raise errors.InputError(
+      f'--method={method}: is of the rule {rule.name!r}, and samplers elsewhere guide'
+      ' by x0_cond + omega (x0_cond - x0_null); give another.'
+    )
 
 
 def _of_label(omega, label):
@@ -123,6 +132,7 @@ def _of_label(omega, label):
 def network_arrays(session: workdirs.Session, name: str) -> dict[str, np.ndarray]:
   """The arrays of a learned network, and `meta`: all that its readers need."""
   learned = workdirs.weights.load(session, name)
+  _require_linear(name, learned.rule)
   net = learned.model.network
   kinds = {
     guidance.LabelEmbedding: 'labels',
@@ -143,7 +153,7 @@ def network_arrays(session: workdirs.Session, name: str) -> dict[str, np.ndarray
     'depth': net.depth,
     'max_logsnr': net.max_logsnr,
     'kappa': learned.kappa,
-    'conditions': _describe(session.spec.conditions),
+    'conditions': _describe(learned.model.reads),
   }
   leaves = jax.tree_util.tree_leaves_with_path(learned.params['params'])
   arrays = {

@@ -71,7 +71,8 @@ class Convention:
       array, or a pytree of them; None where it is given elsewhere.
 
   Raises:
-    ValueError: an unknown prediction or layout, or 'edm' on a path that is not EDM's.
+    ValueError: an unknown prediction or layout, or 'edm' on a path that is not EDM's or
+      with an input that is changed otherwise.
   """
 
   schedule: types.Schedule
@@ -97,6 +98,15 @@ class Convention:
       value = getattr(self, name) or self.layout
       if value not in LAYOUTS:
         raise ValueError(f'{name}={value!r}: must be one of {LAYOUTS}.')
+    if self.prediction == 'edm' and (
+      not isinstance(self.schedule, schedules.Karras)
+      or self.is_time_reversed
+      or self.is_input_rescaled
+    ):
+      raise ValueError(
+        "prediction='edm': is of schedules.Karras, and says itself what the network is"
+        ' given and told; leave is_time_reversed and is_input_rescaled.'
+      )
 
   def affine(self, t: jax.Array) -> Affine:
     """(1) and (2) at `t [batch]`; may be traced."""
@@ -129,8 +139,9 @@ class Convention:
     return self._transposed(out, self.layout, self.data_layout or self.layout)
 
   def given(self, x: Any) -> Any:
-    """`x` in the layout of the network; of any framework."""
-    return self._transposed(x, self.data_layout or self.layout, self.layout)
+    """`x`, of NumPy or JAX, in the layout and the type of the network."""
+    x = self._transposed(x, self.data_layout or self.layout, self.layout)
+    return x if self.dtype is None else x.astype(jnp.dtype(self.dtype))
 
   def encode(self, data: Any) -> Any:
     """Data as the network knows them, `(data - shift) scale`; of any framework."""
@@ -156,9 +167,10 @@ class Convention:
   def _per_channel(self, value, data):
     if np.ndim(value) == 0:
       return value
-    if (self.data_layout or self.layout) == 'NHWC':
-      return value
-    return value.reshape(-1, *(1,) * (data.ndim - 2))
+    value = np.asarray(value, np.float32)
+    if (self.data_layout or self.layout) == 'NCHW':
+      value = value.reshape(-1, *(1,) * (data.ndim - 2))
+    return data.new_tensor(value) if hasattr(data, 'new_tensor') else value  # Of torch.
 
   @staticmethod
   def _transposed(x, source, target):
@@ -190,7 +202,6 @@ def denoiser(
   def denoise(params, xt, t, cond):
     affine = convention.affine(t)
     x = convention.given(arrays.expand_right(affine.scale, xt) * xt)
-    x = x.astype(convention.dtype or x.dtype)
     out = convention.prediction_of(apply(params, x, affine.told, cond))
     x0 = arrays.expand_right(affine.a, xt) * xt
     x0 = x0 + arrays.expand_right(affine.b, xt) * out.astype(xt.dtype)
@@ -282,7 +293,8 @@ PRESETS = {
     null=1000,
   ),
   # hustvl/LightningDiT: as SiT; latents of VA-VAE less their mean over their deviation,
-  # by channel: give shift and scale (dataclasses.replace). Its grid has shift .3.
+  # by channel: give shift and scale (dataclasses.replace). Its own shift, .3, is of
+  # 1 - t: its grid is `grid(num_steps, shift=1 / 0.3)`.
   'LightningDiT': Convention(
     schedules.RectifiedFlow(),
     'velocity',
@@ -316,8 +328,16 @@ PRESETS = {
     null=np.zeros(1000, np.float32),
   ),
   # Lyy-iiis/imeanflow: imf.py, net(x, t, h, omega, t_min, t_max, y) -> (u, v): the
-  # velocity v at h = 0 and omega = 1, with label 1000 for no class.
-  'iMF': Convention(schedules.RectifiedFlow(), 'velocity', element=1, null=1000),
+  # velocity v at h = 0 and omega = 1, with label 1000 for no class; of a module made
+  # with eval=False, which alone has v. utils/vae_util.py: latents by channel.
+  'iMF': Convention(
+    schedules.RectifiedFlow(),
+    'velocity',
+    element=1,
+    shift=np.float32([0.86488, -0.27787343, 0.21616915, 0.3738409]),
+    scale=1.0 / np.float32([4.85503674, 5.31922414, 3.93725398, 3.9870003]),
+    null=1000,
+  ),
   # runwayml/stable-diffusion-v1-5: scheduler_config.json (scaled_linear, .00085 to
   # .012, epsilon), vae/config.json (.18215). The null is the embedding of ''.
   'SD1.5': Convention(

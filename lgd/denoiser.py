@@ -107,7 +107,7 @@ def classifier_free(
     return jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
 
   def nulls(cond):
-    return jax.tree.map(_broadcast_null, cond, null_cond)
+    return null_like(cond, null_cond)
 
   def null(params, xt, t, cond, x0_cond):
     del x0_cond
@@ -187,6 +187,19 @@ def _one_after_the_other(cond, null):
   return Pair(cond, null, both)
 
 
+def null_like(cond: types.Cond, null: types.Cond) -> types.Cond:
+  """The null condition for every row of conditions; of NumPy where they are.
+
+  Args:
+    cond: pytree of `[batch, ...]`.
+    null: the same without the batch axis.
+
+  Raises:
+    ValueError: a value that the dtype of the conditions cannot hold.
+  """
+  return jax.tree.map(_broadcast_null, cond, null)
+
+
 def _broadcast_null(c, null):
   null = np.asarray(null)
   held = null.astype(c.dtype)
@@ -196,7 +209,8 @@ def _broadcast_null(c, null):
       f'null_cond={null}: conditions of {c.dtype} cannot hold it; give both in a type'
       f' that does, as {np.promote_types(null.dtype, c.dtype)}.'
     )
-  return jnp.broadcast_to(jnp.asarray(held), c.shape)
+  np_ = np if isinstance(c, np.ndarray) else jnp
+  return np_.broadcast_to(np_.asarray(held), c.shape)
 
 
 def _frozen(denoiser):

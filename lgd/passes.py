@@ -8,8 +8,8 @@
 
 Only (4) is kept, by which weights are learned without data or model
 (`lgd.objectives.stored`). The network may be of any framework: it is given arrays of
-NumPy, or torch tensors that share their memory; what it returns is taken where it lies,
-and only (4) leaves its device.
+NumPy, or torch tensors that share their memory; what a torch network returns is taken
+where it lies, and only (4) leaves its device.
 
   pass_ = passes.Pass(convention, x0, labels, num_data=32_768, seed=0)
   for batch in pass_.batches(256):
@@ -29,6 +29,7 @@ import numpy as np
 
 from lgd import adapters
 from lgd import arrays
+from lgd import denoiser
 from lgd import errors
 from lgd import noising
 from lgd import objectives
@@ -72,7 +73,10 @@ class Batch:
     import torch  # noqa: PLC0415 An optional requirement.
 
     def tensor(a):
-      return torch.from_numpy(np.ascontiguousarray(a)).to(device)
+      a = np.ascontiguousarray(a)
+      if a.dtype == jnp.bfloat16:  # Which torch reads of its bits alone.
+        return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16).to(device)
+      return torch.from_numpy(a).to(device)
 
     return tuple(
       jax.tree.map(tensor, part) for part in (self.x, self.told, self.cond, self.null)
@@ -94,7 +98,8 @@ class Pass:
     seed: of everything; an item is the same in any batch.
 
   Raises:
-    ValueError: no null condition, or numbers out of range.
+    ValueError: no null condition or one that the conditions' dtype cannot hold, no data
+      or other numbers of conditions, or numbers out of range.
   """
 
   def __init__(
@@ -120,6 +125,13 @@ class Pass:
       raise ValueError('null=None: give the condition of the null branch.')
     self._convention, self._x0 = convention, np.asarray(x0, np.float32)
     self._cond = jax.tree.map(np.asarray, cond)
+    numbers = {len(self._x0), *(len(c) for c in jax.tree.leaves(self._cond))}
+    if len(numbers) > 1 or 0 in numbers:
+      raise ValueError(
+        f'x0 and cond have lengths {sorted(numbers)}; must be of the same data, and of'
+        ' one at least.'
+      )
+    denoiser.null_like(jax.tree.map(lambda c: c[:1], self._cond), self._null)
     self._num_data, self._m, self._t_max = num_data, num_particles, t_max
     self._antithetic, self._seed = antithetic, seed
     self._rows: dict[int, np.ndarray] = {}
@@ -141,6 +153,7 @@ class Pass:
 
     Raises:
       errors.NonFiniteError: a prediction that is not finite; names the datum.
+      ValueError: one that has another shape than the data.
     """
     affine = self._convention.affine(batch._t)
     outs = [self._convention.prediction_of(o) for o in (out, out_null)]
@@ -150,6 +163,12 @@ class Pass:
       outs = [np.asarray(o, np.float32) for o in outs]
     own = _like(outs[0])
     xt = own(batch._xt)
+    for o in outs:
+      if o.shape != xt.shape:
+        raise ValueError(
+          f'a prediction has shape {tuple(o.shape)}, the data {tuple(xt.shape)}; look'
+          ' at element, num_channels and layout.'
+        )
     shape = (len(xt), *(1,) * (xt.ndim - 1))
     a, b = (own(np.asarray(c, np.float32).reshape(shape)) for c in (affine.a, affine.b))
     x0_cond, x0_null = (a * xt + b * o for o in outs)
@@ -197,7 +216,8 @@ class Pass:
     return self._rows[epoch][place]
 
   def _times(self, items):
-    return schedules.snap(self._convention.schedule, times(items, self._t_max))
+    t = times(items, self._t_max)
+    return schedules.snap(self._convention.schedule, t, self._t_max)
 
   def _batch(self, items):
     convention, m = self._convention, self._m
@@ -219,11 +239,9 @@ class Pass:
     affine = convention.affine(t)
     scale = np.asarray(affine.scale).reshape(-1, *(1,) * (xt.ndim - 1))
     cond = jax.tree.map(lambda c: np.repeat(c[rows], m, axis=0), self._cond)
-    null = jax.tree.map(
-      lambda c, n: np.broadcast_to(n, c.shape).astype(c.dtype), cond, self._null
-    )
+    null = denoiser.null_like(cond, self._null)
     x = np.ascontiguousarray(convention.given(scale * xt))
-    return Batch(items, x, np.asarray(affine.told), cond, null, x0, eps, xt, t)
+    return Batch(items, x, np.array(affine.told), cond, null, x0, eps, xt, t)
 
 
 def _like(array):
@@ -244,6 +262,7 @@ def _gram(eps, r, delta, m):
   else:
     import torch  # noqa: PLC0415
 
-    v = torch.cat(parts, dim=1)
+    # In float64, which neither autocast nor TF32 make less of.
+    v = torch.cat(parts, dim=1).double()
     gram = (v @ v.swapaxes(1, 2)).cpu().numpy()
   return np.asarray(statistics.pack(gram), np.float32)

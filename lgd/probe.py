@@ -29,6 +29,8 @@ import jax
 import numpy as np
 
 from lgd import adapters
+from lgd import denoiser
+from lgd import noising
 from lgd import schedules
 from lgd import types
 
@@ -74,10 +76,16 @@ class Report:
     """A table for the reader, and the findings."""
     lines = ['t            error  null  (of the trivial error)  delta^2 / error']
     for q in self.quarters:
-      error, null = q.error / q.trivial, q.null_error / q.trivial
+      error, null, delta = (
+        np.divide(*pair) if pair[1] else np.inf
+        for pair in (
+          (q.error, q.trivial),
+          (q.null_error, q.trivial),
+          (q.delta, q.error),
+        )
+      )
       lines.append(
-        f'{q.t[0]:.2f} to {q.t[1]:.2f} {error:6.2f} {null:6.2f}'
-        f' {q.delta / q.error:30.3f}'
+        f'{q.t[0]:.2f} to {q.t[1]:.2f} {error:6.2f} {null:6.2f} {delta:30.3f}'
       )
     return '\n'.join([*lines, *self.findings])
 
@@ -155,9 +163,7 @@ def run(
     raise ValueError('null=None: give the condition of the null branch.')
   num = len(x0) - len(x0) % 4
   x0, cond = x0[:num], jax.tree.map(lambda c: np.asarray(c)[:num], cond)
-  nulls = jax.tree.map(
-    lambda c, n: np.broadcast_to(n, c.shape).astype(c.dtype), cond, null
-  )
+  nulls = denoiser.null_like(cond, null)
   batch = _Batch({'': predict, **(others or {})}, x0, seed)
 
   given = _Call(convention)
@@ -203,10 +209,14 @@ class _Batch:
 
   def _make_times(self, schedule):
     n = len(self.x0)
-    t = np.linspace(0.0, 1.0, 4097)[1:]
+    t = np.unique(schedules.snap(schedule, np.linspace(0.0, 1.0, 4097)[1:]))
     t = t[np.abs(schedule.logsnr(np.float32(t))) <= _MAX_LOGSNR]
-    t = t[np.arange(n) * len(t) // n]
-    return schedules.snap(schedule, t).astype(np.float32)
+    if not len(t):
+      raise ValueError(
+        f'schedule: no time has |logsnr| <= {_MAX_LOGSNR:g}, at which a network can be'
+        ' told from what knows nothing.'
+      )
+    return t[np.arange(n) * len(t) // n].astype(np.float32)
 
   def call(self, call: _Call, cond: types.Cond, branch: str) -> np.ndarray:
     """`[n, *data]` output of the network.
@@ -285,7 +295,7 @@ def _findings_of_call(batch, given, cond, out):
 def _readings(call: _Call) -> Iterator[_Call]:
   """Other meanings of the same output."""
   convention = call.convention
-  for prediction in adapters.noising.PREDICTIONS:
+  for prediction in noising.PREDICTIONS:
     for is_negated in (False, True):
       changes = {'prediction': prediction, 'is_negated': is_negated}
       changes = {k: v for k, v in changes.items() if getattr(convention, k) != v}
@@ -296,7 +306,8 @@ def _readings(call: _Call) -> Iterator[_Call]:
 def _other_calls(given: _Call, batch: _Batch) -> Iterator[_Call]:
   """Other inputs for the network, one change at a time."""
   convention = given.convention
-  for name in ('is_time_reversed', 'is_input_rescaled'):
+  names = ('is_time_reversed', 'is_input_rescaled')
+  for name in names if convention.prediction != 'edm' else ():
     yield _changed(given, **{name: not getattr(convention, name)})
   if isinstance(convention.schedule, schedules.RectifiedFlow):
     other = 1.0 if convention.schedule.timestep_scale != 1.0 else 1000.0
@@ -304,7 +315,7 @@ def _other_calls(given: _Call, batch: _Batch) -> Iterator[_Call]:
     changed = dataclasses.replace(convention, schedule=schedule)
     yield given._replace(convention=changed, change=f'timestep_scale={other:g}')
   for name, schedule in _PATHS.items():
-    if schedule != convention.schedule:
+    if schedule != convention.schedule and convention.prediction != 'edm':
       changed = dataclasses.replace(convention, schedule=schedule)
       yield given._replace(convention=changed, change=f'schedule={name}')
   mean, std = float(np.mean(batch.x0)), float(np.std(batch.x0))
@@ -354,10 +365,9 @@ def _findings_of_null(cond, of_cond, of_null, delta):
   same = [i for i in range(which.max() + 1) if not delta[which == i].any()]
   if same and which.max() > 0:
     first = int(np.argmax(which == same[0]))
-    label = jax.tree.map(lambda c: c[first], cond)
     return [
-      f'null: is the condition {label} of datum {first}, for which both predictions are'
-      ' the same; the label after the last class is the usual null.'
+      f'null: is the condition of datum {first}, for which both predictions are the'
+      ' same; the usual null is the label after the last class, or zeros.'
     ]
   if of_null.score < min(_CLEARLY * of_cond.score, _IS_GOOD):
     return [

@@ -18,8 +18,8 @@ error falls by a logarithm slower than 1 / num_steps^2.
 
 is Heun's method in sigma / alpha, for alpha = 1 the sampler of EDM (Karras et al. 2022,
 Algorithm 1). D'_i is of the next step: it has its weight and its inputs. The last step,
-which has no next one, and steps with infinite lambda are of first order. It costs
-2 num_steps - 1 evaluations.
+which has no next one, and steps with infinite lambda are of first order; the others
+cost two evaluations.
 
 The sampler takes `(xt, s, t, cond) -> x0_hat` and does not know that guidance
 exists. `num_steps` counts transitions; the grid has one point more. What differs from

@@ -210,9 +210,12 @@ class DiscreteBetas:
     return first + (position - level) * step
 
   def to_model_time(self, t: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
-    """N t - 1, a whole number where t is one of the N levels, whatever its rounding."""
+    """N t - 1, a whole number where t is one of the N levels, whatever its rounding.
+
+    Below the first level that of the first, 0.
+    """
     np_ = jnp if isinstance(t, jax.Array) else np
-    index = self.num * _floats(t) - 1.0
+    index = np_.maximum(self.num * _floats(t) - 1.0, 0.0)
     whole = np_.rint(index)
     return np_.where(np_.abs(index - whole) < 1e-3, whole, index)
 
@@ -228,14 +231,18 @@ class DiscreteBetas:
     Args:
       num_steps: number of transitions.
       spacing: 'trailing', 'leading' or 'linspace', as in Lin et al. (2024), Table 2,
-        and in diffusers.
+        and DDIM in diffusers.
       offset: is added to the indices of 'leading' (`steps_offset`).
       last: the last time. 0 is data; 1 / N, that of abar_0, is where Stable Diffusion
         ends (`set_alpha_to_one=False`).
 
     Raises:
-      ValueError: an unknown spacing.
+      ValueError: an unknown spacing, or more steps than levels.
     """
+    if not 1 <= num_steps <= self.num:
+      raise ValueError(
+        f'num_steps={num_steps}: must be in 1 to {self.num}, the levels.'
+      )
     match spacing:
       case 'trailing':
         index = np.rint(np.arange(self.num, 0, -self.num / num_steps))[:num_steps] - 1
@@ -245,15 +252,13 @@ class DiscreteBetas:
         index = np.rint(np.linspace(self.num - 1, 0, num_steps))
       case _:
         raise ValueError(f'spacing={spacing!r}: must be trailing, leading or linspace.')
-    return np.append(self.from_model_time(index), last)
-
-
-def snap(schedule: Any, t: np.ndarray) -> np.ndarray:
-  """The times that a model of the schedule knows, each the next at or above t."""
-  if not isinstance(schedule, DiscreteBetas):
-    return t
-  level = np.ceil(np.asarray(t, np.float64) * schedule.num - 1e-3)
-  return (np.maximum(level, 1.0) / schedule.num).astype(np.float32)
+    times = np.append(self.from_model_time(index), last)
+    if times[0] > 1.0 or not np.all(np.diff(times) < 0.0):
+      raise ValueError(
+        f'offset={offset}, last={last}: times must fall from at most 1, not as'
+        f' {times[0]:g} ... {times[-2]:g}, {times[-1]:g}.'
+      )
+    return times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,3 +334,19 @@ class Karras:
   def grid(self, num_steps: int) -> np.ndarray:
     """`[num_steps + 1]` times of their Eq. (5): down to sigma_min, and then 0."""
     return np.append(np.linspace(1.0, self.t_low, num_steps), 0.0)
+
+
+def snap(schedule: Any, t: np.ndarray, t_max: float = 1.0) -> np.ndarray:
+  """The times that a model of the schedule knows, each next to t and at most `t_max`.
+
+  Of discrete levels that at or above t, or below where that is above `t_max`; of EDM's
+  noise none below the smallest. Other schedules have all times.
+  """
+  t = np.asarray(t, np.float64)
+  if isinstance(schedule, DiscreteBetas):
+    last = np.floor(t_max * schedule.num + 1e-3)
+    level = np.minimum(np.ceil(t * schedule.num - 1e-3), last)
+    t = np.maximum(level, 1.0) / schedule.num
+  elif isinstance(schedule, Karras):
+    t = np.maximum(t, schedule.t_low)
+  return t.astype(np.float32)

@@ -22,7 +22,7 @@ ROOMS = {
   'lgd.noising': 'arrays checks types',
   'lgd.denoiser': 'noising types',
   'lgd.adapters': 'arrays denoiser noising schedules types',
-  'lgd.probe': 'adapters schedules types',
+  'lgd.probe': 'adapters denoiser noising schedules types',
   'lgd.transitions': 'arrays checks types',
   'lgd.sampling': 'arrays checks transitions types',
   'lgd.rewards': 'arrays checks transitions types',
@@ -34,7 +34,7 @@ ROOMS = {
     'arrays checks denoiser mmd noising rewards statistics transitions types'
   ),
   'lgd.passes': (
-    'adapters arrays data errors noising objectives schedules statistics types'
+    'adapters arrays data denoiser errors noising objectives schedules statistics types'
   ),
   'lgd.exchange': 'errors',
   'lgd.networks': 'arrays types',

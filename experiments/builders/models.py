@@ -203,6 +203,7 @@ class WeightModel(NamedTuple):
   init: Callable[[jax.Array], types.Params]  # From a key.
   apply: Callable[..., jax.Array]  # (params, cond, s, t) -> omega [batch]
   network: guidance.GuidanceNet | None = None  # None for a table.
+  reads: conditions.Conditions | None = None  # By the network.
 
 
 def weight_model(config: config_dict.ConfigDict, spec: splits.Spec) -> WeightModel:
@@ -225,7 +226,7 @@ def weight_model(config: config_dict.ConfigDict, spec: splits.Spec) -> WeightMod
   )
   half = jnp.full(1, 0.5)
   return WeightModel(
-    lambda key: net.init(key, read.zeros(1), half, half), net.apply, net
+    lambda key: net.init(key, read.zeros(1), half, half), net.apply, net, read
   )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lgd import errors
 from lgd.exchange.weight_schedule import WeightSchedule
 
 
@@ -21,12 +22,10 @@ class Format(NamedTuple):
   Attributes:
     suffix: of its name.
     make: from the schedule to what it holds.
-    is_single: whether it holds one condition.
   """
 
   suffix: str
   make: Callable[[WeightSchedule], bytes]
-  is_single: bool = True
 
 
 def _text(make):
@@ -60,8 +59,16 @@ def comfyui_curve(schedule: WeightSchedule) -> str:
   """A CURVE of ComfyUI: `[[x, y], ...]`, and the scale that y is a share of.
 
   x = i / (N - 1) of step i, noisiest first; y = w / scale in [0, 1].
+
+  Raises:
+    errors.InputError: a w below 0, or none above it.
   """
   w = 1.0 + schedule.single()
+  if w.min() < 0.0 or w.max() == 0.0:
+    raise errors.InputError(
+      f'--format=comfyui: w goes from {w.min():.3g} to {w.max():.3g}; a curve is of w'
+      ' that are at least 0.'
+    )
   scale, last = float(w.max()), max(len(w) - 1, 1)
   points = [[i / last, float(v) / scale] for i, v in enumerate(w)]
   return json.dumps({'scale': scale, 'curve': points})
@@ -87,12 +94,10 @@ def numpy_table(schedule: WeightSchedule) -> bytes:
 
 
 FORMATS = {
-  'json': Format(
-    '.json', _text(lambda s: json.dumps(s.to_json(), indent=1)), is_single=False
-  ),
+  'json': Format('.json', _text(lambda s: json.dumps(s.to_json(), indent=1))),
   'list': Format('.list.json', _text(as_list)),
   'maxdiffusion': Format('.yml', _text(maxdiffusion)),
   'comfyui': Format('.curve.json', _text(comfyui_curve)),
   'stable_diffusion_cpp': Format('.txt', _text(stable_diffusion_cpp)),
-  'numpy': Format('.npz', numpy_table, is_single=False),
+  'numpy': Format('.npz', numpy_table),
 }

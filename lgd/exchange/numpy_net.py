@@ -39,6 +39,8 @@ class NumpyNet:
 
   def _embed(self, cond):
     if self.meta['embed'] == 'labels':
+      if np.min(cond) < 0:
+        raise ValueError('a label is negative.')  # NumPy would count from the end.
       return self._params['embed/table/embedding'][cond]
     name = (
       'embed/projection' if 'embed/projection/out/bias' in self._params else 'embed'

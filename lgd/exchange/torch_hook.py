@@ -57,7 +57,8 @@ class GuidanceHook:
 
   def _hook(self, module, args, kwargs, out):
     timestep = kwargs.get('timestep', args[1] if len(args) > 1 else None)
-    pred = out[0] if isinstance(out, tuple) else out.sample
+    is_array = torch.is_tensor(out)
+    pred = out if is_array else out[0] if isinstance(out, tuple) else out.sample
     first, second = pred.chunk(2)
     cond, null = (first, second) if self._cond_first else (second, first)
     w = 1.0 + self._column(float(torch.as_tensor(timestep).flatten()[0]), len(cond))
@@ -69,6 +70,8 @@ class GuidanceHook:
       )
     cond = null + w / self._scale * (cond - null)
     pred = torch.cat((cond, null) if self._cond_first else (null, cond))
+    if is_array:
+      return pred
     return (pred, *out[1:]) if isinstance(out, tuple) else type(out)(sample=pred)
 
   def _column(self, timestep, num):

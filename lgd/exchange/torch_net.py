@@ -38,13 +38,13 @@ class TorchNet(nn.Module):
 
   def _time(self, logsnr, name):
     largest = self.meta['max_logsnr']
-    logsnr = logsnr.float().clamp(-largest, largest)[:, None]
+    logsnr = logsnr.to(self.out_bias.dtype).clamp(-largest, largest)[:, None]
     h = functional.silu(self._dense(4.0 * logsnr / largest, f'logsnr_{name}_hidden'))
     return self._dense(h, f'logsnr_{name}_out')
 
   def _embed(self, cond):
     if self.meta['embed'] == 'labels':
-      return self.embed_table_embedding[cond]
+      return functional.embedding(cond.long(), self.embed_table_embedding)
     name = 'embed_projection' if hasattr(self, 'embed_projection_out_bias') else 'embed'
-    h = functional.silu(self._dense(cond.float(), f'{name}_hidden'))
+    h = functional.silu(self._dense(cond.to(self.out_bias.dtype), f'{name}_hidden'))
     return self._dense(h, f'{name}_out')

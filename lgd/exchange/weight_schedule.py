@@ -59,8 +59,15 @@ class WeightSchedule(NamedTuple):
     return next(iter(self.omega.values()))
 
   def to_json(self) -> dict[str, Any]:
-    """The file, as a tree of JSON."""
+    """The file, as a tree of JSON.
+
+    Raises:
+      ValueError: weights that are not finite.
+    """
     lists = {name: _floats(getattr(self, name)) for name in self._fields[:5]}
+    for name, values in self.omega.items():
+      if not np.isfinite(values).all():
+        raise ValueError(f'omega of {name} is not finite.')
     return {
       'format': FORMAT,
       'version': VERSION,
@@ -91,7 +98,10 @@ class WeightSchedule(NamedTuple):
         f' {VERSION}, as experiments.export writes it.'
       )
     try:
-      lists = {key: _array(tree[key]) for key in cls._fields[:5]}
+      lists = {key: _array(tree[key]) for key in cls._fields[:3]}
+      # The noise end of a path has no signal, the data end no noise.
+      lists['logsnr_t'] = _array(tree['logsnr_t'], null=-np.inf)
+      lists['logsnr_s'] = _array(tree['logsnr_s'], null=np.inf)
       omega = {key: _array(values) for key, values in tree['omega'].items()}
       rest = {key: dict(tree[key]) for key in ('base', 'source')}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -105,27 +115,35 @@ class WeightSchedule(NamedTuple):
         raise errors.InputError(
           f'{name}: {key} has {values.size} numbers and t {num}; export it again.'
         )
-    for key, values in {'t': lists['t'], 's': lists['s'], **omega}.items():
+    for key, values in {**{k: lists[k] for k in cls._fields[:3]}, **omega}.items():
       bad = ~np.isfinite(values)
       if bad.any():
         raise errors.InputError(
           f'{name}: {key}[{np.argmax(bad)}] is no number; export it again.'
         )
+    if num == 0 or not omega:
+      raise errors.InputError(f'{name}: has no step, or no condition; export it again.')
     ends = np.append(lists['t'], lists['s'][-1:])
-    if num == 0 or not np.all(np.diff(ends) < 0.0):
-      i = int(np.argmin(np.diff(ends) < 0.0)) + 1 if num else 0
+    falls = np.diff(ends) < 0.0
+    if not falls.all():
+      i = int(np.argmin(falls)) + 1
       raise errors.InputError(
         f'{name}: t[{i}] must be below t[{i - 1}]: noisiest first, no time twice.'
+      )
+    joins = np.abs(lists['s'][:-1] - lists['t'][1:]) < 1e-6
+    if not joins.all() or ends[0] > 1.0 or ends[-1] < 0.0:
+      raise errors.InputError(
+        f'{name}: times must be in [0, 1], and each s the next t; export it again.'
       )
     return cls(**lists, omega=omega, **rest)
 
 
 def _floats(values):
-  """A list of JSON, which has no infinity."""
+  """A list of JSON, which has no infinity: null."""
   return [float(v) if math.isfinite(v) else None for v in np.asarray(values)]
 
 
-def _array(values):
+def _array(values, null=np.nan):
   if not isinstance(values, list):
     raise TypeError(f'{values!r} is no list')
-  return np.asarray([np.inf if v is None else float(v) for v in values])
+  return np.asarray([null if v is None else float(v) for v in values])

@@ -101,6 +101,7 @@ class ExportTest(helpers.WorkdirCase):
       ('json', {'method': 'l1'}, '--method=l1: must be unguided'),
       ('json', {'method': 'cfg_zero:0.5'}, '--method=cfg_zero:0.5: is of the rule'),
       ('network', {'method': 'l2_table'}, '--method=l2_table: is a table'),
+      ('network', {'label': '3'}, '--label=3: a network is of all conditions'),
     ):
       with self.subTest(message):
         with self.assertRaisesRegex(errors.InputError, message):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -178,6 +180,89 @@ class PairTest(parameterized.TestCase):
       adapters.pair(lambda *args: args[1], adapters.Convention(FLOW, 'x0'))
 
 
+class Project(NamedTuple):
+  """What a project's own code says, at t = 1 for noise.
+
+  forward: x0, eps, t -> x_t at our scale, what the network is given, told, and says.
+  calling: layout, and number of guided channels.
+  null: of the null branch.
+  latent_of_1: of a raw value of 1 of the first channel.
+  """
+
+  forward: Callable[..., tuple[np.ndarray, ...]]
+  calling: tuple[str, int | None]
+  null: object
+  latent_of_1: float
+
+
+def _sit(x0, eps, t):
+  """SiT: x_u = u x_1 + (1 - u) x_0 of data x_1; v = x_1 - x_0 at u."""
+  u = 1.0 - t
+  xt = u * x0 + (1.0 - u) * eps
+  return xt, xt, u, x0 - eps
+
+
+def _jit(noise_scale):
+  """JiT: z = u x + (1 - u) noise_scale n; the network says x at u."""
+
+  def forward(x0, eps, t):
+    u = 1.0 - t
+    z = u * x0 + (1.0 - u) * noise_scale * eps
+    return z, z, u, x0
+
+  return forward
+
+
+def _ddpm(betas):
+  """q_sample; the network says the noise at index k."""
+  abar = np.cumprod(1.0 - betas)
+
+  def forward(x0, eps, t):
+    k = np.rint(1000.0 * t).astype(int) - 1
+    xt = np.sqrt(abar[k]) * x0 + np.sqrt(1.0 - abar[k]) * eps
+    return xt, xt, k.astype(float), eps
+
+  return forward
+
+
+def _edm(x0, eps, t):
+  """net(x + sigma n, sigma) -> x, on the sampler's own levels, i = (1 - t) / .99."""
+  high, low = 80.0 ** (1 / 7), 0.002 ** (1 / 7)
+  sigma = (high + (1.0 - t) / 0.99 * (low - high)) ** 7
+  x = x0 + sigma * eps
+  return x / np.sqrt(1.0 + (sigma / 0.5) ** 2), x, sigma, x0
+
+
+def _flow(times):
+  """iMF, SD3: x_t = (1 - t) x + t n; the velocity n - x at `times` t."""
+
+  def forward(x0, eps, t):
+    xt = (1.0 - t) * x0 + t * eps
+    return xt, xt, times * t, eps - x0
+
+  return forward
+
+
+_SCALED = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+_NO_CLASS = [0.0] * 1000
+PROJECTS = (
+  ('DiT', Project(_ddpm(np.linspace(1e-4, 0.02, 1000)), ('NCHW', 3), 1000, 0.18215)),
+  ('SiT', Project(_sit, ('NCHW', 3), 1000, 0.18215)),
+  ('LightningDiT', Project(_sit, ('NCHW', 3), 1000, 1.0)),
+  ('JiT-256', Project(_jit(1.0), ('NCHW', None), 1000, 1.0)),
+  ('JiT-512', Project(_jit(2.0), ('NCHW', None), 1000, 1.0)),
+  ('EDM', Project(_edm, ('NCHW', None), _NO_CLASS, 1.0)),
+  ('EDM2', Project(_edm, ('NCHW', None), _NO_CLASS, (1.0 - 5.81) * 0.5 / 4.17)),
+  (
+    'iMF',
+    Project(_flow(1.0), ('NHWC', None), 1000, (1.0 - 0.86488) / 4.85503674),
+  ),
+  ('SD1.5', Project(_ddpm(_SCALED), ('NCHW', None), None, 0.18215)),
+  ('SDXL', Project(_ddpm(_SCALED), ('NCHW', None), None, 0.13025)),
+  ('SD3', Project(_flow(1000.0), ('NCHW', None), None, (1.0 - 0.0609) * 1.5305)),
+)
+
+
 class ConventionTest(parameterized.TestCase):
   @parameterized.parameters('NHWC', 'NCHW')
   def test_latents(self, layout):
@@ -196,41 +281,51 @@ class ConventionTest(parameterized.TestCase):
     )
     np.testing.assert_allclose(edm2.decode(edm2.encode(raw)), raw, rtol=1e-4, atol=1e-5)
 
-  @parameterized.parameters(*adapters.PRESETS)
-  def test_presets(self, name):
-    """Each reads its true output as the true data; at three times."""
+  @parameterized.parameters(*PROJECTS)
+  def test_presets(self, name, project):
+    """What each project gives its network, tells it, and reads in its output."""
     convention = adapters.PRESETS[name]
     t = np.float32([0.1, 0.5, 0.9])
     affine = convention.affine(t)
     x0, eps = (v.astype(np.float64) for v in _data((3, 7)))
+    xt, given, told, out = project.forward(x0, eps, np.float64(t)[:, None])
     alpha = np.float64(convention.schedule.alpha(t))[:, None]
     sigma = np.float64(convention.schedule.sigma(t))[:, None]
-    noise = sigma / alpha * eps  # Of x_t / alpha = x0 + noise.
-    out = {
-      'eps': eps,
-      'x0': x0,
-      'velocity': eps - x0,
-    }[convention.prediction]
-    if convention.is_negated:
-      out = -out
-    a, b = (np.float64(v)[:, None] for v in (affine.a, affine.b))
-    x0_hat = a * (alpha * x0 + sigma * eps) + b * out
-    np.testing.assert_allclose(x0_hat, x0, atol=2e-4)
-    given = np.float64(affine.scale)[:, None] * (alpha * x0 + sigma * eps)
-    if name.startswith('EDM'):
-      np.testing.assert_allclose(given, x0 + noise, rtol=1e-5)
-      np.testing.assert_allclose(affine.told, (sigma / alpha)[:, 0], rtol=1e-5)
-    if name in ('DiT', 'SD1.5', 'SDXL'):
-      np.testing.assert_array_equal(affine.told, [99, 499, 899])
-    if name in ('SiT', 'LightningDiT', 'JiT-256'):
-      np.testing.assert_allclose(affine.told, 1.0 - t, rtol=1e-6)
-    if name == 'SD3':
-      np.testing.assert_allclose(affine.told, 1000.0 * t, rtol=1e-6)
+    np.testing.assert_allclose(alpha * x0 + sigma * eps, xt, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(affine.told, told[:, 0], rtol=1e-5)
+    scale, a, b = (np.float64(v)[:, None] for v in (affine.scale, affine.a, affine.b))
+    np.testing.assert_allclose(scale * xt, given, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(a * xt + b * out, x0, atol=2e-4)
+    self.assertEqual((convention.layout, convention.num_guided), project.calling)
+    null = None if convention.null is None else np.asarray(convention.null).tolist()
+    self.assertEqual(null, project.null)
+    raw = (
+      np.ones((1, 2, 2, 4)) if project.calling[0] == 'NHWC' else np.ones((1, 4, 2, 2))
+    )
+    channel = np.s_[0, 0, 0, 0]
+    np.testing.assert_allclose(
+      convention.encode(raw)[channel], project.latent_of_1, rtol=1e-5
+    )
+
+  def test_every_preset_is_tested(self):
+    self.assertEqual({name for name, _ in PROJECTS}, {*adapters.PRESETS})
+
+  @parameterized.parameters(True, False)
+  def test_latents_by_a_list(self, is_first):
+    """As LightningDiT's users give them."""
+    layout = 'NCHW' if is_first else 'NHWC'
+    convention = adapters.Convention(
+      FLOW, 'x0', layout=layout, shift=[1.0, 2.0], scale=(2.0, 4.0)
+    )
+    raw = np.full((1, 2, 3, 3) if is_first else (1, 3, 3, 2), 3.0)
+    encoded = np.moveaxis(convention.encode(raw), 1 if is_first else 3, -1)
+    np.testing.assert_allclose(encoded, np.broadcast_to([4.0, 4.0], (1, 3, 3, 2)))
 
   @parameterized.parameters(
     ({'prediction': 'score'}, "prediction='score': must be one of"),
     ({'layout': 'CHWN'}, "layout='CHWN': must be one of"),
     ({'data_layout': 'HWC'}, "data_layout='HWC': must be one of"),
+    ({'prediction': 'edm'}, "prediction='edm': is of schedules.Karras"),
   )
   def test_errors(self, changes, message):
     with self.assertRaisesRegex(ValueError, message):

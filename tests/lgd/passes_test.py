@@ -166,6 +166,31 @@ class PassTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.NonFiniteError, f'datum {datum} are not finite'):
       pass_.add(batch, batch.x, out)
 
+  def test_other_shapes(self):
+    x0, cond = np.zeros((3, 3, 2, 2), np.float32), np.arange(3)
+    pass_ = passes.Pass(CONVENTIONS['SiT'], x0, cond, num_data=3)
+    batch = next(pass_.batches())
+    with self.assertRaisesRegex(ValueError, r'shape \(12, 1, 2, 2\), the data \(12, 3'):
+      pass_.add(batch, batch.x[:, :1], batch.x[:, :1])
+    for data, labels in ((x0, np.arange(4)), (x0[:0], cond[:0])):
+      with self.assertRaisesRegex(ValueError, 'x0 and cond have lengths'):
+        passes.Pass(CONVENTIONS['SiT'], data, labels, num_data=3)
+    with self.assertRaisesRegex(ValueError, 'null_cond=1000: conditions of uint8'):
+      passes.Pass(CONVENTIONS['SiT'], x0, cond.astype('u1'), num_data=3, null=1000)
+
+  def test_times_that_a_model_knows(self):
+    """Not above t_max, where the next level is; not below the smallest noise."""
+    few = schedules.DiscreteBetas.of(np.linspace(0.9, 0.0, 10))
+    x0, cond = np.zeros((3, 3, 2, 2), np.float32), np.arange(3)
+    for schedule, prediction in ((few, 'eps'), (schedules.Karras(), 'x0')):
+      convention = adapters.Convention(schedule, prediction, null=5)
+      pass_ = passes.Pass(convention, x0, cond, num_data=500, t_max=0.95)
+      told = np.concatenate([b.told for b in pass_.batches()])
+      if prediction == 'eps':
+        self.assertEqual(sorted({*told.tolist()}), [float(k) for k in range(9)])
+      else:
+        self.assertGreaterEqual(told.min(), 0.002 * (1.0 - 1e-5))
+
   @parameterized.parameters(
     ({'num_data': 0}, 'num_data=0'),
     ({'num_particles': 0}, 'num_particles=0'),

@@ -205,7 +205,7 @@ class WrongTest(parameterized.TestCase):
   @parameterized.parameters('DiT', 'SiT', 'EDM', 'SD2')
   def test_null_that_is_a_class(self, kind):
     report = run(network(KINDS[kind]), KINDS[kind], null=2)
-    with self.assertRaisesRegex(ValueError, 'null: is the condition 2 of datum 2'):
+    with self.assertRaisesRegex(ValueError, 'null: is the condition of datum 2'):
       report.require()
 
   def test_null_that_is_out_of_range(self):
@@ -228,6 +228,21 @@ class WrongTest(parameterized.TestCase):
     report = probe.run(network(convention), convention, x0, shifted, null=NUM_CLASSES)
     with self.assertRaisesRegex(ValueError, 'cond: .* may be of other data'):
       report.require()
+
+  def test_few_levels(self):
+    """Of which the last, noise alone, is left out; and where nothing is left."""
+    few = schedules.DiscreteBetas.of([0.9, 0.5, 0.1, 0.0])
+    convention = adapters.Convention(few, 'eps')
+    self.assertEqual(run(network(convention), convention).findings, ())
+    hardly = schedules.DiscreteBetas.of([0.9999, 0.999])
+    convention = adapters.Convention(hardly, 'eps')
+    with self.assertRaisesRegex(ValueError, r'no time has \|logsnr\| <= 5'):
+      run(network(convention), convention)
+
+  def test_null_that_labels_cannot_hold(self):
+    x0, label = draw()
+    with self.assertRaisesRegex(ValueError, 'null_cond=1000: conditions of uint8'):
+      probe.run(network(KINDS['SiT']), KINDS['SiT'], x0, label.astype('u1'), null=1000)
 
   def test_arguments(self):
     x0, label = draw(8)

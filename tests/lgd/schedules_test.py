@@ -89,6 +89,7 @@ class ModelTimeTest(parameterized.TestCase):
     t = ((index + 1) / 1000).astype(np.float32)  # Rounded as any grid is.
     np.testing.assert_array_equal(DDPM.to_model_time(t), index)
     self.assertAlmostEqual(float(DDPM.to_model_time(0.5005)), 499.5)
+    np.testing.assert_array_equal(DDPM.to_model_time([0.0, 0.0005]), [0.0, 0.0])
     flow = schedules.RectifiedFlow(timestep_scale=1000.0)
     np.testing.assert_allclose(flow.to_model_time(0.25), 250.0)
     self.assertEqual(schedules.RectifiedFlow().to_model_time(0.25), 0.25)
@@ -141,9 +142,20 @@ class GridTest(parameterized.TestCase):
     expected = [(high + i / 17 * (low - high)) ** 7 for i in range(18)]
     np.testing.assert_allclose(sigmas, [*expected, 0.0], rtol=1e-12)
 
+  def test_shift_told_of_the_data(self):
+    """LightningDiT's .3 is of u = 1 - t: u -> .3 u / (1 + (.3 - 1) u)."""
+    u = np.linspace(0.0, 1.0, 6)
+    grid = schedules.RectifiedFlow().grid(5, shift=1.0 / 0.3)
+    np.testing.assert_allclose(grid, 1.0 - 0.3 * u / (1.0 - 0.7 * u), atol=1e-12)
+
   def test_errors(self):
     with self.assertRaisesRegex(ValueError, "spacing='even'"):
       DDPM.grid(10, spacing='even')
+    for num_steps in (0, 1001):
+      with self.assertRaisesRegex(ValueError, f'num_steps={num_steps}: must be in 1'):
+        DDPM.grid(num_steps)
+    with self.assertRaisesRegex(ValueError, 'offset=1, last=0: times must fall'):
+      DDPM.grid(1000, spacing='leading', offset=1)
 
 
 class DiscreteBetasTest(parameterized.TestCase):

@@ -58,7 +58,11 @@ class ScheduleTest(parameterized.TestCase):
       np.testing.assert_array_equal(getattr(back, name), getattr(make(), name))
     np.testing.assert_array_equal(back.omega['b'], 2.0 * OMEGA)
     self.assertEqual(back.base, {'sha256': 'ab'})
-    np.testing.assert_allclose(back.logsnr_t[1], 2.0 * np.log(0.2 / 0.8))
+    np.testing.assert_allclose(back.logsnr_t, make().logsnr_t)
+    np.testing.assert_allclose(back.logsnr_s, make().logsnr_s)
+    self.assertEqual((back.logsnr_t[0], back.logsnr_s[-1]), (-np.inf, np.inf))
+    with self.assertRaisesRegex(ValueError, 'omega of 3 is not finite'):
+      write('json', **{'3': np.nan * OMEGA})
 
   @parameterized.parameters(
     ({'format': 'other'}, "format 'other' version 1; must be"),
@@ -69,6 +73,9 @@ class ScheduleTest(parameterized.TestCase):
     ({'omega': {'3': [None] * 5}}, r'3\[0\] is no number'),
     ({'t': [0.9, 0.9, 0.6, 0.5, 0.2]}, r't\[1\] must be below t\[0\]'),
     ({'t': [0.2, 0.5, 0.6, 0.8, 1.0]}, r't\[1\] must be below t\[0\]'),
+    ({'t': [5.0, 0.8, 0.6, 0.5, 0.2]}, r'must be in \[0, 1\]'),
+    ({'s': [0.9, 0.6, 0.5, 0.2, 0.0]}, 'each s the next t'),
+    ({'omega': {}}, 'has no step, or no condition'),
   )
   def test_damage(self, changes, message):
     tree = {**json.loads(write('json')), **changes}
@@ -77,7 +84,6 @@ class ScheduleTest(parameterized.TestCase):
 
   @parameterized.parameters('list', 'maxdiffusion', 'comfyui', 'stable_diffusion_cpp')
   def test_one_condition(self, name):
-    self.assertTrue(exchange.FORMATS[name].is_single)
     with self.assertRaisesRegex(errors.InputError, '2 conditions; take one by --label'):
       write(name, a=OMEGA, b=OMEGA)
 
@@ -106,6 +112,8 @@ class FormatsTest(parameterized.TestCase):
     self.assertTrue(np.all((x >= 0.0) & (x <= 1.0) & (y >= 0.0) & (y <= 1.0)))
     w = tree['scale'] * np.interp(np.linspace(0.0, 1.0, 5), x, y)
     np.testing.assert_allclose(w, 1.0 + OMEGA)
+    with self.assertRaisesRegex(errors.InputError, 'w goes from -1 to 1.5'):
+      write('comfyui', **{'3': OMEGA - np.asarray([2.0, 1.0, 1.0, 0.0, 0.0])})
 
   def test_stable_diffusion_cpp(self):
     """Values times counts, joined by plus, from the cleanest step on."""
