@@ -272,15 +272,17 @@ def _findings_of_call(batch, given, cond, out):
   std = float(np.std(batch.x0))
   low, high = _USUAL_STD
   is_usual = low <= std <= high and batch.x0.min() < 0.0
-  if not (looks_right and is_usual) or min(s for s, _ in found) < _CLEARLY * score:
+  if not (looks_right and is_usual) or any(s < _CLEARLY * score for s, _ in found):
     for call in _other_calls(given, batch):
       try:
         other_out = batch.call(call, cond, 'conditional')
       except Exception:  # A network may refuse what it does not know, in its own way.
         continue
       found += [(batch.read(r, other_out).score, r) for r in (call, *_readings(call))]
+  # Where alpha is 0 eps means nothing, and its score is NaN.
+  found = [(s, r) for s, r in found if np.isfinite(s)]
   bound = min(_CLEARLY * score, _IS_GOOD)
-  best = min(s for s, _ in found)
+  best = min((s for s, _ in found), default=np.inf)
   close = [(s, r) for s, r in found if s < min(1.1 * best, bound)]
   if not close:
     return []
@@ -321,7 +323,7 @@ def _other_calls(given: _Call, batch: _Batch) -> Iterator[_Call]:
   mean, std = float(np.mean(batch.x0)), float(np.std(batch.x0))
   wanted = getattr(convention.schedule, 'data_std', 1.0)  # As EDM's papers have it.
   wanted = wanted if np.isfinite(wanted) else 0.5
-  scalings = [(mean, wanted / std), (0.0, wanted / std)]
+  scalings = [(mean, wanted / std), (0.0, wanted / std)] if std else []
   if np.min(batch.x0) >= 0.0:  # Pixels, from 0 to 1 or to 255.
     largest = 1.0 if np.max(batch.x0) <= 1.0 else 255.0
     scalings.append((largest / 2.0, 2.0 / largest))
