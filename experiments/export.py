@@ -56,6 +56,7 @@ def run(
 
   Raises:
     errors.InputError: a weight, a label or a rule that the format cannot hold.
+    errors.FileError: the file cannot be written.
   """
   session = workdirs.open_trained(config, workdir)
   stem = sampling.resolve.method_stem(method) + (f'_{label}' if label else '')
@@ -71,7 +72,7 @@ def run(
     made_by = exchange.FORMATS[format_name]
     suffix, data = made_by.suffix, made_by.make(make_schedule(session, method, label))
   path = files.user_path(output or session.workdir.path / 'export' / f'{stem}{suffix}')
-  path.parent.mkdir(parents=True, exist_ok=True)
+  files.require_writable(path.parent)
   if data is None:
     files.write_npz(path, arrays)
   else:

@@ -93,6 +93,9 @@ class ExportTest(helpers.WorkdirCase):
     path = self.export(workdir, 'json', method='unguided', output=str(output))
     tree = json.loads(output.read_text())
     self.assertEqual((path, tree['omega']['7']), (output, [0.0, 0.0, 0.0]))
+    inside_a_file = str(output / 'w.json')
+    with self.assertRaisesRegex(errors.FileError, str(output)):
+      self.export(workdir, 'json', method='unguided', output=inside_a_file)
 
   def test_errors(self):
     for format_name, settings, message in (
