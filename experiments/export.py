@@ -133,6 +133,8 @@ def _of_label(omega, label):
 def network_arrays(session: workdirs.Session, name: str) -> dict[str, np.ndarray]:
   """The arrays of a learned network, and `meta`: all that its readers need."""
   learned = workdirs.weights.load(session, name)
+  if learned.verdict is not None:
+    logging.info('%s: %s', name, learned.verdict)
   _require_linear(name, learned.rule)
   net = learned.model.network
   kinds = {
