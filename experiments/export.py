@@ -158,12 +158,16 @@ def network_arrays(session: workdirs.Session, name: str) -> dict[str, np.ndarray
     'kappa': learned.kappa,
     'conditions': _describe(learned.model.reads),
   }
-  leaves = jax.tree_util.tree_leaves_with_path(learned.params['params'])
-  arrays = {
-    jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
-    for path, leaf in leaves
-  }
+  arrays = named_arrays(learned.params['params'])
   return {**arrays, 'meta': np.asarray(json.dumps(meta))}
+
+
+def named_arrays(params: Any) -> dict[str, np.ndarray]:
+  """'trunk_0/kernel' -> array, of all parameters in the order of the tree."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
 
 
 def _describe(of: conditions.Conditions) -> Any:
@@ -178,9 +182,7 @@ def _describe(of: conditions.Conditions) -> Any:
 def sha256_of(params: Any) -> str:
   """Of names, shapes and bytes of all parameters, in the order of their names."""
   digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    array = np.asarray(leaf)
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
+  for name, array in named_arrays(params).items():
     digest.update(f'{name} {array.dtype} {array.shape}'.encode())
     digest.update(np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()

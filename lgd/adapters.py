@@ -36,12 +36,20 @@ LAYOUTS = ('NHWC', 'NCHW')
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-  """(1) and (2) at some times, each `[batch]`."""
+  """(1) and (2) at some times, each `[batch]`; on data of NumPy, JAX or torch."""
 
   scale: jax.Array
   told: jax.Array
   a: jax.Array
   b: jax.Array
+
+  def given(self, xt: Any) -> Any:
+    """`scale x_t`, of (1); `[batch, *data]`."""
+    return _expand(self.scale, xt) * xt
+
+  def clean(self, xt: Any, out: Any) -> Any:
+    """`x0_hat`, (2); all `[batch, *data]`."""
+    return _expand(self.a, xt) * xt + _expand(self.b, xt) * out
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,9 +133,12 @@ class Convention:
       b = noising.to_x0(self.schedule, one, zero, t, self.prediction)
     return Affine(scale, told, a, -b if self.is_negated else b)
 
-  def prediction_of(self, out: Any) -> Any:
+  def prediction_of(self, out: Any, shape: tuple[int, ...] | None = None) -> Any:
     """The array that is the prediction, of what the network returned, in the layout of
     the data; of any framework.
+
+    Raises:
+      ValueError: it has another shape than `shape`, if that is given.
     """
     if self.element is not None:
       is_key = isinstance(self.element, int) or isinstance(out, dict)
@@ -136,7 +147,13 @@ class Convention:
       out = (
         out[:, : self.num_channels] if self._first else out[..., : self.num_channels]
       )
-    return self._transposed(out, self.layout, self.data_layout or self.layout)
+    out = self._transposed(out, self.layout, self.data_layout or self.layout)
+    if shape is not None and tuple(out.shape) != tuple(shape):
+      raise ValueError(
+        f'a prediction has shape {tuple(out.shape)}, the data {tuple(shape)}; look at'
+        ' element, num_channels and layout.'
+      )
+    return out
 
   def given(self, x: Any) -> Any:
     """`x`, of NumPy or JAX, in the layout and the type of the network."""
@@ -170,7 +187,7 @@ class Convention:
     value = np.asarray(value, np.float32)
     if (self.data_layout or self.layout) == 'NCHW':
       value = value.reshape(-1, *(1,) * (data.ndim - 2))
-    return data.new_tensor(value) if hasattr(data, 'new_tensor') else value  # Of torch.
+    return _own(value, data)
 
   @staticmethod
   def _transposed(x, source, target):
@@ -196,18 +213,14 @@ def denoiser(
   Raises:
     ValueError: a clip that is not positive.
   """
-  if clip is not None and not clip > 0.0:
-    raise ValueError(f'clip={clip}: must be above 0, or None.')
 
-  def denoise(params, xt, t, cond):
-    affine = convention.affine(t)
-    x = convention.given(arrays.expand_right(affine.scale, xt) * xt)
+  def clean(params, xt, t, cond):
+    xt, affine = jnp.asarray(xt), convention.affine(t)
+    x = convention.given(affine.given(xt))
     out = convention.prediction_of(apply(params, x, affine.told, cond))
-    x0 = arrays.expand_right(affine.a, xt) * xt
-    x0 = x0 + arrays.expand_right(affine.b, xt) * out.astype(xt.dtype)
-    return x0 if clip is None else jnp.clip(x0, -clip, clip)
+    return affine.clean(xt, out.astype(xt.dtype))
 
-  return denoise
+  return denoiser_lib.from_network(clean, convention.schedule, 'x0', clip=clip)
 
 
 def pair(
@@ -256,6 +269,19 @@ def pair(
   return denoiser_lib.Pair(both.conditional, null_of, predictions)
 
 
+def _expand(scale, x):
+  """`scale [batch]` so that it broadcasts on `x`, in its framework."""
+  if isinstance(x, jax.Array):
+    return arrays.expand_right(scale, x)
+  scale = np.asarray(scale, np.float32)
+  return _own(scale.reshape(scale.shape + (1,) * (x.ndim - scale.ndim)), x)
+
+
+def _own(array, x):
+  """A NumPy array where `x` lies: a tensor, on its device, if that is of torch."""
+  return x.new_tensor(array) if hasattr(x, 'new_tensor') else array
+
+
 def _jit(size):
   """JiT's noise is size / 256 times as large (its noise_scale)."""
   return Convention(
@@ -267,6 +293,23 @@ def _jit(size):
   )
 
 
+_SIT = Convention(
+  schedules.RectifiedFlow(),
+  'velocity',
+  is_negated=True,
+  is_time_reversed=True,
+  num_guided=3,
+  layout='NCHW',
+  scale=0.18215,
+  null=1000,
+)
+_SD = Convention(
+  schedules.DiscreteBetas.scaled_linear(),
+  'eps',
+  element='sample',
+  layout='NCHW',
+  scale=0.18215,
+)
 # What each project's own sampling code says; latents' scales are their autoencoders'.
 PRESETS = {
   # facebookresearch/DiT: diffusion/__init__.py (linear betas, 1000), models.py
@@ -282,28 +325,11 @@ PRESETS = {
   ),
   # willisma/SiT: transport/path.py (x_t = t x_1 + (1 - t) x_0, x_1 the data), models.py
   # (three guided channels; the learned variance is cut off inside), sample.py.
-  'SiT': Convention(
-    schedules.RectifiedFlow(),
-    'velocity',
-    is_negated=True,
-    is_time_reversed=True,
-    num_guided=3,
-    layout='NCHW',
-    scale=0.18215,
-    null=1000,
-  ),
+  'SiT': _SIT,
   # hustvl/LightningDiT: as SiT; latents of VA-VAE less their mean over their deviation,
   # by channel: give shift and scale (dataclasses.replace). Its own shift, .3, is of
   # 1 - t: its grid is `grid(num_steps, shift=1 / 0.3)`.
-  'LightningDiT': Convention(
-    schedules.RectifiedFlow(),
-    'velocity',
-    is_negated=True,
-    is_time_reversed=True,
-    num_guided=3,
-    layout='NCHW',
-    null=1000,
-  ),
+  'LightningDiT': dataclasses.replace(_SIT, scale=1.0),
   # LTH14/JiT: denoiser.py (z = t x + (1 - t) noise_scale n, the network predicts x).
   'JiT-256': _jit(256),
   'JiT-512': _jit(512),
@@ -340,21 +366,9 @@ PRESETS = {
   ),
   # runwayml/stable-diffusion-v1-5: scheduler_config.json (scaled_linear, .00085 to
   # .012, epsilon), vae/config.json (.18215). The null is the embedding of ''.
-  'SD1.5': Convention(
-    schedules.DiscreteBetas.scaled_linear(),
-    'eps',
-    element='sample',
-    layout='NCHW',
-    scale=0.18215,
-  ),
+  'SD1.5': _SD,
   # stabilityai/stable-diffusion-xl-base-1.0: the same files.
-  'SDXL': Convention(
-    schedules.DiscreteBetas.scaled_linear(),
-    'eps',
-    element='sample',
-    layout='NCHW',
-    scale=0.13025,
-  ),
+  'SDXL': dataclasses.replace(_SD, scale=0.13025),
   # stabilityai/stable-diffusion-3-medium: scheduler (flow matching, shift 3: of the
   # grid), vae (scaling_factor 1.5305, shift_factor .0609); told 1000 t.
   'SD3': Convention(

@@ -51,6 +51,9 @@ def from_network(
   if clip is not None and not clip > 0.0:
     raise ValueError(f'clip={clip}: must be above 0, or None.')
 
+  if clip is not None and not clip > 0.0:
+    raise ValueError(f'clip={clip}: must be above 0, or None.')
+
   def denoise(params, xt, t, cond):
     x0 = noising.to_x0(schedule, apply(params, xt, t, cond), xt, t, prediction)
     return x0 if clip is None else jnp.clip(x0, -clip, clip)

@@ -156,22 +156,15 @@ class Pass:
       ValueError: one that has another shape than the data.
     """
     affine = self._convention.affine(batch._t)
-    outs = [self._convention.prediction_of(o) for o in (out, out_null)]
+    shape = batch._xt.shape
+    outs = [self._convention.prediction_of(o, shape) for o in (out, out_null)]
     if hasattr(outs[0], 'detach'):
       outs = [o.detach().float() for o in outs]
     else:
       outs = [np.asarray(o, np.float32) for o in outs]
     own = _like(outs[0])
     xt = own(batch._xt)
-    for o in outs:
-      if o.shape != xt.shape:
-        raise ValueError(
-          f'a prediction has shape {tuple(o.shape)}, the data {tuple(xt.shape)}; look'
-          ' at element, num_channels and layout.'
-        )
-    shape = (len(xt), *(1,) * (xt.ndim - 1))
-    a, b = (own(np.asarray(c, np.float32).reshape(shape)) for c in (affine.a, affine.b))
-    x0_cond, x0_null = (a * xt + b * o for o in outs)
+    x0_cond, x0_null = (affine.clean(xt, o) for o in outs)
     delta = own(self._convention.guided_mask(xt.shape)) * (x0_cond - x0_null)
     x0 = own(np.repeat(batch._x0, self._m, axis=0))
     gram = _gram(own(batch._eps), x0_cond - x0, delta, self._m)
@@ -237,10 +230,9 @@ class Pass:
       t.repeat(m),
     )
     affine = convention.affine(t)
-    scale = np.asarray(affine.scale).reshape(-1, *(1,) * (xt.ndim - 1))
     cond = jax.tree.map(lambda c: np.repeat(c[rows], m, axis=0), self._cond)
     null = denoiser.null_like(cond, self._null)
-    x = np.ascontiguousarray(convention.given(scale * xt))
+    x = np.ascontiguousarray(convention.given(affine.given(xt)))
     return Batch(items, x, np.array(affine.told), cond, null, x0, eps, xt, t)
 
 

@@ -226,15 +226,10 @@ class _Batch:
     """
     convention, xt = call.convention, self._noisy(call)
     affine = convention.affine(self.times(convention))
-    x = convention.given(_expand(affine.scale, xt) * xt)
+    x = convention.given(affine.given(xt))
     out = self.predict[call.parameters](x, np.asarray(affine.told), cond)
     self.num_evaluations += len(xt)
-    out = _numpy(convention.prediction_of(out))
-    if out.shape != xt.shape:
-      raise ValueError(
-        f'the {branch} prediction has shape {out.shape}, the data {xt.shape}; look at'
-        ' element, num_channels and layout.'
-      )
+    out = _numpy(convention.prediction_of(out, xt.shape))
     bad = ~np.isfinite(out).reshape(len(out), -1).all(axis=1)
     if bad.any():
       raise ValueError(
@@ -246,10 +241,8 @@ class _Batch:
   def read(self, call: _Call, out: np.ndarray) -> _Errors:
     """What an output means, if it is of this call's convention."""
     x0, xt = self._data(call), self._noisy(call)
-    t = self.times(call.convention)
-    affine = call.convention.affine(t)
-    x0_hat = _expand(affine.a, xt) * xt + _expand(affine.b, xt) * out
-    _, alpha, sigma = self._of(call.convention.schedule)
+    t, alpha, sigma = self._of(call.convention.schedule)
+    x0_hat = call.convention.affine(t).clean(xt, out)
     noise = np.square(np.float64(sigma) / np.float64(alpha))
     variance = float(np.mean(np.var(x0, axis=0)))
     return _Errors(_mean_square(x0_hat - x0), np.minimum(noise, variance), x0_hat)
@@ -258,9 +251,9 @@ class _Batch:
     return (self.x0 - call.shift) * call.scale
 
   def _noisy(self, call):
-    _, alpha, sigma = self._of(call.convention.schedule)
-    alpha, sigma = _expand(alpha, self.x0), _expand(sigma, self.x0)
-    return alpha * self._data(call) + sigma * self._eps
+    t = self.times(call.convention)
+    xt = noising.add_noise(call.convention.schedule, self._data(call), self._eps, t)
+    return np.asarray(xt)
 
 
 def _findings_of_call(batch, given, cond, out):
@@ -387,10 +380,6 @@ def _findings_of_null(cond, of_cond, of_null, delta):
 
 def _mean_square(x):
   return np.mean(np.square(np.float64(x)).reshape(len(x), -1), axis=1)
-
-
-def _expand(scale, x):
-  return np.asarray(scale, np.float32).reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def _numpy(out):

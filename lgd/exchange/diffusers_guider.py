@@ -11,10 +11,11 @@ no null branch. `save_pretrained` and `from_pretrained` keep the weights: they a
 
 from typing import ClassVar
 
-import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
+
+from lgd.exchange.torch_hook import StepWeights
 
 
 class LearnedGuidance(BaseGuidance):
@@ -31,13 +32,7 @@ class LearnedGuidance(BaseGuidance):
   @register_to_config
   def __init__(self, omega=((0.0,),), timesteps=(0.0,), enabled: bool = True):
     super().__init__(enabled=enabled)
-    self._omega = torch.tensor(omega, dtype=torch.float32)
-    self._times = torch.tensor(timesteps, dtype=torch.float64)
-    if self._omega.ndim != 2 or self._times.shape != self._omega.shape[1:]:
-      raise ValueError(
-        f'omega of {tuple(self._omega.shape)} and timesteps of'
-        f' {tuple(self._times.shape)}: must be [n, N] and [N].'
-      )
+    self._weights = StepWeights(omega, timesteps)
 
   @property
   def is_conditional(self) -> bool:
@@ -46,7 +41,8 @@ class LearnedGuidance(BaseGuidance):
   @property
   def num_conditions(self) -> int:
     """2 where a weight is not 0; before the first step, where any is."""
-    omega = self._omega if self._timestep is None else self._column()
+    weights, timestep = self._weights, self._timestep
+    omega = weights.omega if timestep is None else weights.at(timestep)
     return 2 if self._enabled and bool(omega.any()) else 1
 
   def prepare_inputs(self, data):
@@ -63,19 +59,6 @@ class LearnedGuidance(BaseGuidance):
   def forward(self, pred_cond, pred_uncond=None):
     pred = pred_cond
     if pred_uncond is not None:
-      omega = self._column().to(pred_cond)
-      if len(omega) not in (1, len(pred_cond)):
-        raise ValueError(f'omega has {len(omega)} rows for {len(pred_cond)} samples.')
-      omega = omega.view(-1, *(1,) * (pred_cond.ndim - 1))
+      omega = self._weights.like(pred_cond, self._timestep)
       pred = pred_cond + omega * (pred_cond - pred_uncond)
     return GuiderOutput(pred=pred, pred_cond=pred_cond, pred_uncond=pred_uncond)
-
-  def _column(self):
-    timestep = float(torch.as_tensor(self._timestep).flatten()[0])
-    i = int((self._times - timestep).abs().argmin())
-    if abs(float(self._times[i]) - timestep) > 1e-3 * max(1.0, abs(timestep)):
-      raise ValueError(
-        f'timestep {timestep:g}: omega is for {self._times.tolist()}; export it for the'
-        " scheduler's own steps."
-      )
-    return self._omega[:, i]

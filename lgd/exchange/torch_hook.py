@@ -14,6 +14,53 @@ own for every sample and step:
 import torch
 
 
+class StepWeights:
+  """omega `[n, N]` by the timestep at which a scheduler calls the network.
+
+  Args:
+    omega: for n samples in the order of the batch, or `[1, N]` for all.
+    timesteps: `[N]`.
+
+  Raises:
+    ValueError: arrays of other shapes.
+  """
+
+  def __init__(self, omega, timesteps):
+    self.omega = torch.as_tensor(omega, dtype=torch.float32)
+    self._timesteps = torch.as_tensor(timesteps, dtype=torch.float64).cpu()
+    if self.omega.ndim != 2 or self._timesteps.shape != self.omega.shape[1:]:
+      raise ValueError(
+        f'omega of {tuple(self.omega.shape)} and timesteps of'
+        f' {tuple(self._timesteps.shape)}: must be [n, N] and [N].'
+      )
+
+  def at(self, timestep):
+    """`[n]` weights of a step.
+
+    Raises:
+      ValueError: a timestep that omega is not for.
+    """
+    timestep = float(torch.as_tensor(timestep).flatten()[0])
+    i = int((self._timesteps - timestep).abs().argmin())
+    if abs(float(self._timesteps[i]) - timestep) > 1e-3 * max(1.0, abs(timestep)):
+      raise ValueError(
+        f'timestep {timestep:g}: omega is for {self._timesteps.tolist()}; export it for'
+        " the scheduler's own steps."
+      )
+    return self.omega[:, i]
+
+  def like(self, pred, timestep):
+    """The same, `[n or 1, 1, ...]`, to be multiplied with predictions `[n, *data]`.
+
+    Raises:
+      ValueError: as `at`, or a number of samples that omega is not for.
+    """
+    omega = self.at(timestep).to(pred)
+    if len(omega) not in (1, len(pred)):
+      raise ValueError(f'omega has {len(omega)} rows for {len(pred)} samples.')
+    return omega.view(-1, *(1,) * (pred.ndim - 1))
+
+
 class GuidanceHook:
   """A context in which the network's conditional predictions carry weights.
 
@@ -38,13 +85,7 @@ class GuidanceHook:
       raise ValueError(
         f'scale={scale}: must be above 1, or the pipeline does not guide.'
       )
-    self._omega = torch.as_tensor(omega, dtype=torch.float32)
-    self._timesteps = torch.as_tensor(timesteps, dtype=torch.float64).cpu()
-    if self._omega.ndim != 2 or self._timesteps.shape != self._omega.shape[1:]:
-      raise ValueError(
-        f'omega of {tuple(self._omega.shape)} and timesteps of'
-        f' {tuple(self._timesteps.shape)}: must be [n, N] and [N].'
-      )
+    self._weights = StepWeights(omega, timesteps)
     self._network, self._scale = network, scale
     self._cond_first, self._num_guided = cond_first, num_guided
 
@@ -61,8 +102,7 @@ class GuidanceHook:
     pred = out if is_array else out[0] if isinstance(out, tuple) else out.sample
     first, second = pred.chunk(2)
     cond, null = (first, second) if self._cond_first else (second, first)
-    w = 1.0 + self._column(float(torch.as_tensor(timestep).flatten()[0]), len(cond))
-    w = w.to(pred).view(-1, *(1,) * (pred.ndim - 1))
+    w = 1.0 + self._weights.like(cond, timestep)
     if self._num_guided is not None:
       guided = torch.arange(pred.shape[1], device=pred.device) < self._num_guided
       w = torch.where(
@@ -73,14 +113,3 @@ class GuidanceHook:
     if is_array:
       return pred
     return (pred, *out[1:]) if isinstance(out, tuple) else type(out)(sample=pred)
-
-  def _column(self, timestep, num):
-    i = int((self._timesteps - timestep).abs().argmin())
-    if abs(float(self._timesteps[i]) - timestep) > 1e-3 * max(1.0, abs(timestep)):
-      raise ValueError(
-        f'timestep {timestep:g}: omega is for {self._timesteps.tolist()}; export it for'
-        " the scheduler's own steps."
-      )
-    if len(self._omega) not in (1, num):
-      raise ValueError(f'omega has {len(self._omega)} rows for {num} samples.')
-    return self._omega[:, i].expand(num)
